@@ -1,0 +1,111 @@
+"""Everything nixprov refuses or fails with; foreign exceptions never leave their seam.
+
+    NixprovError
+    ├── ConfigError            what the operator gave us: options, inventory, plays, templates
+    │   ├── InventoryError     ... with file and line
+    │   └── NothingSelected    a pattern that selects no host
+    ├── HostError              something about one machine; carries the host's inventory name
+    │   ├── Unreachable        no connection: refused, timed out, unknown name
+    │   │   └── HostKeyError   the key is unknown or has changed
+    │   ├── HostRefused        connected, but may not: authentication, sudo, not NixOS
+    │   ├── HookRefused        the user's configuration cannot be edited surely
+    │   ├── RemoteFailed       a remote command ended with an unexpected status
+    │   ├── ConnectionLost     the connection went while a command was running
+    │   ├── Locked             another operator's run holds the host
+    │   ├── BuildFailed        evaluation or build said no; nothing was activated
+    │   └── SwitchFailed       the activation failed
+    └── ForgeError             GitLab, seen from the operator
+        ├── ForgeUnavailable   no usable answer: down, timed out, 5xx, rate limit for too long
+        └── ForgeRefused       GitLab understood and said no: token, scope, role, bad value
+
+A message is one line, lower case, names what is wrong; `hint` is what to do next.
+"""
+
+
+class NixprovError(Exception):
+    """The base of all expected failures: printed as one line, never as a traceback."""
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}; {self.hint}" if self.hint else self.message
+
+
+class ConfigError(NixprovError):
+    pass
+
+
+class InventoryError(ConfigError):
+    """An inventory or play that cannot be read as meant.
+
+    `file` is the path as the operator gave it, `line` counts from 1 (0: the file as a whole).
+    """
+
+    def __init__(self, message: str, *, file: str = "", line: int = 0, hint: str = "") -> None:
+        where = f"{file}:{line}: " if file and line else f"{file}: " if file else ""
+        super().__init__(where + message, hint=hint)
+        self.file = file
+        self.line = line
+
+
+class NothingSelected(ConfigError):
+    pass
+
+
+class HostError(NixprovError):
+    """A failure of one machine; `host` is its name in the inventory."""
+
+    def __init__(self, host: str, message: str, *, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.host = host
+
+
+class Unreachable(HostError):
+    pass
+
+
+class HostKeyError(Unreachable):
+    pass
+
+
+class HostRefused(HostError):
+    pass
+
+
+class HookRefused(HostError):
+    pass
+
+
+class RemoteFailed(HostError):
+    pass
+
+
+class ConnectionLost(HostError):
+    pass
+
+
+class Locked(HostError):
+    pass
+
+
+class BuildFailed(HostError):
+    pass
+
+
+class SwitchFailed(HostError):
+    pass
+
+
+class ForgeError(NixprovError):
+    pass
+
+
+class ForgeUnavailable(ForgeError):
+    pass
+
+
+class ForgeRefused(ForgeError):
+    pass

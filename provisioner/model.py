@@ -1,0 +1,214 @@
+"""The values nixprov thinks in: frozen, typed, without I/O. Words as in docs/architecture.md."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from types import MappingProxyType
+from typing import Final, Self, final
+
+MARK_PATTERN: Final = re.compile(r"\[nixprov (?P<host>[^\s/\]]+)/(?P<runner>[^\s/\]]+) (?P<machine>[0-9a-f]{12})\]")
+NAME_PATTERN: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
+
+
+@final
+class Secret:
+    """A string that prints as stars everywhere; only `reveal()` gives it away.
+
+    Never equal by accident: comparison is by value with other secrets only.
+    """
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        return self._value
+
+    def __repr__(self) -> str:
+        return "Secret('***')"
+
+    __str__ = __repr__
+
+    def __format__(self, spec: str) -> str:
+        return repr(self)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and other._value == self._value
+
+    def __hash__(self) -> int:
+        return hash(("Secret", self._value))
+
+    def __reduce__(self) -> str | tuple[object, ...]:
+        raise TypeError("a secret is not pickled")
+
+
+class RunnerType(Enum):
+    """Who a runner serves, in the words of GitLab's API (doc/api/users, "Create a runner")."""
+
+    INSTANCE = "instance_type"
+    GROUP = "group_type"
+    PROJECT = "project_type"
+
+    @property
+    def needs_owner(self) -> bool:
+        return self is not RunnerType.INSTANCE
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """`instance`, `group`, `project`, with or without `_type`. Raises ValueError."""
+        return cls(text if text.endswith("_type") else f"{text}_type")
+
+
+class AccessLevel(Enum):
+    NOT_PROTECTED = "not_protected"
+    REF_PROTECTED = "ref_protected"
+
+
+@dataclass(frozen=True, slots=True)
+class Become:
+    """How to become root when the login user is not."""
+
+    method: str = "sudo"
+    user: str = "root"
+    password: Secret | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """Where and as whom to log in; None leaves the choice to ssh_config and the defaults.
+
+    `options` are OpenSSH options by lower-case name (from ansible_ssh_common_args and the like).
+    """
+
+    address: str
+    port: int | None = None
+    user: str | None = None
+    identity_file: str | None = None
+    become: Become | None = None
+    options: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+
+
+@dataclass(frozen=True, slots=True)
+class RunnerSpec:
+    """One runner that is wanted on one host.
+
+    `owner` is a group or project, numeric id or full path, for those types.
+    `maximum_timeout_s` is in seconds, at least 600; None is GitLab's default.
+    `concurrent` is how many jobs the runner works on at once.
+    """
+
+    name: str = "default"
+    type: RunnerType = RunnerType.INSTANCE
+    owner: str | None = None
+    description: str = ""
+    tags: tuple[str, ...] = ()
+    run_untagged: bool = True
+    locked: bool = False
+    access_level: AccessLevel = AccessLevel.NOT_PROTECTED
+    maximum_timeout_s: int | None = None
+    paused: bool = False
+    maintenance_note: str = ""
+    concurrent: int = 2
+    image: str | None = None
+    environment: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+
+
+@dataclass(frozen=True, slots=True)
+class HostSpec:
+    """One machine of the inventory and what is wanted on it; `vars` are all its variables, merged."""
+
+    name: str
+    connection: Connection
+    runners: tuple[RunnerSpec, ...] = (RunnerSpec(),)
+    groups: tuple[str, ...] = ()
+    vars: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}))
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """What says "ours" in a runner's description: `[nixprov HOST/RUNNER MACHINE]`.
+
+    HOST is the inventory's name, for people and for `down --gone`; MACHINE is a hash of the machine's id,
+    so that two inventories that both say `host1` never take each other's runner.
+    """
+
+    host: str
+    runner: str
+    machine: str
+
+    def __str__(self) -> str:
+        return f"[nixprov {self.host}/{self.runner} {self.machine}]"
+
+    @classmethod
+    def find(cls, description: str) -> Self | None:
+        found = MARK_PATTERN.search(description)
+        return cls(found["host"], found["runner"], found["machine"]) if found else None
+
+    def describe(self, text: str) -> str:
+        """The description GitLab gets: the operator's text, then the mark."""
+        return f"{text} {self}".lstrip()
+
+    def is_same_runner(self, other: Mark) -> bool:
+        return (self.machine, self.runner) == (other.machine, other.runner)
+
+
+def machine_key(machine_id: str) -> str:
+    """Hash a machine id for use outside the machine, as machine-id(5) asks (12 hex digits)."""
+    return hashlib.sha256(b"nixprov\0" + machine_id.strip().encode()).hexdigest()[:12]
+
+
+class RunnerStatus(Enum):
+    """GitLab's REST `status` of a runner, or of a manager (never PAUSED there)."""
+
+    ONLINE = "online"
+    OFFLINE = "offline"
+    STALE = "stale"
+    NEVER_CONTACTED = "never_contacted"
+    PAUSED = "paused"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Manager:
+    """One polling process of a runner; `contacted_at` is ISO 8601 as GitLab sends it, or None."""
+
+    id: int
+    system_id: str
+    contacted_at: str | None
+    status: RunnerStatus
+    version: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ForgeRunner:
+    """A runner as GitLab has it (details entity); from a list alone the last fields keep their defaults."""
+
+    id: int
+    description: str
+    type: RunnerType
+    paused: bool
+    status: RunnerStatus
+    tags: tuple[str, ...] = ()
+    run_untagged: bool = True
+    locked: bool = False
+    access_level: AccessLevel = AccessLevel.NOT_PROTECTED
+    maximum_timeout_s: int | None = None
+    maintenance_note: str = ""
+
+    @property
+    def mark(self) -> Mark | None:
+        return Mark.find(self.description)
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """A runner just made or whose token was just reset: GitLab shows the token this once."""
+
+    id: int
+    token: Secret
+    token_expires_at: str | None = None
