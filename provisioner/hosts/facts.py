@@ -1,0 +1,172 @@
+"""What one probe learned about a host: read once per connection, then only asked.
+
+The probe is one script made of all steps' texts; its answer is lines `NAME BASE64`, which survive any content and any
+locale. Here is the format, the shell functions that steps use to speak it, and the facts that every step shares.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from provisioner.errors import HostRefused, RemoteFailed
+from provisioner.model import machine_key
+
+ABSENT: Final = "absent"
+
+PROLOGUE: Final = """\
+export LC_ALL=C PATH="/run/wrappers/bin:/run/current-system/sw/bin:$PATH"
+say() { printf '%s ' "$1"; base64 | tr -d '\\n'; echo; }
+# say_file NAME PATH: its stat, where it really is, and its bytes
+say_file() {
+  [ -e "$2" ] || [ -L "$2" ] || return 0
+  stat -c '%a %u %g %Y %F' "$2" 2>/dev/null | say "$1.stat"
+  readlink -f "$2" 2>/dev/null | say "$1.real"
+  [ ! -f "$2" ] || say "$1.data" < "$2"
+}
+"""
+
+COMMON: Final = """\
+{ cat /etc/os-release 2>/dev/null; } | say os
+{ cat /etc/machine-id 2>/dev/null; } | say machine-id
+{ nixos-version 2>/dev/null; } | say nixos-version
+{ readlink -f /run/current-system 2>/dev/null; } | say system
+{ readlink /nix/var/nix/profiles/system 2>/dev/null; } | say generation
+{ readlink -f /nix/var/nix/profiles/system 2>/dev/null; } | say profile
+{ cat /run/current-system/etc/nixprov/revision 2>/dev/null; } | say revision
+{ cat /nix/var/nix/profiles/system/etc/nixprov/revision 2>/dev/null; } | say revision-at-boot
+{ systemctl show -p ActiveState,SubState,ExecMainStatus,InvocationID nixprov-switch.service 2>/dev/null; } | say switch
+{ systemctl list-units --failed --plain --no-legend --no-pager 2>/dev/null | cut -d' ' -f1; } | say failed-units
+{ systemctl show -p Id,ActiveState,SubState,NRestarts 'nixprov-*' 2>/dev/null; } | say units
+[ ! -e /etc/nixos/flake.nix ] || echo yes | say flake
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class FileFact:
+    """A path as found: `content` is None when it is no regular file; `real` is the path behind all links."""
+
+    path: str
+    mode: int
+    owner: str
+    mtime: int
+    kind: str
+    real: str
+    content: bytes | None
+
+    @property
+    def sha256(self) -> str:
+        return digest(self.content)
+
+
+@dataclass(frozen=True, slots=True)
+class UnitFact:
+    name: str
+    active: str
+    sub: str
+    restarts: int
+
+    @property
+    def is_active(self) -> bool:
+        return self.active == "active"
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """One host's answers by record name; what a record means is asked through methods."""
+
+    host: str
+    records: Mapping[str, bytes]
+
+    @classmethod
+    def parse(cls, host: str, answer: bytes) -> Facts:
+        """Read the probe's output. Raises RemoteFailed when it is cut short or not ours (a chatty login shell)."""
+        records: dict[str, bytes] = {}
+        for line in answer.splitlines():
+            name, _, data = line.partition(b" ")
+            try:
+                records[name.decode("ascii")] = base64.b64decode(data, validate=True)
+            except (UnicodeDecodeError, binascii.Error):
+                continue
+        if "probe-end" not in records:
+            raise RemoteFailed(host, "the probe's answer is incomplete", hint="run again with --debug to see it")
+        return cls(host, records)
+
+    def text(self, name: str) -> str:
+        return self.records.get(name, b"").decode("utf-8", "replace").strip()
+
+    def file(self, name: str, path: str) -> FileFact | None:
+        stat = self.text(f"{name}.stat").split(" ", 4)
+        if len(stat) < 5:
+            return None
+        mode, uid, gid, mtime, kind = stat
+        content = self.records.get(f"{name}.data")
+        return FileFact(path, int(mode, 8), f"{uid}:{gid}", int(mtime), kind, self.text(f"{name}.real"), content)
+
+    @property
+    def machine(self) -> str:
+        return machine_key(self.text("machine-id"))
+
+    @property
+    def generation(self) -> int | None:
+        """The number of the system profile's generation, from its link `system-N-link`."""
+        parts = self.text("generation").rsplit("/", 1)[-1].split("-")
+        return int(parts[1]) if len(parts) == 3 and parts[1].isdigit() else None
+
+    @property
+    def system(self) -> str:
+        return self.text("system")
+
+    @property
+    def revision(self) -> str:
+        """The revision of our module in the running system; empty without it."""
+        return self.text("revision")
+
+    @property
+    def revision_at_boot(self) -> str:
+        return self.text("revision-at-boot")
+
+    @property
+    def failed_units(self) -> tuple[str, ...]:
+        return tuple(self.text("failed-units").split())
+
+    @property
+    def units(self) -> tuple[UnitFact, ...]:
+        return tuple(_units(self.text("units")))
+
+    def unit(self, name: str) -> UnitFact | None:
+        return next((unit for unit in self.units if unit.name == name), None)
+
+    @property
+    def is_switching(self) -> bool:
+        return "ActiveState=activating" in self.text("switch") or "SubState=running" in self.text("switch")
+
+    def require_nixos(self) -> None:
+        """Raises HostRefused unless this is a NixOS machine with a known id."""
+        if "ID=nixos" not in self.text("os").replace('"', "").splitlines():
+            raise HostRefused(self.host, "not a NixOS machine (/etc/os-release)", hint="take it out of the inventory")
+        if not self.text("machine-id"):
+            raise HostRefused(self.host, "/etc/machine-id is empty", hint="run systemd-machine-id-setup there")
+
+
+def _units(text: str) -> Iterable[UnitFact]:
+    for block in text.split("\n\n"):
+        fields = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
+        if fields.get("Id") and fields.get("ActiveState") != "inactive":
+            restarts = fields.get("NRestarts", "0")
+            yield UnitFact(
+                fields["Id"], fields["ActiveState"], fields.get("SubState", ""), int(restarts) if restarts.isdigit() else 0
+            )
+
+
+def digest(content: bytes | None) -> str:
+    return ABSENT if content is None else hashlib.sha256(content).hexdigest()
+
+
+def probe_script(parts: Iterable[str]) -> bytes:
+    """All probes as one script for `sh -s`; its answer is read by Facts.parse."""
+    return "\n".join([PROLOGUE, COMMON, *parts, "echo yes | say probe-end", ""]).encode()

@@ -1,0 +1,154 @@
+"""The journal on the host: what was there before us, what was meant, what was confirmed. For any operator, by `cat`.
+
+One JSON document, /var/lib/nixprov/journal.json, replaced whole by the transaction that does what it announces. Fields
+that this version does not know are kept. Holds no token, ever.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from types import MappingProxyType
+from typing import Any, Final, Self, TypeVar
+
+from provisioner.errors import HostRefused
+from provisioner.hosts.facts import Facts, digest
+
+T = TypeVar("T")
+
+VERSION: Final = 1
+
+
+class Phase(Enum):
+    """How far the last run came."""
+
+    NONE = "none"
+    WRITTEN = "up: written"
+    CONFIRMED = "up: confirmed"
+    REMOVING = "down: removing"
+    SWITCHED_BACK = "down: switched back"
+    UNWINDING = "unwinding"
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Who did it: `at` is ISO 8601 in UTC, `by` is user@computer of the operator."""
+
+    id: str
+    verb: str
+    by: str
+    at: str
+
+
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """The system before our first change: the generation's number and its store path."""
+
+    generation: int | None
+    system: str
+
+
+@dataclass(frozen=True, slots=True)
+class HookRecord:
+    """The user's file before and after our edit; `backup` is where its old bytes lie on the host."""
+
+    path: str
+    mode: int
+    owner: str
+    mtime: int
+    directory_mtime: int
+    sha256_before: str
+    sha256_after: str
+    backup: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunnerRecord:
+    """Which runner of which GitLab the host's secret belongs to."""
+
+    id: int
+    url: str
+    token_version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Journal:
+    """`sha256` is that of the document as read ("absent" when there was none): the next write must find it so."""
+
+    sha256: str = "absent"
+    host: str = ""
+    machine: str = ""
+    phase: Phase = Phase.NONE
+    run: Run | None = None
+    baseline: Baseline | None = None
+    hook: HookRecord | None = None
+    runners: Mapping[str, RunnerRecord] = field(default_factory=lambda: MappingProxyType({}))
+    pending_deletions: tuple[RunnerRecord, ...] = ()
+    unknown: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+
+    @property
+    def exists(self) -> bool:
+        return self.sha256 != "absent"
+
+    @classmethod
+    def read(cls, facts: Facts) -> Self:
+        """Read from the probe. Raises HostRefused for a journal that is broken or newer than this program."""
+        content = facts.records.get("journal.data")
+        if content is None:
+            return cls()
+        try:
+            return cls._parse(content)
+        except (ValueError, TypeError, KeyError) as error:
+            raise HostRefused(
+                facts.host, f"the journal cannot be read: {error}", hint="look at /var/lib/nixprov/journal.json"
+            ) from error
+
+    @classmethod
+    def _parse(cls, content: bytes) -> Self:
+        data = json.loads(content)
+        version = data.pop("version")
+        if version != VERSION:
+            raise ValueError(f"version {version}, this nixprov knows {VERSION}")
+        known: dict[str, Any] = {
+            "host": data.pop("host"),
+            "machine": data.pop("machine"),
+            "phase": Phase(data.pop("phase")),
+            "run": _maybe(Run, data.pop("run", None)),
+            "baseline": _maybe(Baseline, data.pop("baseline", None)),
+            "hook": _maybe(HookRecord, data.pop("hook", None)),
+            "runners": {name: RunnerRecord(**record) for name, record in data.pop("runners", {}).items()},
+            "pending_deletions": tuple(RunnerRecord(**record) for record in data.pop("pending_deletions", [])),
+        }
+        return cls(sha256=digest(content), unknown=data, **known)
+
+    def render(self) -> bytes:
+        document = {
+            "about": "nixprov's journal: `nixprov up` or `nixprov down` of any operator goes on from here",
+            **self.unknown,
+            "version": VERSION,
+            "host": self.host,
+            "machine": self.machine,
+            "phase": self.phase.value,
+            "run": _fields(self.run),
+            "baseline": _fields(self.baseline),
+            "hook": _fields(self.hook),
+            "runners": {name: _fields(record) for name, record in sorted(self.runners.items())},
+            "pending_deletions": [_fields(record) for record in self.pending_deletions],
+        }
+        return (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode()
+
+    def written(self) -> Self:
+        """The journal as the next transaction will find it, after this one was written."""
+        return replace(self, sha256=digest(self.render()))
+
+
+def _maybe(kind: type[T], fields: Mapping[str, Any] | None) -> T | None:
+    return None if fields is None else kind(**fields)
+
+
+def _fields(value: object) -> dict[str, Any] | None:
+    if value is None:
+        return None
+    return {name: getattr(value, name) for name in value.__slots__}  # type: ignore[attr-defined]
