@@ -1,0 +1,176 @@
+# One unit per runner: polls GitLab, runs jobs in containers that see the host's store read-only and our own daemon.
+{
+  config,
+  lib,
+  pkgs,
+  ...
+}:
+
+let
+  cfg = config.services.nixprov;
+
+  toml = import ./toml.nix { inherit lib; };
+
+  # LoadCredential= came with systemd 247 (NixOS 21.05).
+  hasCredentials = lib.versionAtLeast (lib.getVersion (config.systemd.package or pkgs.systemd)) "247";
+
+  secret = name: "/var/lib/nixprov/secrets/${name}.token";
+
+  jobEnvironment = {
+    NIX_REMOTE = "daemon";
+    NIX_SSL_CERT_FILE = "${pkgs.cacert}/etc/ssl/certs/ca-bundle.crt";
+    # Checkouts belong to another uid than the job's in many images; only git in the job reads this.
+    GIT_CONFIG_COUNT = "1";
+    GIT_CONFIG_KEY_0 = "safe.directory";
+    GIT_CONFIG_VALUE_0 = "*";
+  };
+
+  # A user's own image has no Nix: the host's tools come last on its PATH, its own programs win.
+  preBuild = ''
+    command -v nix > /dev/null 2>&1 || export PATH="''${PATH:-/usr/bin:/bin}:${cfg.jobTools}/bin"
+  '';
+
+  settings = name: runner: {
+    concurrent = runner.concurrent;
+    check_interval = 3;
+    shutdown_timeout = runner.stopTimeout;
+    runners = [
+      {
+        name = runner.description;
+        url = cfg.gitlabUrl;
+        id = runner.id;
+        token = "@TOKEN@";
+        executor = "docker";
+        environment = lib.mapAttrsToList (key: value: "${key}=${value}") (jobEnvironment // runner.environment);
+        pre_build_script = preBuild;
+        docker = {
+          host = "unix:///run/nixprov/podman.sock";
+          image = if runner.image == null then "@IMAGE@" else runner.image;
+          helper_image = "@IMAGE@";
+          pull_policy = [ "if-not-present" ];
+          privileged = false;
+          # The engine's own default is no network; "bridge" is that of any docker runner.
+          network_mode = "bridge";
+          container_labels.nixprov-runner = name;
+          disable_cache = true;
+          volumes = [
+            "/nix/store:/nix/store:ro"
+            "/run/nixprov/nix:/nix/var/nix/daemon-socket:ro"
+          ];
+        };
+      }
+    ];
+  };
+
+  render =
+    name: runner:
+    pkgs.writeScript "nixprov-runner-config" ''
+      #!${pkgs.bash}/bin/bash
+      # The token is data to this script: read, checked, written, never evaluated, never an argument of a program.
+      set -euo pipefail
+      umask 077
+      token=$(< "''${CREDENTIALS_DIRECTORY:-$STATE_DIRECTORY}/token")
+      image=$(< ${cfg.jobImage}/name)
+      case $token in
+        "" | *[!A-Za-z0-9._~=+/-]*) echo "the token is empty or has characters that no GitLab token has" >&2; exit 1 ;;
+      esac
+      text=$(< ${pkgs.writeText "nixprov-runner-${name}.toml" (toml (settings name runner))})
+      text=''${text//@IMAGE@/"$image"}
+      printf '%s\n' "''${text//@TOKEN@/"$token"}" > "$STATE_DIRECTORY/config.toml.new"
+      ${pkgs.coreutils}/bin/mv "$STATE_DIRECTORY/config.toml.new" "$STATE_DIRECTORY/config.toml"
+    '';
+
+  # A runner that was killed leaves its jobs' containers running, and the next start does not look for them.
+  sweep =
+    name:
+    pkgs.writeScript "nixprov-runner-sweep" ''
+      #!${pkgs.bash}/bin/bash
+      set -euo pipefail
+      ${cfg.engine} rm --force --volumes --time 0 --filter label=nixprov-runner=${name}
+    '';
+
+  unit = name: runner: {
+    name = "nixprov-runner-${name}";
+    value = {
+      description = "GitLab runner ${name} of nixprov";
+      wantedBy = [ "multi-user.target" ];
+      wants = [ "network-online.target" ];
+      requires = [
+        "nixprov-image.service"
+        "nixprov-nix-daemon.socket"
+        "nixprov-podman.socket"
+      ];
+      after = [
+        "network-online.target"
+        "nixprov-image.service"
+        "nixprov-nix-daemon.socket"
+        "nixprov-podman.socket"
+        "nixprov-podman.service"
+      ];
+      restartTriggers = [ runner.tokenVersion ];
+      environment.HOME = "/var/lib/nixprov-runner/${name}";
+      # Never give up: GitLab may be down for longer than any counter of starts.
+      unitConfig.StartLimitIntervalSec = 0;
+      serviceConfig = {
+        User = "nixprov-runner";
+        Group = "nixprov-runner";
+        StateDirectory = "nixprov-runner/${name}";
+        StateDirectoryMode = "0700";
+        WorkingDirectory = "/var/lib/nixprov-runner/${name}";
+        UMask = "0077";
+        ExecStartPre =
+          lib.optional (
+            !hasCredentials
+          ) "+${pkgs.coreutils}/bin/install -m 0400 -o nixprov-runner ${secret name} /var/lib/nixprov-runner/${name}/token"
+          ++ [
+            "+-${sweep name}"
+            "${render name runner}"
+          ];
+        ExecStopPost = "+-${sweep name}";
+        ExecStart = "${pkgs.gitlab-runner}/bin/gitlab-runner run --config /var/lib/nixprov-runner/${name}/config.toml --working-directory /var/lib/nixprov-runner/${name}";
+        ExecReload = "${pkgs.coreutils}/bin/kill -HUP $MAINPID";
+        Restart = "always";
+        RestartSec = 5;
+        # SIGQUIT: no new jobs, finish those that run (gitlab-runner, "Signals").
+        KillSignal = "SIGQUIT";
+        KillMode = "mixed";
+        TimeoutStopSec = runner.stopTimeout;
+
+        CapabilityBoundingSet = "";
+        LockPersonality = true;
+        NoNewPrivileges = true;
+        PrivateDevices = true;
+        PrivateTmp = true;
+        ProtectClock = true;
+        ProtectControlGroups = true;
+        ProtectHome = true;
+        ProtectHostname = true;
+        ProtectKernelLogs = true;
+        ProtectKernelModules = true;
+        ProtectKernelTunables = true;
+        ProtectProc = "invisible";
+        ProtectSystem = "strict";
+        RestrictAddressFamilies = [
+          "AF_INET"
+          "AF_INET6"
+          "AF_UNIX"
+        ];
+        RestrictNamespaces = true;
+        RestrictRealtime = true;
+        RestrictSUIDSGID = true;
+        SystemCallArchitectures = "native";
+      }
+      // lib.optionalAttrs hasCredentials { LoadCredential = "token:${secret name}"; };
+    };
+  };
+in
+{
+  users.users.nixprov-runner = {
+    isSystemUser = true;
+    group = "nixprov-runner";
+    description = "GitLab runners of nixprov";
+  };
+  users.groups.nixprov-runner = { };
+
+  systemd.services = lib.mapAttrs' (name: runner: let u = unit name runner; in lib.nameValuePair u.name u.value) cfg.runners;
+}
