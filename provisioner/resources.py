@@ -1,0 +1,26 @@
+"""Where the files we ship are: templates and playbooks, from a wheel or from a source tree.
+
+Must not know what is in them.
+"""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import Path
+
+
+def templates() -> Traversable:
+    """The folder of what is rendered or pushed (Nix)."""
+    return _folder("templates")
+
+
+def playbooks() -> Traversable:
+    """The folder of the plays we ship (YAML)."""
+    return _folder("playbooks")
+
+
+def _folder(name: str) -> Traversable:
+    # The wheel has them inside the package (pyproject.toml, force-include); the repository, beside it.
+    packaged = files("provisioner") / name
+    return packaged if packaged.is_dir() else Path(__file__).parent.parent / name

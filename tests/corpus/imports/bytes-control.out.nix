@@ -1,0 +1,5 @@
+{ ... }:
+{
+  imports = [ ./a.nix (if builtins.pathExists ./nixprov/default.nix then ./nixprov/default.nix else { }) /* nixprov */ ];
+  text = "[0m";
+}

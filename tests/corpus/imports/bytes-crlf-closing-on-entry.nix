@@ -1,0 +1,6 @@
+{ config, pkgs, ... }:
+{
+  imports = [
+    ./a.nix
+    ./b.nix ];
+}

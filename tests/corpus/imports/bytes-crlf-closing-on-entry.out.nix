@@ -1,0 +1,7 @@
+{ config, pkgs, ... }:
+{
+  imports = [
+    ./a.nix
+    ./b.nix
+    (if builtins.pathExists ./nixprov/default.nix then ./nixprov/default.nix else { }) /* nixprov */ ];
+}

@@ -1,0 +1,4 @@
+{ config, pkgs, ... }:
+{ # comment
+  a = 1;
+}

@@ -1,0 +1,8 @@
+{ ... }:
+{ # grüße
+  imports = [ # für
+    ./a.nix # é
+    (if builtins.pathExists ./nixprov/default.nix then ./nixprov/default.nix else { }) # nixprov: added by "nixprov up", removed by "nixprov down"
+  ];
+  text = "äÿ";
+}

@@ -1,0 +1,7 @@
+{ config, pkgs, ... }:
+{
+  imports = [
+    ./a.nix
+    ./b.nix
+  ];
+}

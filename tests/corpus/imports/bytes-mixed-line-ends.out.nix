@@ -1,0 +1,8 @@
+{ config, pkgs, ... }:
+{
+  imports = [
+    ./a.nix
+    ./b.nix
+    (if builtins.pathExists ./nixprov/default.nix then ./nixprov/default.nix else { }) # nixprov: added by "nixprov up", removed by "nixprov down"
+  ];
+}

@@ -1,0 +1,8 @@
+{ ... }:
+{
+  # Grüße 🙂
+  imports = [
+    ./a.nix # ümläut
+    (if builtins.pathExists ./nixprov/default.nix then ./nixprov/default.nix else { }) # nixprov: added by "nixprov up", removed by "nixprov down"
+  ];
+}

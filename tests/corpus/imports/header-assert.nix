@@ -1,0 +1,7 @@
+{ lib, ... }:
+assert 1 + 1 == 2;
+{
+  imports = [
+    ./a.nix
+  ];
+}

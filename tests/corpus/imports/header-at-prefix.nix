@@ -1,0 +1,6 @@
+args@{ config, pkgs, ... }:
+{
+  imports = [
+    ./a.nix
+  ];
+}

@@ -1,0 +1,6 @@
+{ config, pkgs, ... }@args:
+{
+  imports = [
+    ./a.nix
+  ];
+}

@@ -1,0 +1,11 @@
+{ config
+, pkgs ? import <nixpkgs> { }
+, # the rest ]
+  lib ? { x = [ ]; }
+, ...
+}:
+{
+  imports = [
+    ./a.nix
+  ];
+}

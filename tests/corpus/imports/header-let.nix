@@ -1,0 +1,9 @@
+{ lib, ... }:
+let
+  extra = [ ./extra.nix ];
+in
+{
+  imports = [
+    ./a.nix
+  ];
+}

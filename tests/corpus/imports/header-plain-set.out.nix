@@ -1,0 +1,4 @@
+{
+  imports = [ ./a.nix (if builtins.pathExists ./nixprov/default.nix then ./nixprov/default.nix else { }) /* nixprov */ ];
+  networking.hostName = "a";
+}

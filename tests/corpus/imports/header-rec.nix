@@ -1,0 +1,4 @@
+{ ... }: rec {
+  name = "a";
+  networking.hostName = name;
+}

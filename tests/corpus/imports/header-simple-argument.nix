@@ -1,0 +1,6 @@
+args:
+{
+  imports = [
+    ./a.nix
+  ];
+}

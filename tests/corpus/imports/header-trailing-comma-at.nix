@@ -1,0 +1,3 @@
+{ config, pkgs, /* x */ }@args: {
+  a = 1;
+}

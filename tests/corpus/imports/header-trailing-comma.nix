@@ -1,0 +1,11 @@
+{
+  config,
+  pkgs,
+  lib, # the last, }
+}:
+{
+  imports = [
+    ./a.nix
+  ];
+  text = ", }";
+}

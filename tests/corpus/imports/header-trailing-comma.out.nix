@@ -1,0 +1,12 @@
+{
+  config,
+  pkgs,
+  lib, # the last, }
+}:
+{
+  imports = [
+    ./a.nix
+    (if builtins.pathExists ./nixprov/default.nix then ./nixprov/default.nix else { }) # nixprov: added by "nixprov up", removed by "nixprov down"
+  ];
+  text = ", }";
+}

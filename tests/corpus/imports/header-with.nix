@@ -1,0 +1,7 @@
+{ lib, ... }:
+
+with lib; {
+  imports = [
+    ./a.nix
+  ];
+}

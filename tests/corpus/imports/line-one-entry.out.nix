@@ -1,0 +1,1 @@
+{ ... }: { imports = [ ./hardware-configuration.nix (if builtins.pathExists ./nixprov/default.nix then ./nixprov/default.nix else { }) /* nixprov */ ]; networking.hostName = "a"; }

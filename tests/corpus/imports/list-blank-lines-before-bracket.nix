@@ -1,0 +1,9 @@
+{ ... }:
+{
+  imports = [
+    ./hardware-configuration.nix
+
+    # below: nothing yet
+
+  ];
+}

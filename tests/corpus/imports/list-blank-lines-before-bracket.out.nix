@@ -1,0 +1,10 @@
+{ ... }:
+{
+  imports = [
+    ./hardware-configuration.nix
+
+    # below: nothing yet
+    (if builtins.pathExists ./nixprov/default.nix then ./nixprov/default.nix else { }) # nixprov: added by "nixprov up", removed by "nixprov down"
+
+  ];
+}

@@ -1,0 +1,8 @@
+{ lib, ... }:
+{
+  imports = [
+    ./hardware-configuration.nix
+    ./users.nix
+  ];
+  networking.hostName = "build1";
+}

@@ -1,0 +1,9 @@
+{ lib, ... }:
+{
+  imports = [
+    ./hardware-configuration.nix
+    ./users.nix
+    (if builtins.pathExists ./nixprov/default.nix then ./nixprov/default.nix else { }) # nixprov: added by "nixprov up", removed by "nixprov down"
+  ];
+  networking.hostName = "build1";
+}

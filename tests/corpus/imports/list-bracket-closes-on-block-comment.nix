@@ -1,0 +1,7 @@
+{ ... }:
+{
+  imports =
+    [
+      ./hardware-configuration.nix
+      ./users.nix /* the "a#b" team */ ];
+}

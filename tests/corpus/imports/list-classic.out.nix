@@ -1,0 +1,15 @@
+# Edit this configuration file to define what should be installed on
+# your system.
+
+{ config, pkgs, ... }:
+
+{
+  imports =
+    [ # Include the results of the hardware scan.
+      ./hardware-configuration.nix
+      (if builtins.pathExists ./nixprov/default.nix then ./nixprov/default.nix else { }) # nixprov: added by "nixprov up", removed by "nixprov down"
+    ];
+
+  networking.hostName = "build1"; # Define your hostname.
+  system.stateVersion = "25.11";
+}

@@ -1,0 +1,7 @@
+{ ... }:
+{
+  imports = [
+    ./hardware-configuration.nix # made by nixos-generate-config ]
+    ./b.nix /* ] */
+  ];
+}

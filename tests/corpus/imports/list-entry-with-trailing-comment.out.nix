@@ -1,0 +1,8 @@
+{ ... }:
+{
+  imports = [
+    ./hardware-configuration.nix # made by nixos-generate-config ]
+    ./b.nix /* ] */
+    (if builtins.pathExists ./nixprov/default.nix then ./nixprov/default.nix else { }) # nixprov: added by "nixprov up", removed by "nixprov down"
+  ];
+}

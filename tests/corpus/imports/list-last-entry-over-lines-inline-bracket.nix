@@ -1,0 +1,6 @@
+{ ... }:
+{
+  imports = [ ({ ... }: {
+    networking.hostName = "a";
+  }) ];
+}

@@ -1,0 +1,6 @@
+{ ... }:
+{
+  imports = [ ({ ... }: {
+    networking.hostName = "a";
+  }) (if builtins.pathExists ./nixprov/default.nix then ./nixprov/default.nix else { }) /* nixprov */ ];
+}

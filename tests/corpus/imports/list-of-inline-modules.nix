@@ -1,0 +1,10 @@
+{ ... }:
+{
+  imports = [
+    {
+      imports = [ ];
+      a = 1;
+    }
+  ];
+  nested.imports = [ ./never.nix ];
+}

@@ -1,0 +1,6 @@
+{ ... }:
+{
+  imports =
+    [ # Include the results of the hardware scan.
+    ];
+}

@@ -1,0 +1,10 @@
+{ ... }:
+{
+  a.imports = [ ./not-this.nix ];
+  "b" = { imports = [ ./nor-this.nix ]; };
+
+  imports = [
+    ./a.nix
+    (if builtins.pathExists ./nixprov/default.nix then ./nixprov/default.nix else { }) # nixprov: added by "nixprov up", removed by "nixprov down"
+  ];
+}

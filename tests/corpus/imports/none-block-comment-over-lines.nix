@@ -1,0 +1,5 @@
+{ pkgs, ... }:
+{ /* the build
+     machine */
+  networking.hostName = "a";
+}

@@ -1,0 +1,1 @@
+{ ... }: {imports = [ (if builtins.pathExists ./nixprov/default.nix then ./nixprov/default.nix else { }) ]; /* nixprov */}

@@ -1,0 +1,4 @@
+{ ... }:
+{
+  imports = [ (if builtins.pathExists ./nixprov/default.nix then ./nixprov/default.nix else { }) ]; # nixprov: added by "nixprov up", removed by "nixprov down"
+}

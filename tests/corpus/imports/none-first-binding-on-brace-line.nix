@@ -1,0 +1,4 @@
+{ ... }:
+{ networking.hostName = "a";
+  a = 1;
+}

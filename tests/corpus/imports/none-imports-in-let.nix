@@ -1,0 +1,7 @@
+{ ... }:
+let
+  imports = [ ./not-the-module.nix ];
+in
+{
+  a = builtins.length imports;
+}

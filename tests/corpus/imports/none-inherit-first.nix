@@ -1,0 +1,6 @@
+{ config, ... }:
+let a = 1; in
+{
+    inherit a;
+    b = 2;
+}

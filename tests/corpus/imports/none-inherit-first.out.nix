@@ -1,0 +1,7 @@
+{ config, ... }:
+let a = 1; in
+{
+    imports = [ (if builtins.pathExists ./nixprov/default.nix then ./nixprov/default.nix else { }) ]; # nixprov: added by "nixprov up", removed by "nixprov down"
+    inherit a;
+    b = 2;
+}

@@ -1,0 +1,9 @@
+{ config, lib, ... }:
+
+{
+  options.a = { };
+
+  config = {
+    b = { imports = [ ]; };
+  };
+}

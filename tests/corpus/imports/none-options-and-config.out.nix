@@ -1,0 +1,10 @@
+{ config, lib, ... }:
+
+{
+  imports = [ (if builtins.pathExists ./nixprov/default.nix then ./nixprov/default.nix else { }) ]; # nixprov: added by "nixprov up", removed by "nixprov down"
+  options.a = { };
+
+  config = {
+    b = { imports = [ ]; };
+  };
+}

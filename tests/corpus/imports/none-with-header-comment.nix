@@ -1,0 +1,5 @@
+{ pkgs, ... }:
+{ # the build machine
+  # no modules yet; imports = [ ./not-real.nix ];
+  networking.hostName = "a";
+}

@@ -1,0 +1,2 @@
+{ lib, ... }:
+if true then { imports = [ ]; } else { }

@@ -1,0 +1,4 @@
+{ ... }:
+{
+  imports = [ ./nixprov/default.nix ];
+}

@@ -1,0 +1,5 @@
+{
+  description = "x";
+  inputs.nixpkgs.url = "nixpkgs";
+  outputs = { self, nixpkgs }: { imports = [ ]; };
+}

@@ -1,0 +1,6 @@
+{ ... }:
+{
+  imports = [
+    (if builtins.pathExists ./nixprov then ./nixprov/default.nix else { })
+  ];
+}

@@ -1,0 +1,4 @@
+{ ... }:
+{
+  inherit (import ./x.nix) a imports;
+}

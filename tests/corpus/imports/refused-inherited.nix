@@ -1,0 +1,5 @@
+{ ... }:
+let imports = [ ]; in
+{
+  inherit imports;
+}

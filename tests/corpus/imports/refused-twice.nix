@@ -1,0 +1,5 @@
+{ ... }:
+{
+  imports = [ ./a.nix ];
+  "imports" = [ ./b.nix ];
+}

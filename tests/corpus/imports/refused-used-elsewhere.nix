@@ -1,0 +1,4 @@
+{ ... }:
+{
+  environment.etc."x".source = ./nixprov/module.nix;
+}

@@ -1,0 +1,4 @@
+{ ... }:
+{
+  imports = if true then [ ./a.nix ] else [ ];
+}

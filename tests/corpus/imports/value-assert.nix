@@ -1,0 +1,6 @@
+{ ... }:
+{
+  imports = assert true; [
+    ./a.nix
+  ];
+}

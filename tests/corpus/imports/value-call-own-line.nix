@@ -1,0 +1,8 @@
+{ lib, ... }:
+{
+  imports =
+    lib.optional true ./a.nix
+    ++ lib.optionals false [
+      ./b.nix
+    ];
+}

@@ -1,0 +1,6 @@
+{ lib, ... }:
+{
+  imports = lib.optionals true [ ./not-here.nix ] ++ [
+    ./a.nix
+  ];
+}

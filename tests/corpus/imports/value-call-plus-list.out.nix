@@ -1,0 +1,7 @@
+{ lib, ... }:
+{
+  imports = lib.optionals true [ ./not-here.nix ] ++ [
+    ./a.nix
+    (if builtins.pathExists ./nixprov/default.nix then ./nixprov/default.nix else { }) # nixprov: added by "nixprov up", removed by "nixprov down"
+  ];
+}

@@ -1,0 +1,4 @@
+{ lib, ... }:
+{
+  imports = map (name: ./. + "/${name}") [ "a.nix" "b.nix" ];
+}

@@ -1,0 +1,4 @@
+{ lib, ... }:
+{
+  imports = [ (if builtins.pathExists ./nixprov/default.nix then ./nixprov/default.nix else { }) ] /* nixprov */ ++ map (name: ./. + "/${name}") [ "a.nix" "b.nix" ];
+}

@@ -1,0 +1,4 @@
+{ lib, ... }:
+{
+  imports = [ ./a.nix ] ++ [ ./b.nix ] ++ (if true then [ ./c.nix ] else [ ]);
+}

@@ -1,0 +1,4 @@
+{ lib, ... }:
+{
+  imports = let dir = ./modules; in map (n: dir + "/${n}") [ "a" ];
+}

@@ -1,0 +1,11 @@
+{ ... }:
+{
+  imports =
+    let
+      here = ./.;
+      list = [ ./not-here.nix ];
+    in
+    [
+      (here + "/a.nix")
+    ];
+}

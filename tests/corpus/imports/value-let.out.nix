@@ -1,0 +1,12 @@
+{ ... }:
+{
+  imports =
+    let
+      here = ./.;
+      list = [ ./not-here.nix ];
+    in
+    [
+      (here + "/a.nix")
+      (if builtins.pathExists ./nixprov/default.nix then ./nixprov/default.nix else { }) # nixprov: added by "nixprov up", removed by "nixprov down"
+    ];
+}

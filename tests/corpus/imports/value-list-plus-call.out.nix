@@ -1,0 +1,9 @@
+{ lib, ... }:
+{
+  imports =
+    [
+      ./a.nix
+      (if builtins.pathExists ./nixprov/default.nix then ./nixprov/default.nix else { }) # nixprov: added by "nixprov up", removed by "nixprov down"
+    ]
+    ++ lib.optional true ./b.nix;
+}

@@ -1,0 +1,5 @@
+{ lib, ... }:
+let set = { }; in
+{
+  imports = set.modules or [ ./a.nix ];
+}

@@ -1,0 +1,5 @@
+{ lib, ... }:
+let set.modules = [ ./a.nix ]; in
+{
+  imports = set.modules;
+}

@@ -1,0 +1,7 @@
+{ ... }:
+let
+  modules = [ ./a.nix ];
+in
+{
+  imports = modules;
+}

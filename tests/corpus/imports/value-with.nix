@@ -1,0 +1,4 @@
+{ ... }:
+{
+  imports = with { x = ./x.nix; }; [ x ./a.nix ];
+}

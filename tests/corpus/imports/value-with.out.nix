@@ -1,0 +1,4 @@
+{ ... }:
+{
+  imports = with { x = ./x.nix; }; [ x ./a.nix (if builtins.pathExists ./nixprov/default.nix then ./nixprov/default.nix else { }) /* nixprov */ ];
+}

@@ -1,0 +1,221 @@
+"""The architecture, checked on the syntax tree: imports go down only, and each foreign library has one place."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+PACKAGE: Final = Path(__file__).parents[2] / "provisioner"
+
+# From the top down; what shares a line must not import each other.
+LAYERS: Final = (
+    {"__main__"},
+    {"cli"},
+    {"report"},
+    {"app"},
+    {"engine"},
+    {"plan"},
+    {"steps"},
+    {"hosts", "forge", "nix", "inventory"},
+    {"events"},
+    {"model", "resources"},
+    {"errors"},
+)
+# The lab stands beside the layers: the command line starts it, and it uses what knows nothing of hosts.
+LAB_IMPORTERS: Final = {"cli", "lab"}
+LAB_IMPORTS: Final = {"lab", "model", "resources", "errors"}
+
+_SSH: Final = ("hosts/ssh.py", "hosts/ssh_*.py")
+_FORGE: Final = ("forge/gitlab.py", "forge/transport.py")
+SEAMS: Final = {
+    "fabric": _SSH,
+    "invoke": _SSH,
+    "paramiko": _SSH,
+    "cryptography": (*_SSH, "hosts/host_keys.py"),
+    "gitlab": ("forge/gitlab.py",),
+    "requests": _FORGE,
+    "urllib3": _FORGE,
+    "jinja2": ("nix/render.py",),
+    "tree_sitter": ("nix/syntax.py",),
+    "tree_sitter_nix": ("nix/syntax.py",),
+    "click": ("cli/*",),
+    "yaml": ("inventory/*",),
+    "pydantic": ("inventory/*",),
+    "pydantic_core": ("inventory/*",),
+    "starlette": ("lab/gitlab/*",),
+    "uvicorn": ("lab/gitlab/*",),
+    "typing_extensions": ("*",),
+}
+VOICES: Final = ("cli/*", "lab/__main__.py", "lab/*/__main__.py", "lab/guest/*", "lab/nixos/*")
+# What a machine of the lab runs has no package beside it.
+ALONE: Final = ("lab/guest/*", "lab/nixos/*")
+ALONG: Final = {"runner"}  # ... but lab/guest/runner, as a package of its own
+
+SLOW_LIBRARIES: Final = {"fabric", "invoke", "paramiko", "gitlab", "requests", "jinja2"}
+
+
+@dataclass(frozen=True)
+class Import:
+    """One import, wherever it stands in the file; `module` is absolute and dotted."""
+
+    file: str
+    line: int
+    module: str
+
+    @property
+    def top(self) -> str:
+        return self.module.split(".")[0]
+
+    @property
+    def component(self) -> str:
+        """What is imported of ours, by its place in the layers; "" is the package itself."""
+        return [*self.module.split("."), ""][1]
+
+
+def component_of(file: str) -> str:
+    return file.split("/", maxsplit=1)[0].removesuffix(".py").replace("__init__", "")
+
+
+def trees(package: Path) -> Iterator[tuple[str, ast.Module]]:
+    for path in sorted(package.rglob("*.py")):
+        yield path.relative_to(package).as_posix(), ast.parse(path.read_text(encoding="utf-8"))
+
+
+def imports_of(file: str, tree: ast.Module, package: Path) -> Iterator[Import]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (Import(file, node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = absolute(file, node)
+            # `from provisioner import nix` imports a module, `from provisioner import __version__` the package.
+            for alias in node.names if base == "provisioner" else []:
+                is_module = (package / alias.name).is_dir() or (package / f"{alias.name}.py").is_file()
+                yield Import(file, node.lineno, f"provisioner.{alias.name}" if is_module else base)
+            if base != "provisioner":
+                yield Import(file, node.lineno, base)
+
+
+def absolute(file: str, node: ast.ImportFrom) -> str:
+    if not node.level:
+        return node.module or ""
+    parts = ["provisioner", *file.split("/")]
+    return ".".join([*parts[: len(parts) - node.level], *(node.module or "").split(".")]).rstrip(".")
+
+
+def rank(component: str) -> int | None:
+    return next((number for number, layer in enumerate(LAYERS) if component in layer), None)
+
+
+def wrong_direction(found: Import) -> str | None:
+    here, there = component_of(found.file), found.component
+    if found.top != "provisioner" or here == there or not there or not here:
+        return None
+    if "lab" in (here, there):
+        is_fine = here in LAB_IMPORTERS and (here != "lab" or there in LAB_IMPORTS)
+        return None if is_fine else "nothing but cli imports the lab, and the lab imports only model, resources, errors"
+    above, below = rank(here), rank(there)
+    if above is None or below is None:
+        return f"has no layer: give {here if above is None else there} one in LAYERS"
+    return None if above < below else f"{here} is not above {there}"
+
+
+def wrong_place(found: Import) -> str | None:
+    if found.top in sys.stdlib_module_names:
+        return None
+    if is_in(found.file, ALONE):
+        is_beside = found.top in ALONG or is_in(found.module.removeprefix("provisioner.").replace(".", "/"), ALONE)
+        return None if is_beside else "a machine of the lab has the standard library only"
+    if found.top == "provisioner":
+        return None
+    if found.top not in SEAMS:
+        return f"{found.top} has no place: give it one in SEAMS"
+    return None if is_in(found.file, SEAMS[found.top]) else f"{found.top} belongs to {' '.join(SEAMS[found.top])}"
+
+
+def is_in(file: str, patterns: tuple[str, ...]) -> bool:
+    return any(fnmatch(file, pattern) for pattern in patterns)
+
+
+def voices(file: str, tree: ast.Module) -> Iterator[str]:
+    """Find what prints or ends the process."""
+    for node in ast.walk(tree):
+        name = ast.unparse(node) if isinstance(node, ast.Name | ast.Attribute) else ""
+        if name in {"print", "exit", "quit", "sys.exit", "SystemExit"} and not is_in(file, VOICES):
+            assert isinstance(node, ast.expr)
+            yield f"{file}:{node.lineno}: {name}: only the command line prints and exits"
+
+
+def violations(package: Path) -> list[str]:
+    found = []
+    for file, tree in trees(package):
+        for item in imports_of(file, tree, package):
+            problems = (wrong_direction(item), wrong_place(item))
+            found += [f"{file}:{item.line}: {item.module}: {problem}" for problem in problems if problem]
+        found += voices(file, tree)
+    return found
+
+
+def test_imports_go_down_only_and_stay_in_their_place() -> None:
+    assert violations(PACKAGE) == []
+
+
+PLANTED = {
+    "nix/a.py": ("from provisioner.steps import hook", "nix is not above steps"),
+    "nix/b.py": ("def f():\n    import provisioner.cli.run", "nix is not above cli"),
+    "nix/c.py": ("from ..hosts import facts", "nix is not above hosts"),
+    "nix/d.py": ("from provisioner import plan", "nix is not above plan"),
+    "nix/e.py": ("if TYPE_CHECKING:\n    from provisioner.app import App", "nix is not above app"),
+    "nix/f.py": ("import jinja2", "jinja2 belongs to nix/render.py"),
+    "nix/g.py": ("def f():\n    from tree_sitter import Node", "tree_sitter belongs to nix/syntax.py"),
+    "nix/h.py": ("import numpy", "numpy has no place"),
+    "hosts/a.py": ("import paramiko.client", "paramiko belongs to hosts/ssh.py"),
+    "hosts/b.py": ("from fabric import Connection", "fabric belongs to hosts/ssh.py"),
+    "hosts/c.py": ("def f():\n    print()", "only the command line prints"),
+    "hosts/d.py": ("import sys\nsys.exit(1)", "only the command line prints"),
+    "hosts/e.py": ("raise SystemExit(1)", "only the command line prints"),
+    "forge/a.py": ("import gitlab.v4.objects", "gitlab belongs to forge/gitlab.py"),
+    "engine/a.py": ("from provisioner.lab import control", "nothing but cli imports the lab"),
+    "lab/a.py": ("from provisioner.engine import up", "nothing but cli imports the lab"),
+    "lab/guest/a.py": ("import provisioner.model", "the standard library only"),
+    "errors.py": ("from provisioner.model import Secret", "errors is not above model"),
+    "new.py": ("from provisioner import model", "give new one in LAYERS"),
+    "plan.py": ("", ""),
+    "model.py": ("", ""),
+}
+
+
+def test_planted_violations_are_caught(tmp_path: Path) -> None:
+    for file, (text, _) in PLANTED.items():
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).write_text(text)
+    found = violations(tmp_path)
+    for file, (_, problem) in PLANTED.items():
+        about = [line for line in found if line.startswith(f"{file}:")]
+        assert [problem in line for line in about] == [True] * bool(problem), (file, about)
+
+
+def loaded_by(code: str) -> set[str]:
+    report = (
+        f"import sys\nsys.argv = ['nixprov', '--help']\n{code}\nprint('loaded:', *sys.modules, file=sys.__stderr__)"
+    )
+    done = subprocess.run([sys.executable, "-c", report], capture_output=True, text=True, check=True)
+    return set(done.stderr.rpartition("loaded:")[2].split())
+
+
+def test_help_loads_no_slow_library() -> None:
+    loaded = loaded_by("import provisioner.cli\ntry:\n    provisioner.cli.main()\nexcept SystemExit:\n    pass")
+    assert "provisioner.cli" in loaded
+    assert loaded & SLOW_LIBRARIES == set()
+
+
+@pytest.mark.parametrize("library", sorted(SLOW_LIBRARIES))
+def test_a_slow_library_would_be_seen(library: str) -> None:
+    assert library in loaded_by(f"import {library}")
