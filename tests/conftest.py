@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 
 @pytest.fixture(autouse=True)
-def _own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def _own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty home and no settings from the environment, so that a test sees only what it made."""
     home = tmp_path_factory.mktemp("home")
     monkeypatch.setenv("HOME", str(home))
-    for name in ("NIXPROV_INVENTORY", "NIXPROV_GITLAB_URL", "NIXPROV_GITLAB_TOKEN_FILE", "PYTHON_GITLAB_CFG", "SSH_AUTH_SOCK"):
+    for name in (
+        "NIXPROV_INVENTORY",
+        "NIXPROV_GITLAB_URL",
+        "NIXPROV_GITLAB_TOKEN_FILE",
+        "PYTHON_GITLAB_CFG",
+        "SSH_AUTH_SOCK",
+    ):
         monkeypatch.delenv(name, raising=False)
-    yield home
+    return home

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -100,10 +101,10 @@ class Facts:
         return self.records.get(name, b"").decode("utf-8", "replace").strip()
 
     def file(self, name: str, path: str) -> FileFact | None:
-        stat = self.text(f"{name}.stat").split(" ", 4)
-        if len(stat) < 5:
+        stat = self.text(f"{name}.stat")
+        if not stat:
             return None
-        mode, uid, gid, mtime, kind = stat
+        mode, uid, gid, mtime, kind = stat.split(" ", 4)
         content = self.records.get(f"{name}.data")
         return FileFact(path, int(mode, 8), f"{uid}:{gid}", int(mtime), kind, self.text(f"{name}.real"), content)
 
@@ -114,8 +115,8 @@ class Facts:
     @property
     def generation(self) -> int | None:
         """The number of the system profile's generation, from its link `system-N-link`."""
-        parts = self.text("generation").rsplit("/", 1)[-1].split("-")
-        return int(parts[1]) if len(parts) == 3 and parts[1].isdigit() else None
+        link = re.search(r"system-(\d+)-link$", self.text("generation"))
+        return int(link[1]) if link else None
 
     @property
     def system(self) -> str:
@@ -159,7 +160,10 @@ def _units(text: str) -> Iterable[UnitFact]:
         if fields.get("Id") and fields.get("ActiveState") != "inactive":
             restarts = fields.get("NRestarts", "0")
             yield UnitFact(
-                fields["Id"], fields["ActiveState"], fields.get("SubState", ""), int(restarts) if restarts.isdigit() else 0
+                fields["Id"],
+                fields["ActiveState"],
+                fields.get("SubState", ""),
+                int(restarts) if restarts.isdigit() else 0,
             )
 
 

@@ -52,7 +52,7 @@ class Baseline:
 
 @dataclass(frozen=True, slots=True)
 class HookRecord:
-    """The user's file before and after our edit; `backup` is where its old bytes lie on the host."""
+    """The user's file before our edit; `backup` is where its bytes lie on the host, times are seconds of the epoch."""
 
     path: str
     mode: int
@@ -60,7 +60,6 @@ class HookRecord:
     mtime: int
     directory_mtime: int
     sha256_before: str
-    sha256_after: str
     backup: str
 
 

@@ -4,8 +4,8 @@ The script does what a careful person with a root shell would: take the lock, lo
 replaced, put every new file beside its place, flush, and only then rename in order. The first thing renamed is the
 journal, so whoever comes next knows what was meant even if nothing else happened.
 
-Owns no connection: a script is bytes for `sh -s` (POSIX.1-2017, sh; base64, stat, flock, sync: coreutils and util-linux,
-which every NixOS has in its system path).
+Owns no connection: a script is bytes for `sh -s` (POSIX.1-2017, sh; base64, stat, flock, sync: coreutils and
+util-linux, which every NixOS has in its system path).
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ class Transaction:
     """What one remote command changes.
 
     `journal_before` is the digest of the journal that the plan was made from ("absent" or sha256): a run that another
-    operator overtook stops with STALE_STATUS and has changed nothing. `journal` is the new content, or None to leave it.
+    operator overtook stops with STALE_STATUS and has changed nothing. `journal` is the new content, None to leave it.
     `guard` runs first, under the lock; by `fail STATUS TEXT` it stops the transaction before anything is touched.
     """
 
@@ -170,7 +170,8 @@ def _apply(part: Part) -> list[str]:
 def _remove_tree(path: str) -> str:
     """Deepest mounts first; a lazy unmount, because an engine's helper may still stand in one."""
     place = shlex.quote(path)
-    return (
-        f"cut -d' ' -f2 /proc/mounts | grep -F {place}/ | sort -r | while read -r mount; do umount -l \"$mount\" || :; done\n"
-        f"rm -rf {place}"
-    )
+    return f"""\
+cut -d' ' -f2 /proc/mounts | grep -F {place}/ | sort -r | while read -r mount; do
+  umount -l "$mount" || :
+done
+rm -rf {place}"""

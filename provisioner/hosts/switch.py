@@ -152,14 +152,14 @@ class Followed:
 
 def _result(words: Sequence[str]) -> SwitchResult:
     """`SUBSTATE PHASE STATUS [GENERATION]`; a status of "running" after the end means that it was killed."""
-    phase = words[1] if len(words) > 1 else "lost"
-    status = int(words[2]) if len(words) > 2 and words[2].isdigit() else 1
-    generation = int(words[3]) if len(words) > 3 and words[3].isdigit() else None
-    return SwitchResult(phase, status, generation)
+    _, phase, status, generation, *_ = [*words, *[""] * 4]
+    return SwitchResult(
+        phase or "lost", int(status) if status.isdigit() else 1, int(generation) if generation.isdigit() else None
+    )
 
 
 def confirm(units: Sequence[str], limit_s: int) -> str:
-    """A guard for the last transaction: all `units` are active within `limit_s`, or NOT_ACTIVE_STATUS and their logs."""
+    """A guard for the last transaction: `units` are active within `limit_s`, or NOT_ACTIVE_STATUS and their logs."""
     names = " ".join(shlex.quote(unit) for unit in units)
     return _CONFIRM.format(units=names, limit=limit_s * 5, status=NOT_ACTIVE_STATUS)
 

@@ -23,7 +23,8 @@ def test_say_and_say_file_survive_any_bytes(tmp_path: Path) -> None:
     odd = tmp_path / "odd name"
     odd.write_bytes(b"\x00\n'\"\xff")
     odd.chmod(0o640)
-    script = f"{PROLOGUE}\nsay_file odd '{odd}'\nsay_file none /nowhere\nprintf 'a b\\n' | say text\necho yes | say probe-end\n"
+    asks = f"say_file odd '{odd}'\nsay_file none /nowhere\nprintf 'a b\\n' | say text\n"
+    script = f"{PROLOGUE}\n{asks}echo yes | say probe-end\n"
     answer = subprocess.run(["sh", "-s"], input=script.encode(), capture_output=True, check=True, timeout=10)
     read = Facts.parse("h", b"welcome to this machine!\n" + answer.stdout)
     file = read.file("odd", str(odd))
@@ -72,7 +73,7 @@ def full() -> Journal:
         phase=Phase.CONFIRMED,
         run=Run("r1", "up", "me@here", "2026-01-01T00:00:00+00:00"),
         baseline=Baseline(3, "/nix/store/x"),
-        hook=HookRecord("/etc/nixos/configuration.nix", 0o644, "0:0", 5, 6, "a", "b", "/backup"),
+        hook=HookRecord("/etc/nixos/configuration.nix", 0o644, "0:0", 5, 6, "a", "/backup"),
         runners={"default": RunnerRecord(7, "https://gitlab.example", "r1")},
         pending_deletions=(RunnerRecord(8, "https://gitlab.example", ""),),
     )

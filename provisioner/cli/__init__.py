@@ -1,0 +1,60 @@
+"""The command line: options, questions and the exit code. Everything else is imported when a command runs."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from typing import Any
+
+import click
+
+from provisioner import __version__
+from provisioner.cli.lab import lab
+from provisioner.cli.options import EXIT_BUG, EXIT_INTERRUPTED, exit_status
+from provisioner.cli.run import down, plan, status, up
+from provisioner.errors import NixprovError
+
+_EPILOG = """\b
+Examples:
+  nixprov up host1                one machine
+  nixprov up                      the whole inventory
+  nixprov up 'ci:&eu:!old'        Ansible's host patterns
+  nixprov plan --diff             what up would change, and nothing more
+  nixprov down host1              take it all back
+"""
+
+
+@click.group(epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="nixprov")
+def cli() -> None:
+    """Turn NixOS machines into GitLab CI runners that build with the machine's own Nix store, and back."""
+
+
+for command in (up, plan, status, down, lab):
+    cli.add_command(command)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The program's entry: one line for what a user can cause, a traceback only under --debug."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        code: Any = cli.main(args=arguments, prog_name="nixprov", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except NixprovError as error:
+        _failed(str(error), debug="--debug" in arguments)
+        sys.exit(exit_status(error))
+    except (click.Abort, KeyboardInterrupt):
+        _failed("interrupted", debug=False)
+        sys.exit(EXIT_INTERRUPTED)
+    except Exception as error:  # noqa: BLE001 - the last line of defence is the only one
+        _failed(f"bug in nixprov: {type(error).__name__}: please report it with --debug", debug="--debug" in arguments)
+        sys.exit(EXIT_BUG)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _failed(text: str, *, debug: bool) -> None:
+    if debug:
+        traceback.print_exc()
+    click.echo(f"nixprov: {text}", err=True)

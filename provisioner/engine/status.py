@@ -1,0 +1,69 @@
+"""`status` for one host: machine, module and GitLab side by side, and every difference named."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from provisioner.engine.host import HostRun
+from provisioner.engine.look import look
+from provisioner.hosts.facts import UnitFact
+from provisioner.model import ForgeRunner, Manager
+from provisioner.plan import ForgeView, HostPlan, plan_up, unit_names
+
+
+@dataclass(frozen=True, slots=True)
+class RunnerReport:
+    """One runner as both sides see it; `contacted_at` is GitLab's time of the last poll, ISO 8601."""
+
+    name: str
+    unit: UnitFact | None
+    runner: ForgeRunner | None
+    managers: tuple[Manager, ...]
+
+    @property
+    def contacted_at(self) -> str | None:
+        times = [manager.contacted_at for manager in self.managers if manager.contacted_at]
+        return max(times, default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class HostReport:
+    """What `status` shows of a host; `drift` are the lines of what `up` would change, empty when converged."""
+
+    host: str
+    nixos: str
+    generation: int | None
+    phase: str
+    revision: str
+    runners: tuple[RunnerReport, ...]
+    drift: tuple[str, ...]
+
+    @property
+    def is_installed(self) -> bool:
+        return bool(self.revision)
+
+
+def look_at(run: HostRun) -> HostReport:
+    """Probe and compare; changes nothing. Raises HostError, ForgeError."""
+    run.phase("probe")
+    run.probe()
+    run.phase("plan")
+    view = look(run.forge, run.spec, run.facts, run.journal)
+    wanted = plan_up(run.spec, run.facts, run.journal, view)
+    return HostReport(
+        host=run.host,
+        nixos=run.facts.text("nixos-version"),
+        generation=run.facts.generation,
+        phase=run.journal.phase.value,
+        revision=run.facts.revision,
+        runners=tuple(_runner(run, view, wanted, name) for name in view.found),
+        drift=wanted.lines(),
+    )
+
+
+def _runner(run: HostRun, view: ForgeView, wanted: HostPlan, name: str) -> RunnerReport:
+    kept = {action.id for action in wanted.runners if action.name == name}
+    runner = next((found for found in view.found[name] if found.id in kept), None)
+    units = dict(zip((spec.name for spec in run.spec.runners), unit_names(run.spec), strict=True))
+    managers = run.forge.managers(runner.id) if runner else ()
+    return RunnerReport(name, run.facts.unit(units[name]), runner, managers)

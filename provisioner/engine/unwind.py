@@ -1,0 +1,65 @@
+"""Back to what the host was before this run: files, then the recorded generation, then GitLab."""
+
+from __future__ import annotations
+
+from provisioner.engine.host import HostRun
+from provisioner.errors import ForgeError, HostError, NixprovError, SwitchFailed
+from provisioner.hosts import switch
+from provisioner.hosts.facts import Facts
+from provisioner.hosts.journal import Journal, Phase
+from provisioner.hosts.script import Part
+from provisioner.steps import STEPS
+
+
+class RolledBack(HostError):
+    """The run failed with `cause` and everything it had changed was taken back."""
+
+    def __init__(self, host: str, cause: NixprovError) -> None:
+        super().__init__(host, f"{cause.message}; rolled back", hint=cause.hint)
+        self.cause = cause
+
+
+class RollbackFailed(HostError):
+    """The run failed, and so did going back: the host is somewhere between."""
+
+
+def unwind(run: HostRun, facts: Facts, journal: Journal, *, created: tuple[int, ...]) -> None:
+    """Go back to `facts` and `journal` (as probed before the first change). Raises RollbackFailed."""
+    try:
+        run.probe()
+        _host_back(run, facts, journal)
+    except NixprovError as error:
+        raise RollbackFailed(
+            run.host, f"the rollback failed: {error.message}", hint="`nixprov up` or `nixprov down` goes on from here"
+        ) from error
+    finally:
+        _forge_back(run, created)
+
+
+def _host_back(run: HostRun, facts: Facts, journal: Journal) -> None:
+    parts: list[Part] = [part for step in reversed(STEPS) for part in step.restore(facts, run.facts, run.journal)]
+    moved = run.facts.text("profile") != facts.text("profile") or run.facts.system != facts.system
+    if moved and facts.generation is not None:
+        parts += switch.start("rollback", str(facts.generation))
+    run.transact(parts, run.journal_for(Phase.UNWINDING))
+    if moved:
+        result = run.follow()
+        if not (result.is_done or result.only_units_failed):
+            raise SwitchFailed(run.host, result.explain())
+    if not journal.exists:
+        clean(run)
+
+
+def clean(run: HostRun) -> None:
+    """Everything of ours that the system itself no longer uses."""
+    parts = [part for step in reversed(STEPS) if not step.feeds_system for part in step.remove(run.facts, run.journal)]
+    run.transact(parts, None)
+
+
+def _forge_back(run: HostRun, created: tuple[int, ...]) -> None:
+    for runner in created:
+        try:
+            run.forge.delete(runner)
+        except ForgeError as error:
+            # It carries our mark: the next `up` finds it, and so does `down`.
+            run.emit("warning", text=f"runner {runner} was created and could not be deleted: {error.message}")

@@ -1,0 +1,251 @@
+"""One remote command over an open transport: feed it, read it, watch the clock; and know how it ended.
+
+Must not know: how the transport came to be, what the script says.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+import paramiko
+from typing_extensions import override
+
+from provisioner.errors import ConnectionLost, HostError, HostRefused, RemoteFailed
+from provisioner.hosts.elevate import MARK, PROMPT, ROOT_COMMAND, Elevator
+from provisioner.hosts.ssh_errors import Cancelled, describe, running
+
+OPEN_TIMEOUT_S: Final = 30.0
+ELEVATE_TIMEOUT_S: Final = 30.0
+# sshd holds a channel open as long as anything on the host has its output, a carelessly started daemon included.
+LINGER_S: Final = 5.0
+CLOSE_TIMEOUT_S: Final = 1.0
+TICK_S: Final = 0.2
+CHUNK: Final = 1 << 16
+NO_STATUS: Final = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """How a script ended: `status` as a shell has it (128 + N: killed by signal N), stdout byte for byte."""
+
+    status: int
+    stdout: bytes
+    stderr: str
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What to run and as whom: `elevator` is None for root. `host` and `user` are for errors."""
+
+    host: str
+    user: str
+    elevator: Elevator | None
+    script: bytes
+    timeout_s: float
+    on_output: Callable[[bytes], None] | None = None
+    cancel: threading.Event | None = None
+
+    @property
+    def command(self) -> str:
+        return self.elevator.command if self.elevator else ROOT_COMMAND
+
+    @property
+    def waits_for_root(self) -> bool:
+        """With -n a refusal reads nothing, so the script may be on its way at once: one round trip less."""
+        return self.elevator is not None and self.elevator.password is not None
+
+
+def execute(transport: paramiko.Transport, order: Order) -> Completed:
+    """Run the order's script to its end. Raises what `Session.run` promises."""
+    with running(order.host):
+        channel = transport.open_session(timeout=min(OPEN_TIMEOUT_S, order.timeout_s))
+    exchange = _Exchange(order, channel, _Feeder(channel, order), transport, is_root=order.elevator is None)
+    try:
+        return exchange.run()
+    finally:
+        exchange.close()
+
+
+class _Feeder(threading.Thread):
+    """Starts the command and writes its input, so that neither a full pipe nor a silent peer stops the reader."""
+
+    def __init__(self, channel: paramiko.Channel, order: Order) -> None:
+        super().__init__(name=f"ssh-stdin-{order.host}", daemon=True)
+        self._channel = channel
+        self._order = order
+        self._decided = threading.Event()
+        self._may_send = False
+        self.error: Exception | None = None
+
+    def decide(self, *, may_send: bool) -> None:
+        """Send the script, or never. Only the first word counts."""
+        if not self._decided.is_set():
+            self._may_send = may_send
+            self._decided.set()
+
+    @override
+    def run(self) -> None:
+        try:
+            self._channel.exec_command(self._order.command)
+            self._decided.wait()
+            if self._may_send:
+                self._send(_whole(self._order.script))
+                self._channel.shutdown_write()
+        except Exception as error:  # noqa: BLE001, the reader looks at it and knows whether it matters
+            self.error = error
+
+    def _send(self, data: bytes) -> None:
+        """Not sendall, which copies all that is left after every packet."""
+        sent = 0
+        while sent < len(data):
+            sent += self._channel.send(data[sent : sent + CHUNK])
+            if self._channel.closed:
+                return
+
+
+def _whole(script: bytes) -> bytes:
+    """Brackets make the shell read to the end before it does anything: a cut connection never runs half a script."""
+    return b"{ :\n" + script + b"\n}\n"
+
+
+@dataclass(slots=True)
+class _Exchange:
+    """The reader's side, and the state of one command. `early` is what came on stderr before there was a root shell."""
+
+    order: Order
+    channel: paramiko.Channel
+    feeder: _Feeder
+    transport: paramiko.Transport
+    is_root: bool
+    stdout: list[bytes] = field(default_factory=list)
+    stderr: list[bytes] = field(default_factory=list)
+    early: bytes = b""
+    answered: bool = False
+    last_byte_at: float = 0.0
+
+    def run(self) -> Completed:
+        started = time.monotonic()
+        poll = select.poll()
+        poll.register(self.channel.fileno(), select.POLLIN)
+        if not self.order.waits_for_root:
+            self.feeder.decide(may_send=True)
+        self.feeder.start()
+        while True:
+            # Asked before reading: what came before the end is then surely read.
+            is_over = self._is_over()
+            self._read()
+            if is_over:
+                return self._result()
+            self._watch(time.monotonic() - started)
+            self._wait(poll)
+
+    def close(self) -> None:
+        """Give the channel back; a peer that no longer takes our bytes loses the whole connection instead."""
+        self.feeder.decide(may_send=False)
+        closer = threading.Thread(target=self._close_channel, name="ssh-close", daemon=True)
+        closer.start()
+        closer.join(CLOSE_TIMEOUT_S)
+        if closer.is_alive():
+            self.transport.close()
+            closer.join(CLOSE_TIMEOUT_S)
+        if self.feeder.ident is not None:
+            self.feeder.join(CLOSE_TIMEOUT_S)
+
+    def _close_channel(self) -> None:
+        with contextlib.suppress(Exception):
+            self.channel.close()
+
+    def _wait(self, poll: select.poll) -> None:
+        if self.channel.eof_received:
+            # The descriptor stays readable from here on, and only the status is missing.
+            self.channel.status_event.wait(TICK_S)
+        else:
+            poll.poll(TICK_S * 1000)
+
+    def _is_over(self) -> bool:
+        if self.channel.closed:
+            return True
+        if not self.channel.exit_status_ready():
+            return False
+        return bool(self.channel.eof_received) or time.monotonic() - self.last_byte_at > LINGER_S
+
+    def _read(self) -> None:
+        while self.channel.recv_ready():
+            self._take(self.channel.recv(CHUNK), self.stdout)
+        while self.channel.recv_stderr_ready():
+            data = self.channel.recv_stderr(CHUNK)
+            if self.is_root:
+                self._take(data, self.stderr)
+            else:
+                self._hear(data)
+        if not self.channel.exit_status_ready():
+            self.last_byte_at = time.monotonic()
+
+    def _take(self, data: bytes, into: list[bytes]) -> None:
+        self.last_byte_at = time.monotonic()
+        into.append(data)
+        if self.order.on_output is not None and data:
+            self.order.on_output(data)
+
+    def _hear(self, data: bytes) -> None:
+        """Follow the way to root: the mark means we are there, the prompt asks for the password, once."""
+        self.early += data
+        _, mark, rest = self.early.partition(MARK)
+        if mark:
+            self.is_root = True
+            self.feeder.decide(may_send=True)
+            if rest:
+                self._take(rest, self.stderr)
+            return
+        prompts = self.early.count(PROMPT)
+        if prompts and self.order.elevator and self.order.elevator.password and not self.answered:
+            self.answered = True
+            with running(self.order.host):
+                self.channel.sendall(self.order.elevator.password.reveal().encode() + b"\n")
+        elif prompts > 1:
+            raise self._refused(NO_STATUS)
+
+    def _watch(self, elapsed_s: float) -> None:
+        if self.order.cancel is not None and self.order.cancel.is_set():
+            raise Cancelled(self.order.host, "interrupted", hint="what it had started on the host may still be running")
+        if elapsed_s > self.order.timeout_s:
+            raise RemoteFailed(
+                self.order.host,
+                f"the command did not end within {self.order.timeout_s:g} s",
+                hint="what it had started on the host may still be running",
+            )
+        if self.order.waits_for_root and not self.is_root and elapsed_s > ELEVATE_TIMEOUT_S:
+            raise self._refused(NO_STATUS)
+
+    def _result(self) -> Completed:
+        status = self.channel.exit_status
+        if status == NO_STATUS:
+            raise self._lost()
+        if not self.is_root:
+            raise self._refused(status)
+        return Completed(status, b"".join(self.stdout), b"".join(self.stderr).decode("utf-8", "replace"))
+
+    def _refused(self, status: int) -> HostRefused:
+        assert self.order.elevator is not None  # noqa: S101, root needs no way to root
+        message, hint = self.order.elevator.refusal(self.order.user, status, self.early.decode("utf-8", "replace"))
+        return HostRefused(self.order.host, message, hint=hint)
+
+    def _lost(self) -> HostError:
+        """Without a status either the connection went or the server would not run the command at all."""
+        self.transport.join(CLOSE_TIMEOUT_S)
+        if not self.transport.is_active():
+            cause = self.transport.get_exception() or self.feeder.error or EOFError()
+            return ConnectionLost(self.order.host, f"the connection was lost while a command ran: {describe(cause)}")
+        if self.feeder.error is not None and not self.stdout and not self.stderr:
+            return HostRefused(
+                self.order.host,
+                f"{self.order.user} may run no commands over ssh",
+                hint="look for ForceCommand in sshd_config",
+            )
+        return ConnectionLost(self.order.host, "the server closed the command's channel and gave no status")

@@ -1,0 +1,232 @@
+"""What `up` and `down` would change, and why: pure decisions from (wanted, facts, GitLab's view, journal).
+
+No I/O here, and no clock: the same answers give the same plan. `forge.compare` says how two runners differ; the steps
+say how a host differs; this file puts both together and decides what follows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from provisioner.errors import HookRefused
+from provisioner.forge.compare import Difference, differences
+from provisioner.hosts.facts import Facts
+from provisioner.hosts.journal import Journal, Phase, RunnerRecord
+from provisioner.hosts.script import RemoveFile, WriteFile
+from provisioner.model import ForgeRunner, HostSpec, Mark, RunnerSpec, Secret
+from provisioner.steps import STEPS, State, Wanted
+from provisioner.steps.hook import PATH as HOOK_PATH
+from provisioner.steps.secrets import has_token
+from provisioner.steps.wanted import build
+
+PENDING = "pending"
+
+
+class RunnerVerb(Enum):
+    KEEP = "keep"
+    CREATE = "create"
+    UPDATE = "update"
+    RESET_TOKEN = "reset token"  # noqa: S105 - a verb
+    DELETE = "delete"
+
+    @property
+    def makes_a_token(self) -> bool:
+        return self in (RunnerVerb.CREATE, RunnerVerb.RESET_TOKEN)
+
+
+@dataclass(frozen=True, slots=True)
+class RunnerAction:
+    """What to do with one runner in GitLab; `id` is None when it is still to be created."""
+
+    name: str
+    verb: RunnerVerb
+    why: str = ""
+    id: int | None = None
+    differences: tuple[Difference, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class StepAction:
+    step: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class HostPlan:
+    """All that would change for one host; `switch` says why the system must be built and activated, or is empty."""
+
+    host: str
+    runners: tuple[RunnerAction, ...]
+    steps: tuple[StepAction, ...]
+    switch: str = ""
+    wanted: Wanted | None = None
+
+    @property
+    def forge_changes(self) -> tuple[RunnerAction, ...]:
+        return tuple(action for action in self.runners if action.verb is not RunnerVerb.KEEP)
+
+    @property
+    def changes_host(self) -> bool:
+        return bool(self.steps or self.switch)
+
+    @property
+    def is_empty(self) -> bool:
+        return not (self.forge_changes or self.changes_host)
+
+    def lines(self) -> tuple[str, ...]:
+        """For people, one change a line."""
+        runners = [f"gitlab: {action.verb.value} runner {action.name}: {action.why}" for action in self.forge_changes]
+        steps = [f"{action.step}: {action.why}" for action in self.steps]
+        return (*runners, *steps, *([f"switch: {self.switch}"] if self.switch else []))
+
+
+@dataclass(frozen=True, slots=True)
+class ForgeView:
+    """What GitLab knows of a host: runners with its mark by runner name, and those that are marked but not wanted."""
+
+    url: str
+    found: Mapping[str, Sequence[ForgeRunner]]
+    surplus: Sequence[ForgeRunner] = ()
+
+
+def plan_up(spec: HostSpec, facts: Facts, journal: Journal, view: ForgeView) -> HostPlan:
+    """Raises HostRefused, HookRefused: what stops `up` before anything is touched."""
+    facts.require_nixos()
+    runners = [action for runner in spec.runners for action in _runner_actions(spec, runner, facts, journal, view)]
+    runners += [
+        RunnerAction(_runner_name(runner), RunnerVerb.DELETE, "no longer wanted on this host", runner.id)
+        for runner in view.surplus
+    ]
+    records = {action.name: _expected_record(action, journal, view.url) for action in runners if _is_wanted(action)}
+    wanted = build(spec, view.url, records)
+    steps = tuple(_step_actions(wanted, facts, journal))
+    return HostPlan(spec.name, tuple(runners), steps, _why_switch(wanted, facts, journal, steps), wanted)
+
+
+def plan_down(spec: HostSpec, facts: Facts, journal: Journal, view: ForgeView) -> HostPlan:
+    """Everything of ours that is left, on the host and in GitLab."""
+    known = [runner for found in view.found.values() for runner in found] + list(view.surplus)
+    runners = tuple(
+        RunnerAction(_runner_name(runner), RunnerVerb.DELETE, f"id {runner.id}", runner.id)
+        for runner in {runner.id: runner for runner in known}.values()
+    )
+    steps = tuple(
+        StepAction(step.name, what)
+        for step in reversed(STEPS)
+        for what in [", ".join(step.remains(facts, journal))]
+        if what
+    )
+    in_system = facts.revision or facts.revision_at_boot
+    feeding = {step.name for step in STEPS if step.feeds_system}
+    hooked = [action.why for action in steps if action.step in feeding]
+    why = "the system contains our module" if in_system else ", ".join(hooked)
+    return HostPlan(spec.name, runners, steps, why)
+
+
+def _runner_actions(
+    spec: HostSpec, runner: RunnerSpec, facts: Facts, journal: Journal, view: ForgeView
+) -> list[RunnerAction]:
+    """The action for one wanted runner, and the deletion of its doubles (two creates, one reply lost)."""
+    record = journal.runners.get(runner.name)
+    candidates = sorted(
+        view.found.get(runner.name, ()), key=lambda found: (record is None or found.id != record.id, found.id)
+    )
+    same_type = [found for found in candidates if found.type is runner.type]
+    if not same_type:
+        why = "its type changed" if candidates else "GitLab has none with this host's mark"
+        return [RunnerAction(runner.name, RunnerVerb.CREATE, why), *_doubles(runner.name, candidates)]
+    kept = same_type[0]
+    others = [found for found in candidates if found is not kept]
+    return [_for_existing(spec, runner, kept, facts, record), *_doubles(runner.name, others)]
+
+
+def _for_existing(
+    spec: HostSpec, runner: RunnerSpec, kept: ForgeRunner, facts: Facts, record: RunnerRecord | None
+) -> RunnerAction:
+    changes = differences(runner, Mark(spec.name, runner.name, facts.machine), kept)
+    if record is None or record.id != kept.id or not has_token(facts, runner.name):
+        why = "its token is not on the host and GitLab shows it only once"
+        return RunnerAction(runner.name, RunnerVerb.RESET_TOKEN, why, kept.id, changes)
+    if changes:
+        return RunnerAction(runner.name, RunnerVerb.UPDATE, ", ".join(map(str, changes)), kept.id, changes)
+    return RunnerAction(runner.name, RunnerVerb.KEEP, id=kept.id)
+
+
+def _doubles(name: str, runners: Sequence[ForgeRunner]) -> list[RunnerAction]:
+    return [RunnerAction(name, RunnerVerb.DELETE, f"id {found.id} has the same mark", found.id) for found in runners]
+
+
+def _is_wanted(action: RunnerAction) -> bool:
+    return action.verb is not RunnerVerb.DELETE
+
+
+def _expected_record(action: RunnerAction, journal: Journal, url: str) -> RunnerRecord:
+    known = journal.runners.get(action.name)
+    version = PENDING if action.verb.makes_a_token or known is None else known.token_version
+    return RunnerRecord(action.id or 0, url, version)
+
+
+def _runner_name(runner: ForgeRunner) -> str:
+    return runner.mark.runner if runner.mark else str(runner.id)
+
+
+def _step_actions(wanted: Wanted, facts: Facts, journal: Journal) -> list[StepAction]:
+    actions = []
+    for step in STEPS:
+        comparison = step.compare(wanted, facts, journal)
+        if comparison.state is State.FOREIGN:
+            raise HookRefused(facts.host, comparison.why, hint="move it away, or take the host out of the inventory")
+        if not comparison.is_present:
+            actions.append(StepAction(step.name, comparison.why or comparison.state.value))
+    return actions
+
+
+def _why_switch(wanted: Wanted, facts: Facts, journal: Journal, steps: Sequence[StepAction]) -> str:
+    feeding = {step.name for step in STEPS if step.feeds_system}
+    if any(action.step in feeding for action in steps):
+        return "the configuration changed"
+    if facts.revision != wanted.revision:
+        return "the running system was not built from it"
+    if facts.revision_at_boot != wanted.revision:
+        return "the next boot would not have it"
+    if journal.phase is not Phase.CONFIRMED:
+        return f"the last run was not finished ({journal.phase.value})"
+    broken = [name for name in unit_names(wanted.host) if not (unit := facts.unit(name)) or not unit.is_active]
+    return f"{broken[0]} is not active" if broken else ""
+
+
+def unit_names(spec: HostSpec) -> tuple[str, ...]:
+    return tuple(f"nixprov-runner-{runner.name}.service" for runner in spec.runners)
+
+
+@dataclass(frozen=True, slots=True)
+class FileChange:
+    """One file of the user's folder before and after; None where it does not exist. Secrets are never in here."""
+
+    path: str
+    before: bytes | None
+    after: bytes | None
+
+
+def file_changes(plan: HostPlan, facts: Facts, journal: Journal) -> tuple[FileChange, ...]:
+    """The texts behind a plan, for --diff: what `up` would write, or `down` would remove, below /etc/nixos."""
+    if plan.wanted is not None:
+        parts = [part for step in STEPS for part in step.write(plan.wanted, facts, journal)]
+    else:
+        parts = [part for step in STEPS if step.feeds_system for part in step.remove(facts, journal)]
+    return tuple(
+        FileChange(part.path, _content(facts, part.path), _after(part))
+        for part in parts
+        if isinstance(part, WriteFile | RemoveFile) and part.path.startswith("/etc/nixos/")
+    )
+
+
+def _after(part: WriteFile | RemoveFile) -> bytes | None:
+    return part.content if isinstance(part, WriteFile) and not isinstance(part.content, Secret) else None
+
+
+def _content(facts: Facts, path: str) -> bytes | None:
+    record = "configuration" if path == HOOK_PATH else f"module/{path.rsplit('/', 1)[-1]}"
+    return facts.records.get(f"{record}.data")

@@ -1,0 +1,102 @@
+"""The module's files in /etc/nixos/nixprov: code from templates/, settings as data."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from provisioner.hosts.facts import Facts, FileFact, digest
+from provisioner.hosts.journal import Journal
+from provisioner.hosts.script import MakeDir, Part, RemoveEmptyDir, RemoveFile, SetMtime, WriteFile
+from provisioner.nix.header import Header
+from provisioner.steps.base import Comparison, State, Step, Wanted
+
+DIR: Final = "/etc/nixos/nixprov"
+MODE: Final = 0o644
+
+
+class ModuleFiles(Step):
+    """Foreign is only a folder that is somebody's: files of ours that a person edited are drift, and are said so."""
+
+    name = "module"
+    feeds_system = True
+
+    def probe(self) -> str:
+        return (
+            f"say_file module-dir {DIR}\nstat -c %Y /etc/nixos 2>/dev/null | say etc-nixos-mtime\n"
+            f'for entry in {DIR}/*; do [ ! -e "$entry" ] || say_file "module/${{entry##*/}}" "$entry"; done\n'
+        )
+
+    def compare(self, wanted: Wanted, facts: Facts, journal: Journal) -> Comparison:
+        found = _found(facts)
+        if not found:
+            return Comparison(State.ABSENT, f"{DIR} is not there")
+        if not any(_header(file) for file in found.values()):
+            return Comparison(State.FOREIGN, f"{DIR} is there and is not ours")
+        for name, content in wanted.files.items():
+            why = _difference(name, content, found.get(name))
+            if why:
+                return Comparison(State.DRIFTED, why)
+        surplus = sorted(name for name in _ours(found) if name not in wanted.files)
+        return (
+            Comparison(State.DRIFTED, f"{surplus[0]} is of another version") if surplus else Comparison(State.PRESENT)
+        )
+
+    def write(self, wanted: Wanted, facts: Facts, journal: Journal) -> tuple[Part, ...]:
+        found = _found(facts)
+        changed = [
+            WriteFile(f"{DIR}/{name}", content, MODE, expect=_digest(found.get(name)))
+            for name, content in wanted.files.items()
+            if _difference(name, content, found.get(name))
+        ]
+        surplus = [RemoveFile(f"{DIR}/{name}") for name in _ours(found) if name not in wanted.files]
+        return (MakeDir(DIR, 0o755), *changed, *surplus)
+
+    def remains(self, facts: Facts, journal: Journal) -> tuple[str, ...]:
+        return tuple(f"{DIR}/{name}" for name in _ours(_found(facts)))
+
+    def remove(self, facts: Facts, journal: Journal) -> tuple[Part, ...]:
+        """Ours go; what a person put beside them stays, and then so does the folder."""
+        if facts.file("module-dir", DIR) is None:
+            return ()
+        files = [RemoveFile(f"{DIR}/{name}", expect=file.sha256) for name, file in _ours(_found(facts)).items()]
+        before = journal.hook
+        times = [SetMtime("/etc/nixos", before.directory_mtime)] if before else []
+        return (*files, RemoveEmptyDir(DIR), *times)
+
+    def restore(self, before: Facts, now: Facts, journal: Journal) -> tuple[Part, ...]:
+        old, new = _found(before), _found(now)
+        if not old:
+            return self.remove(now, journal)
+        back = [
+            WriteFile(file.path, file.content, file.mode, file.owner)
+            for name, file in old.items()
+            if file.content is not None and _digest(new.get(name)) != file.sha256
+        ]
+        return (*back, *(RemoveFile(f"{DIR}/{name}") for name in new if name not in old))
+
+
+def _found(facts: Facts) -> dict[str, FileFact]:
+    names = [record[len("module/") : -len(".stat")] for record in facts.records if record.startswith("module/")]
+    files = {name: facts.file(f"module/{name}", f"{DIR}/{name}") for name in names if name}
+    return {name: file for name, file in files.items() if file is not None}
+
+
+def _ours(found: dict[str, FileFact]) -> dict[str, FileFact]:
+    return {name: file for name, file in found.items() if _header(file)}
+
+
+def _header(file: FileFact) -> Header | None:
+    return Header.read(file.content or b"")
+
+
+def _difference(name: str, content: bytes, found: FileFact | None) -> str:
+    if found is None:
+        return f"{name} is missing"
+    if found.content != content:
+        ours = _header(found)
+        return f"{name} was edited by hand" if ours and not ours.is_intact else f"{name} is not as wanted"
+    return "" if found.mode & 0o777 == MODE else f"{name} has mode {found.mode:04o}"
+
+
+def _digest(found: FileFact | None) -> str:
+    return digest(None if found is None else found.content)

@@ -1,0 +1,44 @@
+"""What the running units made: state, images, containers, sockets. The system brings them, `down` takes them away."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from provisioner.hosts.facts import Facts
+from provisioner.hosts.journal import Journal
+from provisioner.hosts.script import Part, RemoveTree, Shell
+from provisioner.hosts.switch import DIR as SWITCH_DIR
+from provisioner.hosts.switch import UNIT as SWITCH_UNIT
+from provisioner.steps.base import Step
+
+PATHS: Final = ("/var/lib/nixprov-runner", "/var/lib/nixprov-containers", "/run/nixprov")
+
+# Generations that our switches made would keep our module's closure alive and offer it at boot. The current one stays,
+# whatever made it; the boot menu is written again so that it names no generation that is gone.
+_GENERATIONS: Final = f"""\
+if [ -s {SWITCH_DIR}/generations ]; then
+  profile=/nix/var/nix/profiles/system
+  current=$(readlink "$profile" | sed -n 's/.*system-\\([0-9]*\\)-link$/\\1/p')
+  for generation in $(sort -un {SWITCH_DIR}/generations); do
+    [ "$generation" = "$current" ] || [ ! -e "$profile-$generation-link" ] ||
+      [ ! -e "$profile-$generation-link/etc/nixprov/revision" ] ||
+      nix-env --profile "$profile" --delete-generations "$generation" >/dev/null
+  done
+  "$profile/bin/switch-to-configuration" boot >/dev/null </dev/null
+fi
+systemctl stop {SWITCH_UNIT} 2>/dev/null || :
+systemctl reset-failed 'nixprov-*' 2>/dev/null || :"""
+
+
+class Remnants(Step):
+    name = "remnants"
+
+    def probe(self) -> str:
+        paths = " ".join(PATHS)
+        return f'{{ for path in {paths}; do [ ! -e "$path" ] || echo "$path"; done; }} | say remnants\n'
+
+    def remains(self, facts: Facts, journal: Journal) -> tuple[str, ...]:
+        return tuple(facts.text("remnants").split())
+
+    def remove(self, facts: Facts, journal: Journal) -> tuple[Part, ...]:
+        return (Shell(_GENERATIONS), *(RemoveTree(path) for path in PATHS))

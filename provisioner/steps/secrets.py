@@ -1,0 +1,67 @@
+"""The runners' tokens: one file each, root's alone, read by systemd for the unit and by nobody else."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from provisioner.hosts.facts import Facts, FileFact
+from provisioner.hosts.journal import Journal
+from provisioner.hosts.script import STATE_DIR, MakeDir, Part, RemoveFile, RemoveTree, WriteFile
+from provisioner.steps.base import Comparison, State, Step, Wanted
+
+DIR: Final = f"{STATE_DIR}/secrets"
+
+
+class Secrets(Step):
+    """Contents are never probed: which token a file holds is known from the journal, written with it."""
+
+    # Not taken back by a rollback either: the token before this one died in GitLab when this one was made.
+    name = "secrets"
+
+    def probe(self) -> str:
+        return (
+            f"for entry in {DIR}/*.token; do\n"
+            '  [ ! -e "$entry" ] || stat -c "%a %u %g %Y %F" "$entry" | say "secrets/${entry##*/}.stat"\ndone\n'
+        )
+
+    def compare(self, wanted: Wanted, facts: Facts, journal: Journal) -> Comparison:
+        for name, version in wanted.token_versions.items():
+            file = _file(facts, name)
+            if file is None:
+                return Comparison(State.ABSENT, f"the token of runner {name} is not on the host")
+            if (file.mode & 0o777, file.owner) != (0o600, "0:0"):
+                return Comparison(State.DRIFTED, f"the token file of runner {name} is {file.mode:04o} {file.owner}")
+            record = journal.runners.get(name)
+            if record is None or record.token_version != version:
+                return Comparison(State.DRIFTED, f"runner {name} has another token now")
+        surplus = sorted(_names(facts) - wanted.token_versions.keys())
+        return (
+            Comparison(State.DRIFTED, f"token of former runner {surplus[0]}") if surplus else Comparison(State.PRESENT)
+        )
+
+    def write(self, wanted: Wanted, facts: Facts, journal: Journal) -> tuple[Part, ...]:
+        new = [WriteFile(f"{DIR}/{name}.token", token, 0o600) for name, token in wanted.tokens.items()]
+        surplus = [RemoveFile(f"{DIR}/{name}.token") for name in sorted(_names(facts) - wanted.token_versions.keys())]
+        return (MakeDir(DIR, 0o700), *new, *surplus) if new or surplus else ()
+
+    def remains(self, facts: Facts, journal: Journal) -> tuple[str, ...]:
+        return tuple(f"{DIR}/{name}.token" for name in sorted(_names(facts)))
+
+    def remove(self, facts: Facts, journal: Journal) -> tuple[Part, ...]:
+        return (RemoveTree(DIR),)
+
+
+def has_token(facts: Facts, runner: str) -> bool:
+    return _file(facts, runner) is not None
+
+
+def _names(facts: Facts) -> set[str]:
+    return {
+        record.removeprefix("secrets/").removesuffix(".token.stat")
+        for record in facts.records
+        if record.startswith("secrets/")
+    }
+
+
+def _file(facts: Facts, runner: str) -> FileFact | None:
+    return facts.file(f"secrets/{runner}.token", f"{DIR}/{runner}.token")

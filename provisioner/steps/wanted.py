@@ -1,0 +1,54 @@
+"""From a host's specification and its runners' identities to the exact files that should be on it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any, Final
+
+from provisioner import resources
+from provisioner.hosts.journal import RunnerRecord
+from provisioner.model import HostSpec, RunnerSpec, Secret
+from provisioner.nix.header import managed
+from provisioner.nix.render import render
+from provisioner.steps.base import Wanted
+
+CODE: Final = ("daemon.nix", "default.nix", "engine.nix", "options.nix", "runner.nix", "toml.nix")
+SETTINGS: Final = "settings.nix"
+
+
+def build(
+    host: HostSpec, url: str, runners: Mapping[str, RunnerRecord], tokens: Mapping[str, Secret] | None = None
+) -> Wanted:
+    """Render the module for `host`; `runners` says which runner of GitLab each is, and the version of its token.
+
+    The revision is a digest of everything that reaches the system, so a built system tells by itself what it is.
+    """
+    code = {name: resources.templates().joinpath(name).read_text() for name in CODE}
+    settings: dict[str, Any] = {
+        "gitlabUrl": url,
+        "runners": {spec.name: _runner(spec, runners[spec.name], host.name) for spec in host.runners},
+    }
+    revision = _revision(code, render("settings.nix", settings=settings))
+    final = render("settings.nix", settings={"revision": revision, **settings})
+    files = {name: managed(text).encode() for name, text in (code | {SETTINGS: final}).items()}
+    versions = {spec.name: runners[spec.name].token_version for spec in host.runners}
+    return Wanted(host, files, revision, versions, dict(tokens or {}))
+
+
+def _runner(spec: RunnerSpec, record: RunnerRecord, host: str) -> dict[str, Any]:
+    return {
+        "id": record.id,
+        "tokenVersion": record.token_version,
+        "description": spec.description or f"{host} {spec.name}",
+        "concurrent": spec.concurrent,
+        "image": spec.image,
+        "environment": dict(spec.environment),
+    }
+
+
+def _revision(code: Mapping[str, str], settings: str) -> str:
+    digest = hashlib.sha256()
+    for name, text in sorted({**code, SETTINGS: settings}.items()):
+        digest.update(f"{name}\0{len(text)}\0{text}".encode())
+    return digest.hexdigest()[:32]

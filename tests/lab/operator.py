@@ -1,0 +1,122 @@
+"""An operator at a keyboard: the real program in a process of its own, with its own home, against a lab."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from provisioner.lab.running import Lab
+
+TIMEOUT_S = 300
+
+
+@dataclass(frozen=True)
+class Said:
+    """What one run printed and how it ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.out.splitlines()]
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        last = self.events[-1]
+        assert last["event"] == "summary", self.out
+        return last
+
+    def host(self, name: str) -> dict[str, Any]:
+        return next(event for event in self.events if event["event"] == "host" and event["host"] == name)
+
+    def reports(self) -> dict[str, dict[str, Any]]:
+        return {event["host"]: event for event in self.events if event["event"] == "status"}
+
+
+@dataclass(frozen=True)
+class Operator:
+    lab: Lab
+    home: Path
+
+    def __call__(self, *arguments: str, **settings: str) -> Said:
+        done = subprocess.run(
+            [sys.executable, "-m", "provisioner", *arguments],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=TIMEOUT_S,
+            stdin=subprocess.DEVNULL,
+            env=self._environment(settings),
+        )
+        return Said(done.returncode, done.stdout, done.stderr)
+
+    def _environment(self, settings: Mapping[str, str]) -> dict[str, str]:
+        mine = {
+            "HOME": str(self.home),
+            "NIXPROV_INVENTORY": str(self.lab.files.inventory),
+            "NIXPROV_GITLAB_URL": self.lab.state.gitlab_url,
+            "NIXPROV_GITLAB_TOKEN_FILE": str(self.lab.files.gitlab_token),
+        }
+        inherited = {
+            name: os.environ[name] for name in ("PATH", "LANG", "PYTHONPATH", "VIRTUAL_ENV") if name in os.environ
+        }
+        return inherited | mine | settings
+
+
+# Everything in /etc/nixos with type, mode, owner, size and content; times of files that nobody should have touched.
+SNAPSHOT = r"""
+cd /etc/nixos
+find . -printf '%P %y %m %U %G %l\n' | sort
+find . -type f -exec sha256sum {} + | sort
+find . -type f ! -name configuration.nix -printf '%P %T@\n' | sort
+"""
+
+
+def snapshot(lab: Lab, host: str) -> str:
+    return lab.run(host, ["sh", "-c", SNAPSHOT]).stdout
+
+
+# What nobody but nixprov would have made.
+LEFTOVERS = r"""
+ls -d /etc/nixos/nixprov /etc/nixprov /var/lib/nixprov* /run/nixprov* /nix/var/nix/gcroots/*nixprov* 2>/dev/null
+systemctl list-units --all --plain --no-legend 'nixprov*'
+systemctl list-unit-files --no-legend 'nixprov*'
+getent passwd nixprov-runner
+getent group nixprov-runner
+podman images --quiet
+podman ps --all --quiet
+for link in /nix/var/nix/profiles/system-*-link; do [ ! -e "$link/etc/nixprov" ] || echo "$link"; done
+for link in /nix/var/nix/gcroots/auto/*; do case $(readlink "$link") in */nixprov*) echo "$link" ;; esac; done
+grep -l nixprov /proc/[0-9]*/cgroup 2>/dev/null
+grep nixprov /proc/mounts
+exit 0
+"""
+
+
+def leftovers(lab: Lab, host: str) -> str:
+    return lab.run(host, ["sh", "-c", LEFTOVERS]).stdout
+
+
+def nix_job(stamp: str) -> str:
+    """A job's script that builds something only it can name; it says `built-here STAMP` when a builder ran."""
+    return f"""\
+cat > job.nix <<'NIX'
+derivation {{
+  name = "job-{stamp}";
+  system = builtins.currentSystem;
+  builder = "/bin/sh";
+  args = [ "-c" "echo built-here {stamp}; echo {stamp} > $out" ];
+}}
+NIX
+path=$(nix-build --no-out-link job.nix)
+echo "path $path"
+cat "$path"
+"""

@@ -1,0 +1,124 @@
+"""Hosts as facts, for tests of pure code: a new NixOS machine, and the same after things were done to it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from provisioner.hosts.facts import Facts, digest
+from provisioner.hosts.journal import Journal, Phase, RunnerRecord
+from provisioner.hosts.script import RemoveFile, WriteFile
+from provisioner.model import Connection, ForgeRunner, HostSpec, Mark, RunnerSpec, RunnerStatus, Secret, machine_key
+from provisioner.steps import STEPS, Wanted
+from provisioner.steps.wanted import build
+
+URL = "https://gitlab.example"
+MACHINE_ID = b"0123456789abcdef0123456789abcdef"
+MACHINE = machine_key(MACHINE_ID.decode())
+CONFIGURATION = b"""\
+{ config, pkgs, ... }:
+
+{
+  imports = [
+    ./hardware-configuration.nix
+  ];
+
+  services.openssh.enable = true; # mine
+}
+"""
+NEW = {
+    "os": b"ID=nixos\n",
+    "machine-id": MACHINE_ID + b"\n",
+    "generation": b"system-4-link",
+    "system": b"/nix/store/aaa-nixos",
+    "profile": b"/nix/store/aaa-nixos",
+    "etc-nixos": b"/etc/nixos",
+    "etc-nixos-mtime": b"1000",
+}
+RECORD = RunnerRecord(7, URL, "run-1")
+
+
+def spec(*runners: RunnerSpec, name: str = "host1") -> HostSpec:
+    return HostSpec(name, Connection("192.0.2.1"), runners or (RunnerSpec(),))
+
+
+def with_file(
+    records: Mapping[str, bytes], record: str, path: str, content: bytes | None, mode: int = 0o644
+) -> dict[str, bytes]:
+    kept = {name: value for name, value in records.items() if not name.startswith(f"{record}.")}
+    if content is None:
+        return kept
+    stat = f"{mode:o} 0 0 500 regular file".encode()
+    return kept | {f"{record}.stat": stat, f"{record}.real": path.encode(), f"{record}.data": content}
+
+
+def new_host(configuration: bytes = CONFIGURATION) -> Facts:
+    return Facts("host1", with_file(NEW, "configuration", "/etc/nixos/configuration.nix", configuration))
+
+
+def record_of(path: str) -> str | None:
+    if path == "/etc/nixos/configuration.nix":
+        return "configuration"
+    for folder, record in (("/etc/nixos/nixprov/", "module/"), ("/var/lib/nixprov/secrets/", "secrets/")):
+        if path.startswith(folder):
+            return record + path.removeprefix(folder)
+    return None
+
+
+def after(facts: Facts, parts: Sequence[object]) -> Facts:
+    """The facts that a probe would find once a transaction's parts were applied: files only."""
+    records = dict(facts.records)
+    for part in parts:
+        if isinstance(part, WriteFile | RemoveFile) and (record := record_of(part.path)):
+            if part.expect is not None:
+                assert part.expect == digest(records.get(f"{record}.data")), part.path
+            content = None
+            if isinstance(part, WriteFile):
+                content = b"" if isinstance(part.content, Secret) else part.content
+            records = with_file(records, record, part.path, content, part.mode if isinstance(part, WriteFile) else 0)
+    folder = {"module-dir.stat": b"755 0 0 1 directory"} if any(name.startswith("module/") for name in records) else {}
+    # The probe never reads a secret.
+    probed = {
+        name: value for name, value in records.items() if not (name.startswith("secrets/") and ".stat" not in name)
+    }
+    return Facts(facts.host, {name: value for name, value in probed.items() if name != "module-dir.stat"} | folder)
+
+
+def wanted(host: HostSpec | None = None, record: RunnerRecord = RECORD) -> Wanted:
+    host = host or spec()
+    records = {runner.name: record for runner in host.runners}
+    return build(host, URL, records, {runner.name: Secret("glrt-x") for runner in host.runners})
+
+
+def write(target: Wanted, facts: Facts, journal: Journal) -> list[object]:
+    return [part for step in STEPS for part in step.write(target, facts, journal)]
+
+
+def converged(host: HostSpec | None = None) -> tuple[Facts, Journal]:
+    """A host after a successful `up`: files, system, units, journal."""
+    host = host or spec()
+    target = wanted(host)
+    facts = after(new_host(), write(target, new_host(), Journal()))
+    units = "\n\n".join(
+        f"Id=nixprov-runner-{runner.name}.service\nActiveState=active\nSubState=running\nNRestarts=0"
+        for runner in host.runners
+    )
+    system = {
+        "revision": target.revision.encode(),
+        "revision-at-boot": target.revision.encode(),
+        "units": units.encode(),
+    }
+    journal = Journal(
+        "abc", "host1", MACHINE, Phase.CONFIRMED, runners={runner.name: RECORD for runner in host.runners}
+    )
+    return Facts("host1", {**facts.records, **system}), journal
+
+
+def runner(runner_id: int = 7, *, name: str = "default", machine: str = MACHINE, **fields: object) -> ForgeRunner:
+    known = RunnerSpec(name)
+    values: dict[str, object] = {
+        "type": known.type,
+        "paused": False,
+        "status": RunnerStatus.ONLINE,
+        "description": Mark("host1", name, machine).describe(""),
+    }
+    return ForgeRunner(id=runner_id, **(values | fields))  # type: ignore[arg-type]

@@ -1,0 +1,167 @@
+"""What `up` and `down` decide, as tables over hosts made of facts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from provisioner.errors import HookRefused, HostRefused
+from provisioner.hosts.facts import Facts
+from provisioner.hosts.journal import Journal, Phase
+from provisioner.model import ForgeRunner, RunnerSpec, RunnerType
+from provisioner.plan import ForgeView, RunnerVerb, file_changes, plan_down, plan_up
+from tests.unit.hosts import CONFIGURATION, RECORD, URL, converged, new_host, runner, spec
+
+
+def view(*found: ForgeRunner, surplus: tuple[ForgeRunner, ...] = ()) -> ForgeView:
+    return ForgeView(URL, {"default": found}, surplus)
+
+
+def without(facts: Facts, *names: str) -> Facts:
+    return Facts(facts.host, {name: value for name, value in facts.records.items() if not name.startswith(names)})
+
+
+def test_a_new_host_gets_everything() -> None:
+    plan = plan_up(spec(), new_host(), Journal(), view())
+    assert [(action.verb, action.id) for action in plan.runners] == [(RunnerVerb.CREATE, None)]
+    assert {action.step for action in plan.steps} == {"state", "secrets", "module", "hook"}
+    assert plan.switch
+
+
+def test_a_converged_host_gets_nothing() -> None:
+    facts, journal = converged()
+    plan = plan_up(spec(), facts, journal, view(runner()))
+    assert plan.lines() == ()
+    assert plan.is_empty
+
+
+@pytest.mark.parametrize(
+    ("lost", "step"),
+    [("configuration.", None), ("module/runner.nix", "module"), ("module/", "module"), ("secrets/", "secrets")],
+)
+def test_what_is_lost_is_written_again(lost: str, step: str | None) -> None:
+    facts, journal = converged()
+    if step is None:
+        with pytest.raises(HookRefused, match="is not there"):
+            plan_up(spec(), without(facts, lost), journal, view(runner()))
+        return
+    plan = plan_up(spec(), without(facts, lost), journal, view(runner()))
+    assert step in {action.step for action in plan.steps}
+    assert plan.switch
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"revision": b""}, "not built from it"),
+        ({"revision-at-boot": b"other"}, "next boot"),
+        ({"units": b""}, "is not active"),
+    ],
+)
+def test_a_system_that_is_behind_is_switched_without_writing(change: dict[str, bytes], why: str) -> None:
+    facts, journal = converged()
+    plan = plan_up(spec(), Facts("host1", {**facts.records, **change}), journal, view(runner()))
+    assert plan.steps == ()
+    assert why in plan.switch
+
+
+def test_an_unfinished_run_is_finished() -> None:
+    facts, journal = converged()
+    plan = plan_up(spec(), facts, replace(journal, phase=Phase.WRITTEN), view(runner()))
+    assert "not finished" in plan.switch
+
+
+@pytest.mark.parametrize(
+    ("found", "journaled", "verb", "doubles"),
+    [
+        ((runner(7),), True, RunnerVerb.KEEP, []),
+        ((runner(7, tags=("x",)),), True, RunnerVerb.UPDATE, []),
+        ((runner(7),), False, RunnerVerb.RESET_TOKEN, []),
+        ((runner(9),), True, RunnerVerb.RESET_TOKEN, []),
+        ((), True, RunnerVerb.CREATE, []),
+        ((runner(9), runner(7)), True, RunnerVerb.KEEP, [9]),
+        ((runner(9), runner(8)), False, RunnerVerb.RESET_TOKEN, [9]),
+        ((runner(7, type=RunnerType.GROUP),), True, RunnerVerb.CREATE, [7]),
+    ],
+)
+def test_which_runner_is_kept(
+    found: tuple[ForgeRunner, ...], journaled: bool, verb: RunnerVerb, doubles: list[int]
+) -> None:
+    facts, journal = converged()
+    journal = journal if journaled else replace(journal, runners={})
+    plan = plan_up(spec(), facts, journal, view(*found))
+    assert plan.runners[0].verb is verb
+    assert [action.id for action in plan.runners[1:]] == doubles
+    assert all(action.verb is RunnerVerb.DELETE for action in plan.runners[1:])
+
+
+def test_a_runner_no_longer_wanted_is_deleted_and_its_token_removed() -> None:
+    facts, journal = converged(spec(RunnerSpec(), RunnerSpec("extra")))
+    plan = plan_up(spec(), facts, journal, view(runner(), surplus=(runner(8, name="extra"),)))
+    assert [(action.verb, action.id) for action in plan.forge_changes] == [(RunnerVerb.DELETE, 8)]
+    assert {action.step for action in plan.steps} == {"secrets", "module"}
+
+
+def test_adding_a_runner_keeps_the_other() -> None:
+    facts, journal = converged()
+    both = spec(RunnerSpec(), RunnerSpec("extra"))
+    plan = plan_up(both, facts, journal, ForgeView(URL, {"default": (runner(),), "extra": ()}))
+    assert [action.verb for action in plan.runners] == [RunnerVerb.KEEP, RunnerVerb.CREATE]
+
+
+@pytest.mark.parametrize(
+    ("facts", "error", "words"),
+    [
+        (Facts("host1", {**new_host().records, "os": b"ID=debian"}), HostRefused, "not a NixOS"),
+        (Facts("host1", {**new_host().records, "flake": b"yes"}), HookRefused, "flake"),
+        (Facts("host1", {**new_host().records, "etc-nixos": b"/home/me/nixos"}), HookRefused, "is a link"),
+        (new_host(b"{ imports = [ "), HookRefused, "configuration.nix"),
+        (new_host(b"import ./other.nix { }"), HookRefused, "add by hand"),
+    ],
+)
+def test_what_cannot_be_done_surely_is_refused(facts: Facts, error: type[Exception], words: str) -> None:
+    with pytest.raises(error) as refused:
+        plan_up(spec(), facts, Journal(), view())
+    assert words in str(refused.value)
+
+
+def test_a_strangers_folder_is_refused() -> None:
+    facts = new_host()
+    strange = {"module/default.nix.stat": b"644 0 0 1 regular file", "module/default.nix.data": b"{ }"}
+    with pytest.raises(HookRefused, match="not ours"):
+        plan_up(spec(), Facts("host1", {**facts.records, **strange}), Journal(), view())
+
+
+def test_a_hand_edited_file_of_ours_is_drift() -> None:
+    facts, journal = converged()
+    edited = {**facts.records, "module/runner.nix.data": facts.records["module/runner.nix.data"] + b"# more\n"}
+    plan = plan_up(spec(), Facts("host1", edited), journal, view(runner()))
+    assert [action.why for action in plan.steps] == ["runner.nix was edited by hand"]
+
+
+def test_down_takes_what_is_left_and_nothing_else() -> None:
+    facts, journal = converged()
+    plan = plan_down(spec(), facts, journal, view(runner()))
+    assert [(action.verb, action.id) for action in plan.runners] == [(RunnerVerb.DELETE, 7)]
+    assert [action.step for action in plan.steps] == ["hook", "module", "secrets"]
+    assert plan.switch
+    assert plan_down(spec(), new_host(), Journal(), view()).is_empty
+
+
+def test_the_diff_shows_the_hook_and_no_secret() -> None:
+    facts = new_host()
+    plan = plan_up(spec(), facts, Journal(), view())
+    changes = {change.path: change for change in file_changes(plan, facts, Journal())}
+    hook = changes["/etc/nixos/configuration.nix"]
+    assert hook.before == CONFIGURATION
+    assert hook.after is not None
+    assert b"nixprov" in hook.after
+    assert not any("secrets" in path for path in changes)
+
+
+def test_another_gitlab_is_another_runner() -> None:
+    facts, journal = converged()
+    plan = plan_up(spec(), facts, journal, ForgeView("https://other.example", {"default": ()}))
+    assert plan.runners[0].verb is RunnerVerb.CREATE
+    assert RECORD.url == URL
