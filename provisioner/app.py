@@ -44,6 +44,7 @@ class Selection:
     play: str | None = None
     pattern: str | None = None
     limit: str | None = None
+    vault_password_file: str | None = None
 
 
 def select(selection: Selection, warn: Report) -> tuple[HostSpec, ...]:
@@ -54,10 +55,16 @@ def select(selection: Selection, warn: Report) -> tuple[HostSpec, ...]:
     def on_warning(text: str) -> None:
         warn.event(Event("warning", fields={"text": text}))
 
-    loaded = inventory.load(_sources(selection.sources), on_warning=on_warning)
-    names = loaded.match(selection.pattern or "all", selection.limit)
+    play_file = selection.play or str(play.shipped())
+    loaded = inventory.load(
+        _sources(selection.sources),
+        vault=inventory.VaultReader(selection.vault_password_file) if selection.vault_password_file else None,
+        play_dir=str(Path(play_file).parent) if selection.play else None,
+        on_warning=on_warning,
+    )
+    names = loaded.match("all" if selection.pattern is None else selection.pattern, selection.limit)
     chosen: dict[str, HostSpec] = {}
-    for one in play.read(selection.play or str(play.shipped())):
+    for one in play.read(play_file):
         meant = [name for name in names if name in _matched(loaded, one.hosts)]
         for spec in loaded.host_specs(meant, one.runner_settings):
             if spec.name in chosen:

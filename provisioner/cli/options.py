@@ -24,6 +24,7 @@ _RUN_OPTIONS: Final = (
     click.argument("pattern", required=False),
     click.option("-i", "--inventory", "sources", multiple=True, metavar="PATH", help="Inventory; may be repeated."),
     click.option("--limit", metavar="PATTERN", help="Only hosts that match this too; @FILE reads names."),
+    click.option("--vault-password-file", metavar="FILE", help="Decrypt vaulted values through ansible-vault."),
     click.option("--play", metavar="FILE", help="What runners to make; default: the shipped play."),
     click.option("-f", "--forks", default=5, show_default=True, type=click.IntRange(1, 500), help="Hosts at once."),
     click.option("--gitlab-url", metavar="URL", help="GitLab; else NIXPROV_GITLAB_URL, python-gitlab's files."),

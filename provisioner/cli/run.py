@@ -79,7 +79,9 @@ def _run(verb: Verb, pattern: str | None, options: dict[str, Any], *, ask: bool 
     from provisioner.app import App, Selection, select
 
     report = _report(options)
-    selection = Selection(options["sources"], options["play"], pattern, options["limit"])
+    selection = Selection(
+        options["sources"], options["play"], pattern, options["limit"], options["vault_password_file"]
+    )
     hosts = select(selection, report)
     if ask:
         _confirm(hosts)

@@ -1,0 +1,132 @@
+"""`nixprov lab`: throw-away machines and a throw-away GitLab on this computer.
+
+Owns options and output of these commands; what they do is provisioner.lab.control's.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
+
+import click
+
+if TYPE_CHECKING:
+    from provisioner.lab.gitlab_client import Job
+
+
+@click.group("lab")
+def lab() -> None:
+    """Throw-away NixOS machines and a throw-away GitLab on this computer, to try nixprov on."""
+
+
+@lab.command()
+@click.option("--hosts", default=2, show_default=True, type=click.IntRange(1, 99), help="How many machines.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object: paths, addresses, URLs.")
+def start(hosts: int, as_json: bool) -> None:
+    """Start machines and a GitLab; the first time builds their disk, which takes a few minutes."""
+    from provisioner.lab import control
+
+    with _interruptible():
+        started = control.start(hosts, progress=lambda line: click.echo(line, err=True))
+    if as_json:
+        click.echo(json.dumps(started.describe()))
+    else:
+        _print_lab(started.describe())
+
+
+@lab.command()
+@click.option("--all", "everything", is_flag=True, help="Every lab on this computer, not only the newest.")
+def stop(everything: bool) -> None:
+    """Stop the newest lab (or the one NIXPROV_LAB names) and remove all of it."""
+    from provisioner.lab import control
+    from provisioner.lab.process import require_root
+
+    require_root()
+    stopped = control.stop_all() if everything else control.stop_one()
+    click.echo(f"stopped: {' '.join(stopped)}" if stopped else "no lab is running", err=True)
+
+
+@lab.command()
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a lab, one a line.")
+def status(as_json: bool) -> None:
+    """Show the labs of this computer."""
+    from provisioner.lab import control
+
+    labs = [found.status() for found in control.all_running()]
+    for one in labs:
+        if as_json:
+            click.echo(json.dumps(one))
+        else:
+            _print_lab(one)
+    if not labs:
+        click.echo("no lab is running", err=True)
+
+
+@lab.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.argument("host")
+@click.argument("command", nargs=-1, type=click.UNPROCESSED)
+def ssh(host: str, command: tuple[str, ...]) -> None:
+    """Log in to a machine of the lab, or run one command there, as ssh does."""
+    from provisioner.lab import control
+
+    argv = [*control.find().ssh_argv(host), *command]
+    os.execvp(argv[0], argv)  # noqa: S606 (ssh shall have this terminal and its status be ours)
+
+
+@lab.command()
+@click.option("--script", type=click.File(), required=True, help="The job's script; - is standard input.")
+@click.option("--host", help="The machine whose runner shall take it.")
+@click.option("--wait", is_flag=True, help="Wait for the end and print the trace meanwhile.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object: id, status, seconds, trace.")
+def job(script: TextIO, host: str | None, wait: bool, as_json: bool) -> None:
+    """Queue a CI job in the lab's GitLab; with --wait the exit code is 0 only when it succeeds."""
+    from provisioner.lab import control
+
+    gitlab = control.find().gitlab
+    job_id = gitlab.queue_job(script.read(), host=host)
+    if not wait:
+        _print_job(gitlab.job(job_id), as_json)
+        return
+    ended = gitlab.wait_for_job(job_id, on_trace=lambda text: click.echo(text, nl=False, err=as_json))
+    _print_job(ended, as_json)
+    sys.exit(0 if ended.is_success else 1)
+
+
+def _print_job(job: Job, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps({"id": job.id, "status": job.status, "seconds": job.seconds, "trace": job.trace}))
+        return
+    took = f" after {job.seconds:.1f} s" if job.seconds is not None else ""
+    click.echo(f"job {job.id}: {job.status}{took}")
+
+
+def _print_lab(described: dict[str, Any]) -> None:
+    click.echo(f"lab {described['id']}")
+    for host in described["hosts"]:
+        state = f"  {host['power']}, ssh {'answers' if host['ssh'] else 'does not answer'}" if "power" in host else ""
+        click.echo(f"  {host['name']:8} {host['address']}{state}")
+    gitlab = f"  {described['gitlab']}" if "gitlab" in described else ""
+    click.echo(f"  GitLab   {described['gitlab_url']}{gitlab}")
+    click.echo(f"  token    {described['gitlab_token_file']}")
+    click.echo(f"  use it   nixprov -i {described['inventory']}")
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Make SIGTERM and SIGHUP unwind like Ctrl-C does, so that a half-started lab is taken down."""
+
+    def leave(number: int, _frame: FrameType | None) -> NoReturn:
+        sys.exit(128 + number)
+
+    before = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,12 @@
+"""Inventories in Ansible's formats, host patterns, and what is wanted on each host.
+
+    inventory = load(["inventory"])
+    for host in inventory.select("web:!old", limit=None): ...
+
+Owns everything from the operator's files to `model.HostSpec`. Knows nothing of ssh, GitLab or Nix.
+"""
+
+from provisioner.inventory.fleet import Inventory, InventoryGroup, InventoryHost, load
+from provisioner.inventory.vault import VaultReader
+
+__all__ = ["Inventory", "InventoryGroup", "InventoryHost", "VaultReader", "load"]

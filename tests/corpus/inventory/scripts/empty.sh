@@ -1,0 +1,4 @@
+#!/bin/sh
+cat <<'END'
+{"_meta": {"hostvars": {}}}
+END

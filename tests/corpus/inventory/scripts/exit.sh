@@ -1,0 +1,3 @@
+#!/bin/sh
+echo "no such token" >&2
+exit 3

@@ -1,0 +1,3 @@
+#!/bin/false
+[g]
+h1

@@ -1,0 +1,4 @@
+#!/bin/sh
+cat <<'END'
+{"g": ["h"], "_meta": {"hostvars": [1]}}
+END

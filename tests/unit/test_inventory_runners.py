@@ -1,0 +1,133 @@
+"""What is wanted on a host: the play below, the inventory's variables above."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from provisioner.errors import InventoryError
+from provisioner.inventory import load
+from provisioner.inventory.runners import VARIABLES
+from provisioner.model import AccessLevel, RunnerSpec, RunnerType
+
+PLAY = ({"name": "default", "tags": ["nix"], "concurrent": 4, "group": "ci/all"},)
+
+
+def _runners(
+    tmp_path: Path, variables: dict[str, object], play: Sequence[dict[str, object]] = ()
+) -> tuple[RunnerSpec, ...]:
+    file = tmp_path / "hosts.json"
+    file.write_text(json.dumps({"all": {"hosts": {"h1": variables}}}, indent=1))
+    return load([str(file)]).host_specs(["h1"], play)[0].runners
+
+
+def test_nothing_said_is_one_default_runner(tmp_path: Path) -> None:
+    assert _runners(tmp_path, {}) == (RunnerSpec(),)
+
+
+def test_every_variable_reaches_the_spec(tmp_path: Path) -> None:
+    variables = {
+        "nixprov_type": "project",
+        "nixprov_project": 42,
+        "nixprov_description": "big one",
+        "nixprov_tags": "nix, nixos,nix",
+        "nixprov_run_untagged": "no",
+        "nixprov_locked": True,
+        "nixprov_protected": "yes",
+        "nixprov_maximum_timeout": 3600,
+        "nixprov_paused": 1,
+        "nixprov_maintenance_note": "ask\nops",
+        "nixprov_concurrent": "8",
+        "nixprov_image": "alpine:3",
+        "nixprov_environment": {"A": "b", "N": 3},
+    }
+    assert {*variables, "nixprov_group", "nixprov_runners"} == set(VARIABLES)
+    assert _runners(tmp_path, variables) == (
+        RunnerSpec(
+            type=RunnerType.PROJECT,
+            owner="42",
+            description="big one",
+            tags=("nix", "nixos"),
+            run_untagged=False,
+            locked=True,
+            access_level=AccessLevel.REF_PROTECTED,
+            maximum_timeout_s=3600,
+            paused=True,
+            maintenance_note="ask\nops",
+            concurrent=8,
+            image="alpine:3",
+            environment={"A": "b", "N": "3"},
+        ),
+    )
+
+
+def test_host_goes_over_play(tmp_path: Path) -> None:
+    [spec] = _runners(tmp_path, {"nixprov_tags": "big", "nixprov_project": "a/b"}, PLAY)
+    assert (spec.tags, spec.concurrent, spec.type, spec.owner) == (("big",), 4, RunnerType.PROJECT, "a/b")
+
+
+def test_host_goes_over_each_of_several(tmp_path: Path) -> None:
+    specs = _runners(tmp_path, {"nixprov_paused": True}, ({"name": "a", "paused": False}, {"name": "b"}))
+    assert [(spec.name, spec.paused) for spec in specs] == [("a", True), ("b", True)]
+
+
+def test_runners_of_the_host_replace_those_of_the_play(tmp_path: Path) -> None:
+    entries = [{"name": "fast", "tags": "x"}, {"name": "slow", "project": 7}]
+    specs = _runners(tmp_path, {"nixprov_runners": entries, "nixprov_tags": "all", "nixprov_group": "g"}, PLAY)
+    assert [(s.name, s.tags, s.type, s.owner, s.concurrent) for s in specs] == [
+        ("fast", ("x",), RunnerType.GROUP, "g", 2),
+        ("slow", ("all",), RunnerType.PROJECT, "7", 2),
+    ]
+
+
+def test_no_runner_at_all_can_be_said(tmp_path: Path) -> None:
+    assert _runners(tmp_path, {"nixprov_runners": []}, PLAY) == ()
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"nixprov_tag": "x"}, "host h1: there is no variable nixprov_tag; did you mean nixprov_tags?"),
+        ({"nixprov_name": "x"}, "host h1: there is no variable nixprov_name; did you mean"),
+        ({"nixprov_locked": "maybe"}, "host h1: nixprov_locked: expected a valid boolean"),
+        ({"nixprov_locked": None}, "host h1: nixprov_locked: expected true or false, got nothing"),
+        ({"nixprov_tags": 1.1}, "host h1: nixprov_tags: expected a list of tags, or tags with commas between, got"),
+        ({"nixprov_tags": ["a", 1.1]}, "host h1: nixprov_tags: expected a string, got a number; quote it"),
+        ({"nixprov_maximum_timeout": 599}, "host h1: nixprov_maximum_timeout: expected greater than or equal to 600"),
+        ({"nixprov_maximum_timeout": "1h"}, "host h1: nixprov_maximum_timeout: expected a valid integer"),
+        ({"nixprov_concurrent": True}, "host h1: nixprov_concurrent: expected a whole number, got a boolean"),
+        ({"nixprov_concurrent": 0}, "host h1: nixprov_concurrent: expected greater than or equal to 1"),
+        ({"nixprov_type": "world"}, "host h1: nixprov_type: expected 'instance', 'group' or 'project'"),
+        ({"nixprov_type": "group"}, "host h1: a runner of type group needs a group"),
+        ({"nixprov_type": "instance", "nixprov_group": 1}, "host h1: a runner of type instance has no group"),
+        ({"nixprov_group": 1, "nixprov_project": 2}, "host h1: a runner serves a group or a project, not both"),
+        ({"nixprov_run_untagged": False}, "host h1: a runner without tags that takes no untagged jobs"),
+        ({"nixprov_description": "[nixprov a/b 0123456789ab]"}, "host h1: the description contains what nixprov marks"),
+        ({"nixprov_description": "{{ x }}"}, "host h1: nixprov_description: templates are not evaluated here"),
+        ({"nixprov_environment": ["A=1"]}, "host h1: nixprov_environment: expected a valid dictionary"),
+        ({"nixprov_environment": {"A": True}}, "host h1: nixprov_environment: expected a string, got a boolean"),
+        ({"nixprov_runners": {"name": "a"}}, "host h1: nixprov_runners: expected a list of mappings, got a mapping"),
+        ({"nixprov_runners": [{"name": "A b"}]}, "host h1: nixprov_runners: name: string should match pattern"),
+        ({"nixprov_runners": [{"name": "a", "tag": 1}]}, "host h1: nixprov_runners: tag: there is no such key;"),
+        ({"nixprov_runners": [{}, {}]}, "host h1: two runners are named default; give each a name of its own"),
+    ],
+)  # fmt: skip
+def test_wrong_values_name_host_and_variable(tmp_path: Path, variables: dict[str, object], message: str) -> None:
+    with pytest.raises(InventoryError) as caught:
+        _runners(tmp_path, variables)
+    assert message in str(caught.value)
+    assert (caught.value.file, caught.value.line >= 1) == (str(tmp_path / "hosts.json"), True)
+
+
+def test_the_line_is_that_of_the_variable(tmp_path: Path) -> None:
+    with pytest.raises(InventoryError) as caught:
+        _runners(tmp_path, {"x": 1, "nixprov_tags": "a", "nixprov_locked": "maybe"})
+    assert caught.value.line == 7
+
+
+def test_a_runner_of_the_play_that_does_not_fit_names_the_host(tmp_path: Path) -> None:
+    with pytest.raises(InventoryError, match="host h1: tgs: there is no such key; did you mean tags"):
+        _runners(tmp_path, {}, ({"tgs": 1},))
