@@ -47,22 +47,29 @@ class Selection:
     vault_password_file: str | None = None
 
 
-def select(selection: Selection, warn: Report) -> tuple[HostSpec, ...]:
-    """Read the inventory and the play. Raises InventoryError, NothingSelected; touches no host."""
+def read_inventory(selection: Selection) -> Inventory:
+    """Read the inventory's sources, with the variables beside the play. Raises InventoryError, ConfigError."""
     from provisioner import inventory
-    from provisioner.inventory import play
 
-    def on_warning(text: str) -> None:
-        warn.event(Event("warning", fields={"text": text}))
-
-    play_file = selection.play or str(play.shipped())
-    loaded = inventory.load(
+    return inventory.load(
         _sources(selection.sources),
         vault=inventory.VaultReader(selection.vault_password_file) if selection.vault_password_file else None,
-        play_dir=str(Path(play_file).parent) if selection.play else None,
-        on_warning=on_warning,
+        play_dir=str(Path(selection.play).parent) if selection.play else None,
     )
-    names = loaded.match("all" if selection.pattern is None else selection.pattern, selection.limit)
+
+
+def match(loaded: Inventory, selection: Selection) -> tuple[str, ...]:
+    """The names that the pattern (None: all) and the limit select. Raises NothingSelected."""
+    return loaded.match("all" if selection.pattern is None else selection.pattern, selection.limit)
+
+
+def select(selection: Selection, warn: Report) -> tuple[HostSpec, ...]:
+    """Read the inventory and the play. Raises InventoryError, NothingSelected; touches no host."""
+    from provisioner.inventory import play
+
+    play_file = selection.play or str(play.shipped())
+    loaded = read_inventory(selection)
+    names = match(loaded, selection)
     chosen: dict[str, HostSpec] = {}
     for one in play.read(play_file):
         meant = [name for name in names if name in _matched(loaded, one.hosts)]
@@ -72,6 +79,8 @@ def select(selection: Selection, warn: Report) -> tuple[HostSpec, ...]:
             chosen[spec.name] = spec
     if not chosen:
         raise NothingSelected("no play is for the selected hosts", hint="look at the plays' `hosts`")
+    for text in loaded.warnings:
+        warn.event(Event("warning", fields={"text": text}))
     return tuple(chosen[name] for name in names if name in chosen)
 
 

@@ -32,7 +32,7 @@ in
     }
   ];
 
-  environment.etc."nixprov/revision".text = config.services.nixprov.revision;
+  environment.etc."nixprov-revision".text = config.services.nixprov.revision;
 
   systemd.sockets.nixprov-nix-daemon = {
     description = "The untrusting Nix daemon's socket for GitLab jobs";

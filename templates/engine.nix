@@ -78,7 +78,9 @@ let
     ln -s ${pkgs.cacert}/etc/ssl/certs/ca-bundle.crt tree/etc/ssl/certs/ca-certificates.crt
     # What the helper's container runs: the stage's script comes on standard input.
     printf '#!/bin/sh\numask 0000\nexec /bin/bash\n' > tree/usr/bin/gitlab-runner-build
-    chmod 0755 tree/usr/bin/gitlab-runner-build
+    # The runner's own first line asks for it, and coreutils' are often built without.
+    printf '#!/bin/sh\ncat /proc/sys/kernel/hostname\n' > tree/usr/bin/hostname
+    chmod 0755 tree/usr/bin/gitlab-runner-build tree/usr/bin/hostname
     # Copies, as users' scripts append to them and engines mount over them.
     cp ${passwd} tree/etc/passwd
     cp ${group} tree/etc/group
@@ -165,8 +167,9 @@ in
   };
 
   config = {
-    # For the engine's policy, network and helper programs; the socket of the user's own podman stays as it is.
-    virtualisation.podman.enable = lib.mkDefault true;
+    # The engine's policy and registries in /etc/containers. virtualisation.podman stays as the user has it: enabling it
+    # would open a socket of its own.
+    virtualisation.containers.enable = lib.mkDefault true;
 
     systemd.sockets.nixprov-podman = {
       description = "Container engine of the GitLab jobs, Docker's API";

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from provisioner import __version__
+from provisioner.cli.inventory import inventory
 from provisioner.cli.lab import lab
 from provisioner.cli.options import EXIT_BUG, EXIT_INTERRUPTED, exit_status
 from provisioner.cli.run import down, plan, status, up
@@ -30,7 +31,7 @@ def cli() -> None:
     """Turn NixOS machines into GitLab CI runners that build with the machine's own Nix store, and back."""
 
 
-for command in (up, plan, status, down, lab):
+for command in (up, plan, status, down, inventory, lab):
     cli.add_command(command)
 
 

@@ -140,6 +140,6 @@ def _queue(run: HostRun, pending: list[tuple[RunnerRecord, ForgeError]]) -> None
 def _look_again(run: HostRun) -> None:
     run.probe()
     left = [what for step in STEPS for what in step.remains(run.facts, run.journal)]
-    left += [unit.name for unit in run.facts.units if unit.name.startswith("nixprov-")]
+    left += [unit.name for unit in run.facts.units]
     if left:
         raise HostError(run.host, f"left on the host: {', '.join(left)}", hint="run `down` again, or remove it by hand")

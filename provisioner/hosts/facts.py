@@ -31,18 +31,18 @@ say_file() {
 }
 """
 
-COMMON: Final = """\
-{ cat /etc/os-release 2>/dev/null; } | say os
+COMMON: Final = r"""{ cat /etc/os-release 2>/dev/null; } | say os
 { cat /etc/machine-id 2>/dev/null; } | say machine-id
 { nixos-version 2>/dev/null; } | say nixos-version
 { readlink -f /run/current-system 2>/dev/null; } | say system
 { readlink /nix/var/nix/profiles/system 2>/dev/null; } | say generation
 { readlink -f /nix/var/nix/profiles/system 2>/dev/null; } | say profile
-{ cat /run/current-system/etc/nixprov/revision 2>/dev/null; } | say revision
-{ cat /nix/var/nix/profiles/system/etc/nixprov/revision 2>/dev/null; } | say revision-at-boot
+{ cat /run/current-system/etc/nixprov-revision 2>/dev/null; } | say revision
+{ cat /nix/var/nix/profiles/system/etc/nixprov-revision 2>/dev/null; } | say revision-at-boot
 { systemctl show -p ActiveState,SubState,ExecMainStatus,InvocationID nixprov-switch.service 2>/dev/null; } | say switch
 { systemctl list-units --failed --plain --no-legend --no-pager 2>/dev/null | cut -d' ' -f1; } | say failed-units
-{ systemctl show -p Id,ActiveState,SubState,NRestarts 'nixprov-*' 2>/dev/null; } | say units
+{ systemctl show -p Id,ActiveState,SubState,NRestarts 'nixprov-runner-*' 'nixprov-image.*' 'nixprov-podman.*' \
+  'nixprov-nix-daemon.*' 'nixprov-switch.*' 2>/dev/null; } | say units
 [ ! -e /etc/nixos/flake.nix ] || echo yes | say flake
 """
 

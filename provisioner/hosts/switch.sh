@@ -2,7 +2,7 @@
 # Builds and activates a system, or goes back to an earlier one. Pushed to /var/lib/nixprov/switch/run.sh and started by
 # systemd as a unit of its own, so that a lost connection cannot stop it half-way (NixOS/nixpkgs#39118, #462179).
 #
-#   run.sh switch REVISION     REVISION: what /etc/nixprov/revision of the new system must say; "none": must not exist
+#   run.sh switch REVISION     REVISION: what /etc/nixprov-revision of the new system must say; "none": must not exist
 #   run.sh rollback GENERATION
 #
 # Writes how far it came and with which status to ./result, as one line: PHASE STATUS GENERATION.
@@ -55,7 +55,7 @@ mkdir -p "$state/build"
 cd "$state/build" || finish build 20
 nixos-rebuild build || finish build 20
 system=$(readlink -f result)
-found=$(cat "$system/etc/nixprov/revision" 2>/dev/null || echo none)
+found=$(cat "$system/etc/nixprov-revision" 2>/dev/null || echo none)
 if [ "$found" != "$wanted" ]; then
   echo "the system that was built has nixprov revision $found instead of $wanted: does configuration.nix import it?"
   forget

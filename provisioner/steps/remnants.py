@@ -21,7 +21,7 @@ if [ -s {SWITCH_DIR}/generations ]; then
   current=$(readlink "$profile" | sed -n 's/.*system-\\([0-9]*\\)-link$/\\1/p')
   for generation in $(sort -un {SWITCH_DIR}/generations); do
     [ "$generation" = "$current" ] || [ ! -e "$profile-$generation-link" ] ||
-      [ ! -e "$profile-$generation-link/etc/nixprov/revision" ] ||
+      [ ! -e "$profile-$generation-link/etc/nixprov-revision" ] ||
       nix-env --profile "$profile" --delete-generations "$generation" >/dev/null
   done
   "$profile/bin/switch-to-configuration" boot >/dev/null </dev/null

@@ -65,10 +65,8 @@ class Operator:
             "NIXPROV_GITLAB_URL": self.lab.state.gitlab_url,
             "NIXPROV_GITLAB_TOKEN_FILE": str(self.lab.files.gitlab_token),
         }
-        inherited = {
-            name: os.environ[name] for name in ("PATH", "LANG", "PYTHONPATH", "VIRTUAL_ENV") if name in os.environ
-        }
-        return inherited | mine | settings
+        names = ("PATH", "LANG", "PYTHONPATH", "VIRTUAL_ENV")
+        return {name: os.environ[name] for name in names if name in os.environ} | mine | dict(settings)
 
 
 # Everything in /etc/nixos with type, mode, owner, size and content; times of files that nobody should have touched.
@@ -86,17 +84,20 @@ def snapshot(lab: Lab, host: str) -> str:
 
 # What nobody but nixprov would have made.
 LEFTOVERS = r"""
-ls -d /etc/nixos/nixprov /etc/nixprov /var/lib/nixprov* /run/nixprov* /nix/var/nix/gcroots/*nixprov* 2>/dev/null
-systemctl list-units --all --plain --no-legend 'nixprov*'
-systemctl list-unit-files --no-legend 'nixprov*'
+ls -d /etc/nixos/nixprov /etc/nixprov* /var/lib/nixprov* /run/nixprov* 2>/dev/null
+systemctl list-units --all --plain --no-legend 'nixprov*' | grep -v '^nixprov-lab'
+systemctl list-unit-files --no-legend 'nixprov*' | grep -v '^nixprov-lab'
 getent passwd nixprov-runner
 getent group nixprov-runner
+ls /run/podman 2>/dev/null
 podman images --quiet
 podman ps --all --quiet
-for link in /nix/var/nix/profiles/system-*-link; do [ ! -e "$link/etc/nixprov" ] || echo "$link"; done
-for link in /nix/var/nix/gcroots/auto/*; do case $(readlink "$link") in */nixprov*) echo "$link" ;; esac; done
-grep -l nixprov /proc/[0-9]*/cgroup 2>/dev/null
-grep nixprov /proc/mounts
+for link in /nix/var/nix/profiles/system-*-link; do [ ! -e "$link/etc/nixprov-revision" ] || echo "$link"; done
+for link in /nix/var/nix/gcroots/auto/*; do
+  case $(readlink "$link") in /var/lib/nixprov/*) echo "$link" ;; esac
+done
+grep -hE 'nixprov-(runner|podman|nix-daemon|image)' /proc/[0-9]*/cgroup 2>/dev/null
+grep -E '(lib|run)/nixprov' /proc/mounts
 exit 0
 """
 

@@ -1,0 +1,89 @@
+"""`nixprov inventory`: what an inventory means, in the words and shapes of ansible-inventory. Touches no host."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from provisioner.app import Selection
+
+_SOURCES = (
+    click.option("-i", "--inventory", "sources", multiple=True, metavar="PATH", help="Inventory; may be repeated."),
+    click.option("--vault-password-file", metavar="FILE", help="Decrypt vaulted values through ansible-vault."),
+)
+
+
+def _source_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    for option in reversed(_SOURCES):
+        command = option(command)
+    return command
+
+
+@click.group("inventory")
+def inventory() -> None:
+    """Show hosts, groups and variables, and what a pattern selects; no host is touched."""
+
+
+@inventory.command("list")
+@_source_options
+@click.option("--json", "as_json", is_flag=True, help="The JSON of `ansible-inventory --list`.")
+def list_(as_json: bool, **options: Any) -> None:
+    """List the hosts, one a line."""
+    from provisioner.app import read_inventory
+    from provisioner.inventory import export
+
+    loaded = read_inventory(_selection(options))
+    click.echo(json.dumps(export.listing(loaded), indent=2) if as_json else "\n".join(loaded.hosts))
+
+
+@inventory.command()
+@_source_options
+@click.option("--vars", "with_vars", is_flag=True, help="Show variables too.")
+@click.argument("group", default="all")
+def graph(group: str, with_vars: bool, **options: Any) -> None:
+    """Draw GROUP (default: all) with its groups and hosts."""
+    from provisioner.app import read_inventory
+    from provisioner.inventory import export
+
+    click.echo(export.graph(read_inventory(_selection(options)), group, with_vars=with_vars).rstrip("\n"))
+
+
+@inventory.command()
+@_source_options
+@click.argument("name")
+def host(name: str, **options: Any) -> None:
+    """Show the merged variables of one host as JSON."""
+    from provisioner.app import read_inventory
+    from provisioner.inventory import export
+
+    click.echo(json.dumps(export.host_variables(read_inventory(_selection(options)), name), indent=2))
+
+
+@inventory.command()
+@_source_options
+@click.option("--limit", metavar="PATTERN", help="Only hosts that match this too; @FILE reads names.")
+@click.option("--json", "as_json", is_flag=True, help="An array of names.")
+@click.argument("pattern")
+def match(pattern: str, limit: str | None, as_json: bool, **options: Any) -> None:
+    r"""List the hosts that PATTERN selects, in order.
+
+    \b
+    Example: nixprov inventory match 'ci:&eu:!old'
+    """
+    from provisioner import app
+
+    selection = _selection(options, pattern, limit)
+    names = app.match(app.read_inventory(selection), selection)
+    click.echo(json.dumps(list(names)) if as_json else "\n".join(names))
+
+
+def _selection(options: dict[str, Any], pattern: str | None = None, limit: str | None = None) -> Selection:
+    from provisioner.app import Selection
+
+    return Selection(
+        options["sources"], pattern=pattern, limit=limit, vault_password_file=options["vault_password_file"]
+    )
