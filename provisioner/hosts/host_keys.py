@@ -10,7 +10,6 @@ Must not know: connections, ssh_config. A key is bytes here, the wire form of RF
 from __future__ import annotations
 
 import base64
-import binascii
 import fcntl
 import functools
 import hashlib
@@ -207,7 +206,7 @@ def _lines(file: Path, text: str) -> Iterator[KnownKey]:
             marker = Marker(words.pop(0))
         try:
             blob = base64.b64decode(words[2], validate=True)
-        except (IndexError, binascii.Error):
+        except (IndexError, ValueError):
             continue
         yield KnownKey(marker, tuple(words[0].split(",")), blob, file, number)
 

@@ -22,13 +22,13 @@ from provisioner.errors import ConnectionLost, Unreachable
 from provisioner.hosts.elevate import Elevator, elevator
 from provisioner.hosts.ssh_config import Endpoint, SshOptions, resolve
 from provisioner.hosts.ssh_errors import Cancelled, is_worth_retrying
+from provisioner.hosts.ssh_run import Completed, Order, execute
 from provisioner.model import HostSpec
 
 if TYPE_CHECKING:
-    from provisioner.hosts.ssh_run import Completed
     from provisioner.hosts.ssh_transport import Link
 
-__all__ = ["Cancelled", "Session", "SshOptions"]
+__all__ = ["Cancelled", "Completed", "Session", "SshOptions"]
 
 BACKOFF_S: Final = 0.5
 
@@ -79,8 +79,6 @@ class Session:
         Raises HostRefused (no way to root), RemoteFailed (not over within `timeout_s` seconds), ConnectionLost (then
         `reconnect`), and Cancelled soon after `cancel` is set. In the last three the command may still be running.
         """
-        from provisioner.hosts.ssh_run import Order, execute
-
         if self._link is None:
             raise ConnectionLost(self.spec.name, "there is no connection")
         order = Order(self.spec.name, self.endpoint.user, self._elevator, script, timeout_s, on_output, cancel)

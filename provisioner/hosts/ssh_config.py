@@ -263,23 +263,44 @@ def _last_line(error: Exception) -> str:
 
 
 def _without_ssh(target: _Target, options: SshOptions) -> tuple[_Values, tuple[str, ...]]:
-    """Do what can be done with paramiko's reader. Known gaps: Include, and Match criteria it does not know."""
+    """Do what can be done with paramiko's reader, which takes an unknown Match for true, and runs exec on our stdin."""
     import paramiko
 
     files = [options.config_file] if options.config_file else [Path("~/.ssh/config").expanduser(), SYSTEM_CONFIG]
     texts = [f.read_text(errors="replace") for f in files if options.use_ssh_config and f.is_file()]
+    text, left_out = _followed("\n".join(texts))
     try:
-        found = paramiko.SSHConfig.from_text("\n".join(texts)).lookup(target.alias)
-    except paramiko.SSHException as error:
+        found = paramiko.SSHConfig.from_text("\n".join((*_first_lines(target, options), text))).lookup(target.alias)
+    except (paramiko.SSHException, ValueError) as error:
         raise Unreachable(target.alias, f"ssh_config cannot be read: {error}", hint="install the ssh client") from error
-    values = {k: tuple(v) if isinstance(v, list) else (str(v),) for k, v in found.items()}
-    strong = {"port": target.port, "user": target.user, "identityfile": target.identity_file} | dict(target.options)
-    values |= {name: (str(value),) for name, value in strong.items() if value is not None}
-    if options.accept_new_host_keys:
-        values["stricthostkeychecking"] = ("accept-new",)
-    warned = re.search(r"(?im)^\s*(include|match)\b", "\n".join(texts))
-    warning = f"no ssh binary here: {warned[1]} in ssh_config is not followed" if warned else ""
-    return {**_DEFAULTS, **values}, (warning,) if warning else ()
+    values = {name: tuple(value) if isinstance(value, list) else (str(value),) for name, value in found.items()}
+    return {**_DEFAULTS, **values}, tuple(
+        f"no ssh binary here: {word} in ssh_config is not followed" for word in left_out
+    )
+
+
+def _first_lines(target: _Target, options: SshOptions) -> list[str]:
+    """What takes precedence, as the first lines of a configuration."""
+    lines = ["Host *"]
+    lines += ["StrictHostKeyChecking accept-new"] if options.accept_new_host_keys else []
+    lines += [f"Port {target.port}"] if target.port else []
+    lines += [f"User {target.user}"] if target.user else []
+    lines += [f"IdentityFile {target.identity_file}"] if target.identity_file else []
+    return lines + [f"{name} {value}" for name, value in target.options.items()]
+
+
+def _followed(text: str) -> tuple[str, list[str]]:
+    """Take out Include lines and Match blocks, and say which of the two there were."""
+    kept, left_out, in_match = [], dict[str, None](), False
+    for line in text.splitlines():
+        word = line.strip().partition(" ")[0].lower()
+        if word in {"host", "match"}:
+            in_match = word == "match"
+        if word in {"match", "include"}:
+            left_out[word.capitalize()] = None
+        elif not in_match:
+            kept.append(line)
+    return "\n".join(kept), list(left_out)
 
 
 def _one(values: _Values, name: str, default: str = "") -> str:

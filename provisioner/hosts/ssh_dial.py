@@ -79,6 +79,15 @@ class Proxy:
             theirs.close()
         return cls(process, ours, stderr)
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether it is gone; it closes its streams a moment earlier."""
+        try:
+            self.process.wait(0.2)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
     def last_words(self) -> str:
         self.stderr.seek(0)
         lines = self.stderr.read().decode("utf-8", "replace").strip().splitlines()
@@ -86,9 +95,7 @@ class Proxy:
 
     def close(self) -> None:
         self.socket.close()
-        try:
-            self.process.wait(0.2)
-        except subprocess.TimeoutExpired:
+        if not self.has_ended:
             self._kill()
         self.stderr.close()
 

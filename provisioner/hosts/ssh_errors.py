@@ -52,6 +52,7 @@ KINDS: Final[Mapping[str, Kind]] = {
     "fabric.exceptions.NothingToDo": Kind.NEVER,
     "fabric.exceptions.GroupException": Kind.NEVER,
     "fabric.exceptions.InvalidV1Env": Kind.NEVER,
+    "invoke.config.AmbiguousMergeError": Kind.NEVER,
     "invoke.exceptions.CollectionNotFound": Kind.NEVER,
     "invoke.exceptions.Failure": Kind.NEVER,
     "invoke.exceptions.UnexpectedExit": Kind.NEVER,

@@ -11,14 +11,16 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-import paramiko
 from typing_extensions import override
 
 from provisioner.errors import ConnectionLost, HostError, HostRefused, RemoteFailed
 from provisioner.hosts.elevate import MARK, PROMPT, ROOT_COMMAND, Elevator
 from provisioner.hosts.ssh_errors import Cancelled, describe, running
+
+if TYPE_CHECKING:
+    import paramiko
 
 OPEN_TIMEOUT_S: Final = 30.0
 ELEVATE_TIMEOUT_S: Final = 30.0
@@ -63,13 +65,23 @@ class Order:
 
 def execute(transport: paramiko.Transport, order: Order) -> Completed:
     """Run the order's script to its end. Raises what `Session.run` promises."""
-    with running(order.host):
-        channel = transport.open_session(timeout=min(OPEN_TIMEOUT_S, order.timeout_s))
+    channel = _open_channel(transport, order)
     exchange = _Exchange(order, channel, _Feeder(channel, order), transport, is_root=order.elevator is None)
     try:
         return exchange.run()
     finally:
         exchange.close()
+
+
+def _open_channel(transport: paramiko.Transport, order: Order) -> paramiko.Channel:
+    import paramiko
+
+    with running(order.host):
+        try:
+            return transport.open_session(timeout=min(OPEN_TIMEOUT_S, order.timeout_s))
+        except paramiko.ChannelException as error:
+            why = f"the server opens no session for {order.user}: {describe(error)}"
+            raise HostRefused(order.host, why, hint="look for MaxSessions in sshd_config") from error
 
 
 class _Feeder(threading.Thread):
@@ -242,10 +254,4 @@ class _Exchange:
         if not self.transport.is_active():
             cause = self.transport.get_exception() or self.feeder.error or EOFError()
             return ConnectionLost(self.order.host, f"the connection was lost while a command ran: {describe(cause)}")
-        if self.feeder.error is not None and not self.stdout and not self.stderr:
-            return HostRefused(
-                self.order.host,
-                f"{self.order.user} may run no commands over ssh",
-                hint="look for ForceCommand in sshd_config",
-            )
         return ConnectionLost(self.order.host, "the server closed the command's channel and gave no status")

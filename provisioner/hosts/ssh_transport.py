@@ -9,6 +9,7 @@ Must not know: commands, scripts, elevation.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import signal
 import socket
@@ -70,6 +71,13 @@ class HostTransport(paramiko.Transport):
             self._send_user_message(question)  # type: ignore[attr-defined]
 
         self.packetizer.set_keepalive(interval_s, ask)
+
+    @override
+    def run(self) -> None:
+        # Its last act is to close a socket, which behind a jump host that is gone is a channel that cannot be closed:
+        # the connection has ended either way, and a thread's traceback would only land on the terminal.
+        with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
+            super().run()
 
     def _parse_request_success(self, m: Message) -> None:
         self._unanswered = 0
@@ -139,11 +147,7 @@ class Link:
     def close(self) -> None:
         """Close everything, last hop first. Never raises; safe to repeat."""
         for connection in reversed(self.connections):
-            # Not connection.close(): fabric's does nothing after a login that failed, and leaves a thread behind.
-            transport = connection.client.get_transport()
-            connection.client.close()
-            if transport is not None and transport.ident is not None:
-                transport.join(CLOSE_TIMEOUT_S)
+            _close(connection.client)
         if self.first is not None:
             self.first.close()
         if self.proxy is not None:
@@ -191,7 +195,7 @@ class Link:
 
     def _with_proxy_story(self, error: Exception) -> Exception:
         """A proxy command that fails says why on its stderr; paramiko sees only the end of the stream."""
-        words = self.proxy.last_words() if self.proxy else ""
+        words = self.proxy.last_words() if self.proxy and self.proxy.has_ended and not _is_login(error) else ""
         return Unreachable(self.host, f"the proxy command failed: {words}", hint="try it by hand") if words else error
 
     def _words(self, endpoint: Endpoint) -> str:
@@ -213,6 +217,16 @@ def quiet(*, debug: bool) -> None:
     """Silence paramiko, which writes tracebacks to stderr (logging's last resort), unless --debug wants them."""
     logger = logging.getLogger("paramiko")
     logger.setLevel(logging.DEBUG if debug else logging.CRITICAL + 1)
+
+
+def _close(client: paramiko.SSHClient) -> None:
+    """Not fabric's own close, which does nothing after a login that failed and leaves a thread behind."""
+    transport = client.get_transport()
+    # A jump host that is gone already cannot be told that we leave.
+    with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
+        client.close()
+    if transport is not None and transport.ident is not None:
+        transport.join(CLOSE_TIMEOUT_S)
 
 
 def _is_login(error: Exception) -> bool:
