@@ -87,20 +87,26 @@ def ssh(host: str, command: tuple[str, ...]) -> None:
 def job(script: TextIO, host: str | None, wait: bool, as_json: bool) -> None:
     """Queue a CI job in the lab's GitLab; with --wait the exit code is 0 only when it succeeds."""
     from provisioner.lab import control
+    from provisioner.lab.trace import Reader
 
     gitlab = control.find().gitlab
     job_id = gitlab.queue_job(script.read(), host=host)
     if not wait:
         _print_job(gitlab.job(job_id), as_json)
         return
-    ended = gitlab.wait_for_job(job_id, on_trace=lambda text: click.echo(text, nl=False, err=as_json))
+    reader = Reader()
+    ended = gitlab.wait_for_job(job_id, on_trace=lambda text: click.echo(reader.feed(text), nl=False, err=as_json))
+    click.echo(reader.feed("", is_end=True), nl=False, err=as_json)
     _print_job(ended, as_json)
     sys.exit(0 if ended.is_success else 1)
 
 
 def _print_job(job: Job, as_json: bool) -> None:
+    from provisioner.lab.trace import readable
+
     if as_json:
-        click.echo(json.dumps({"id": job.id, "status": job.status, "seconds": job.seconds, "trace": job.trace}))
+        trace = readable(job.trace)
+        click.echo(json.dumps({"id": job.id, "status": job.status, "seconds": job.seconds, "trace": trace}))
         return
     took = f" after {job.seconds:.1f} s" if job.seconds is not None else ""
     click.echo(f"job {job.id}: {job.status}{took}")
@@ -113,8 +119,11 @@ def _print_lab(described: dict[str, Any]) -> None:
         click.echo(f"  {host['name']:8} {host['address']}{state}")
     gitlab = f"  {described['gitlab']}" if "gitlab" in described else ""
     click.echo(f"  GitLab   {described['gitlab_url']}{gitlab}")
-    click.echo(f"  token    {described['gitlab_token_file']}")
-    click.echo(f"  use it   nixprov -i {described['inventory']}")
+    click.echo("to use it:")
+    click.echo(f"  export NIXPROV_INVENTORY={described['inventory']}")
+    click.echo(f"  export NIXPROV_GITLAB_URL={described['gitlab_url']}")
+    click.echo(f"  export NIXPROV_GITLAB_TOKEN_FILE={described['gitlab_token_file']}")
+    click.echo("  nixprov up")
 
 
 @contextmanager
