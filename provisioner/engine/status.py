@@ -57,7 +57,8 @@ def look_at(run: HostRun) -> HostReport:
         phase=run.journal.phase.value,
         revision=run.facts.revision,
         runners=tuple(_runner(run, view, wanted, name) for name in view.found),
-        drift=wanted.lines(),
+        # A machine that has nothing of ours has not drifted: nobody said `up` there yet.
+        drift=wanted.lines() if run.journal.exists or run.facts.revision else (),
     )
 
 

@@ -13,7 +13,7 @@ from provisioner.hosts import switch
 from provisioner.hosts.journal import Baseline, Journal, Phase, RunnerRecord
 from provisioner.hosts.script import Shell
 from provisioner.hosts.switch import SwitchResult
-from provisioner.model import Registration, Secret
+from provisioner.model import Registration, RunnerStatus, Secret
 from provisioner.plan import HostPlan, RunnerAction, RunnerVerb, plan_up, unit_names
 from provisioner.steps import STEPS
 from provisioner.steps.hook import Hook
@@ -148,13 +148,14 @@ def _confirm(run: HostRun) -> None:
 
 
 def _all_seen(run: HostRun, waiting: dict[str, RunnerRecord]) -> bool:
-    """Drop from `waiting` those that GitLab has been polled by.
+    """Drop from `waiting` those that have asked GitLab for jobs.
 
-    A time of contact is proof for a runner made in this run. For an older one it can't be compared with now: GitLab
-    writes it down only every 40 to 55 minutes (app/models/ci/runner_manager.rb).
+    A manager is online only after that: verifying a token sets its time of contact too, and leaves it "never contacted"
+    (app/models/ci/runner_manager.rb). It is proof for a runner made in this run; an older one may have been online
+    before, and its times cannot be compared with now, as GitLab writes them down every 40 to 55 minutes only.
     """
     for name, record in list(waiting.items()):
-        if any(manager.contacted_at and manager.system_id != "<legacy>" for manager in run.forge.managers(record.id)):
+        if any(manager.status is RunnerStatus.ONLINE for manager in run.forge.managers(record.id)):
             del waiting[name]
     return not waiting
 

@@ -26,7 +26,7 @@ from provisioner.lab.registry import HostState, LabState
 REBOOT_STATUS: Final = 133
 NOT_STARTED: Final = 127
 SHUTDOWN_S: Final = 30
-NETWORK_UNIT: Final = "nixprov-lab-network.service"
+NETWORK_UNIT: Final = "lab-network.service"
 UNIT_DIRECTORY: Final = "usr/local/lib/systemd/system"  # /etc/systemd/system belongs to the stand-in NixOS
 
 

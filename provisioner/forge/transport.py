@@ -1,0 +1,222 @@
+"""How calls travel: time-outs, what may be repeated and how long, redirects, content types, the count of writes.
+
+Sits below python-gitlab as a requests adapter, because python-gitlab repeats a POST after 429 by itself, cannot read a
+date in Retry-After, follows redirects with the token in hand and takes any page for an answer.
+"""
+
+from __future__ import annotations
+
+import ssl
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from types import MappingProxyType
+from typing import Final
+from urllib.parse import urlsplit
+
+import requests
+import urllib3
+from requests.adapters import HTTPAdapter
+from typing_extensions import override
+
+SAFE: Final = frozenset({"GET", "HEAD"})
+REPEATABLE: Final = frozenset({408, 500, 502, 503, 504})
+TOO_MANY: Final = 429
+POOL_SIZE: Final = 32
+# A host that swallows packets must not cost a whole reply's patience before anything is said.
+CONNECT_S: Final = 10.0
+
+_WORDS: Final = MappingProxyType(
+    {
+        "RemoteDisconnected": "the connection was closed without an answer",
+        "IncompleteRead": "the answer was cut short",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long one call may take in all: `first_wait_s` doubles with every repetition, `deadline_s` ends them."""
+
+    repetitions: int = 3
+    first_wait_s: float = 0.5
+    deadline_s: float = 90.0
+    sleep: Callable[[float], None] = time.sleep
+
+
+class RedirectedError(requests.exceptions.RequestException):
+    """`location` is without query and credentials."""
+
+    def __init__(self, status: int, location: str) -> None:
+        super().__init__(f"{status} to {location}")
+        self.status = status
+        self.location = location
+
+
+class RateLimitedError(requests.exceptions.RequestException):
+    """Still 429 after waiting, or it asks for more patience than we have."""
+
+    def __init__(self, wait_s: float | None) -> None:
+        super().__init__("429" if wait_s is None else f"429, asks to wait {wait_s:.0f} s")
+
+
+class NotJsonError(requests.exceptions.RequestException):
+    """A success whose body is no JSON: a login page, a proxy, not GitLab's API."""
+
+    def __init__(self, status: int, content_type: str) -> None:
+        super().__init__(f"{status} with {content_type or 'no content type'} instead of JSON")
+
+
+class Transport(HTTPAdapter):
+    """Sends one request, several times if that is harmless, and gives back an answer python-gitlab can trust.
+
+    Raises requests' own exceptions and the three above; a 429 never gets out.
+    """
+
+    def __init__(self, patience: Patience) -> None:
+        super().__init__(pool_maxsize=POOL_SIZE, pool_block=False, max_retries=0)
+        self._patience = patience
+        self._lock = threading.Lock()
+        self._writes = 0
+
+    @property
+    def writes(self) -> int:
+        return self._writes
+
+    @override
+    def send(
+        self,
+        request: requests.PreparedRequest,
+        stream: bool = False,
+        timeout: float | tuple[float, float] | tuple[float, None] | None = None,
+        verify: bool | str = True,
+        cert: bytes | str | tuple[bytes | str, bytes | str] | None = None,
+        proxies: Mapping[str, str] | None = None,
+    ) -> requests.Response:
+        if not isinstance(timeout, (int, float)):
+            raise TypeError("a call without a time-out waits for ever")
+        timeouts = (min(timeout, CONNECT_S), timeout)
+        deadline = time.monotonic() + self._patience.deadline_s
+        attempt = 0
+        while True:
+            try:
+                response = super().send(request, stream, timeouts, verify, cert, proxies)
+                # Read here, so that a connection that breaks inside the body is repeated like any other.
+                _ = response.content
+            except requests.exceptions.RequestException as error:
+                self._count(request, sent=not was_never_sent(error))
+                wait_s = self._next_wait(attempt, deadline) if _may_repeat(request, error) else None
+                if wait_s is None:
+                    raise
+            else:
+                self._count(request, sent=response.status_code != TOO_MANY)
+                wait_s = self._wait_after(request, response, attempt, deadline)
+                if wait_s is None:
+                    return _trusted(response)
+                response.close()
+            self._patience.sleep(wait_s)
+            attempt += 1
+
+    def _count(self, request: requests.PreparedRequest, *, sent: bool) -> None:
+        if sent and request.method not in SAFE:
+            with self._lock:
+                self._writes += 1
+
+    def _wait_after(
+        self, request: requests.PreparedRequest, response: requests.Response, attempt: int, deadline: float
+    ) -> float | None:
+        """Seconds to wait before the same call again; None to take this answer. 429 means: not executed."""
+        if response.status_code == TOO_MANY:
+            asked = asked_wait(response.headers)
+            wait_s = self._next_wait(attempt, deadline, asked)
+            if wait_s is None:
+                raise RateLimitedError(asked)
+            return wait_s
+        if response.status_code in REPEATABLE and request.method in SAFE:
+            return self._next_wait(attempt, deadline, asked_wait(response.headers))
+        return None
+
+    def _next_wait(self, attempt: int, deadline: float, asked: float | None = None) -> float | None:
+        wait_s = asked if asked is not None else self._patience.first_wait_s * 2**attempt
+        too_late = time.monotonic() + wait_s > deadline
+        return None if too_late or attempt >= self._patience.repetitions else wait_s
+
+
+def _may_repeat(request: requests.PreparedRequest, error: requests.exceptions.RequestException) -> bool:
+    passing = (
+        requests.exceptions.ConnectionError,
+        requests.exceptions.Timeout,
+        requests.exceptions.ChunkedEncodingError,
+    )
+    lasting = requests.exceptions.SSLError
+    return request.method in SAFE and isinstance(error, passing) and not isinstance(error, lasting)
+
+
+def was_never_sent(error: Exception) -> bool:
+    """Whether the connection itself failed, so that the server cannot have seen the request."""
+    if isinstance(error, (requests.exceptions.ConnectTimeout, requests.exceptions.SSLError)):
+        return True
+    reason = getattr(error.args[0], "reason", None) if error.args else None
+    return isinstance(reason, (urllib3.exceptions.NewConnectionError, urllib3.exceptions.ConnectTimeoutError))
+
+
+def reason(error: BaseException) -> str:
+    """The innermost cause in few words: `connection refused` instead of a chain of pools and retries."""
+    if isinstance(error, (RateLimitedError, NotJsonError)):
+        return str(error)
+    if isinstance(error, requests.exceptions.Timeout):
+        return "timed out"
+    causes = [error]
+    while (inner := _inner(causes[-1])) is not None and inner not in causes:
+        causes.append(inner)
+    if isinstance(causes[-1], ssl.SSLCertVerificationError):
+        return f"certificate: {causes[-1].verify_message}"
+    said = [cause.strerror for cause in causes if isinstance(cause, OSError) and cause.strerror]
+    name = type(causes[-1]).__name__
+    return said[-1].lower() if said else _WORDS.get(name, name)
+
+
+def _inner(error: BaseException) -> BaseException | None:
+    candidates = (getattr(error, "reason", None), error.__cause__, *error.args, error.__context__)
+    return next((one for one in candidates if isinstance(one, BaseException)), None)
+
+
+def asked_wait(headers: Mapping[str, str]) -> float | None:
+    """Seconds a reply asks us to wait: Retry-After as number or date, else RateLimit-Reset; None when it says nothing.
+
+    Dates are read against the server's own Date, since its clock need not be ours (RFC 9110, section 10.2.3).
+    """
+    now = _date(headers.get("Date")) or datetime.now(UTC)
+    after = headers.get("Retry-After", "").strip()
+    if after.isdigit():
+        return float(after)
+    if moment := _date(after):
+        return max((moment - now).total_seconds(), 0.0)
+    reset = headers.get("RateLimit-Reset", "").strip()
+    return max(float(reset) - now.timestamp(), 0.0) if reset.isdigit() else None
+
+
+def _date(text: str | None) -> datetime | None:
+    try:
+        moment = parsedate_to_datetime(text) if text else None
+    except (ValueError, TypeError):
+        return None
+    return moment.replace(tzinfo=moment.tzinfo or UTC) if moment else None
+
+
+def _trusted(response: requests.Response) -> requests.Response:
+    if 300 <= response.status_code < 400:  # noqa: PLR2004
+        raise RedirectedError(response.status_code, _plain(response.headers.get("Location", "")))
+    content_type = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    if response.ok and response.content and content_type != "application/json":
+        raise NotJsonError(response.status_code, content_type)
+    return response
+
+
+def _plain(location: str) -> str:
+    parts = urlsplit(location)
+    host = parts.netloc.rpartition("@")[2]
+    return f"{parts.scheme}://{host}{parts.path}" if host else parts.path or "nowhere"

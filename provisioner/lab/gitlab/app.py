@@ -1,0 +1,74 @@
+"""Puts the API together: endpoints, error replies, journal, faults."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+from urllib.parse import unquote
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from provisioner.lab.gitlab import creation, jobs, owners, registration, runners
+from provisioner.lab.gitlab.clock import Clock
+from provisioner.lab.gitlab.errors import ApiError
+from provisioner.lab.gitlab.faults import Fault, FaultsMiddleware
+from provisioner.lab.gitlab.journal import Journal, JournalMiddleware
+from provisioner.lab.gitlab.routing import Endpoint, on_api_error, on_crash, on_http_error, routes
+from provisioner.lab.gitlab.state import State
+from provisioner.lab.gitlab.transports import Transports
+
+# A fixed word before a parameter: `/runners/all` must not be taken for a runner's id.
+ENDPOINTS: Final[tuple[Endpoint, ...]] = (
+    *creation.ENDPOINTS,
+    *registration.ENDPOINTS,
+    *jobs.ENDPOINTS,
+    *runners.ENDPOINTS,
+    *owners.ENDPOINTS,
+)
+_ENCODED_SLASH: Final = re.compile("%2f", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class LabGitLab:
+    """One server's parts: the API and the control application work on the same ones."""
+
+    journal: Journal
+    clock: Clock = field(default_factory=Clock)
+    faults: list[Fault] = field(default_factory=list)
+    transports: Transports = field(default_factory=Transports)
+    state: State = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "state", State(self.clock))
+
+    @classmethod
+    def journaled(cls, calls: Path | None = None) -> LabGitLab:
+        return cls(Journal(calls))
+
+    def api(self) -> ASGIApp:
+        inner = Starlette(
+            routes=routes(ENDPOINTS, self.state),
+            exception_handlers={ApiError: on_api_error, HTTPException: on_http_error, Exception: on_crash},
+        )
+        inner.router.redirect_slashes = False
+        faulty = FaultsMiddleware(_EncodedSlashes(inner), self.faults, self.clock, self.transports.hang_up)
+        return JournalMiddleware(faulty, self.journal, self.state)
+
+
+class _EncodedSlashes:
+    """Keeps `%2F` of a path as it is: `/projects/lab%2Fdemo` names one project, not a deeper route."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        raw_path = scope.get("raw_path")
+        if raw_path:
+            parts = _ENCODED_SLASH.split(raw_path.decode())
+            # In place: what handlers note in the scope must reach the journal further out.
+            scope["path"] = "%2F".join(unquote(part) for part in parts)
+        await self._app(scope, receive, send)

@@ -1,0 +1,157 @@
+"""What the server remembers: plain mutable records, times in seconds since the epoch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum, IntEnum
+from typing import Final
+
+from provisioner.model import AccessLevel, RunnerType
+
+LEGACY_SYSTEM_ID: Final = "<legacy>"
+
+
+class Role(IntEnum):
+    """GitLab's access levels by name; a higher one includes the lower ones."""
+
+    REPORTER = 20
+    DEVELOPER = 30
+    MAINTAINER = 40
+    OWNER = 50
+
+
+@dataclass(slots=True)
+class User:
+    """`roles` maps the full path of a group or project to the role given there; groups hand theirs down."""
+
+    id: int
+    username: str
+    admin: bool = False
+    auditor: bool = False
+    roles: dict[str, Role] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class AccessToken:
+    token: str
+    user: User
+    scopes: frozenset[str]
+    expired: bool = False
+    revoked: bool = False
+
+
+@dataclass(slots=True)
+class Group:
+    id: int
+    path: str
+    runner_creation: bool = True
+
+
+@dataclass(slots=True)
+class Project:
+    id: int
+    path: str
+    runner_creation: bool = True
+    instance_runners: bool = True
+
+
+@dataclass(slots=True)
+class RunnerManager:
+    """One process that uses a runner's token; `polled` is GitLab's "creation finished"."""
+
+    id: int
+    system_id: str
+    created_at: float
+    contacted_at: float
+    polled: bool = False
+    ip_address: str = ""
+    info: dict[str, object] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Runner:
+    id: int
+    type: RunnerType
+    token: str
+    created_at: float
+    queue_value: str
+    creator: User
+    description: str = ""
+    maintenance_note: str | None = None
+    active: bool = True
+    locked: bool = False
+    run_untagged: bool = True
+    access_level: AccessLevel = AccessLevel.NOT_PROTECTED
+    tags: list[str] = field(default_factory=list)
+    maximum_timeout_s: int | None = None
+    group: Group | None = None
+    projects: list[Project] = field(default_factory=list)
+    contacted_at: float | None = None
+    managers: dict[str, RunnerManager] = field(default_factory=dict)
+
+    def serves(self, project: Project) -> bool:
+        """Whether it may be given jobs of a project at all: its own, its group's, or any on an instance runner."""
+        if self.type is RunnerType.INSTANCE:
+            return project.instance_runners
+        if self.type is RunnerType.GROUP:
+            return self.group is not None and project.path.startswith(f"{self.group.path}/")
+        return project in self.projects
+
+    def latest_manager(self) -> RunnerManager | None:
+        return max(self.managers.values(), key=lambda manager: manager.contacted_at, default=None)
+
+
+class JobStatus(Enum):
+    PENDING = "pending"
+    RUNNING = "running"
+    CANCELING = "canceling"
+    SUCCESS = "success"
+    FAILED = "failed"
+    CANCELED = "canceled"
+
+    @property
+    def is_held(self) -> bool:
+        """A runner works on it."""
+        return self in {JobStatus.RUNNING, JobStatus.CANCELING}
+
+    @property
+    def is_finished(self) -> bool:
+        return self in {JobStatus.SUCCESS, JobStatus.FAILED, JobStatus.CANCELED}
+
+
+@dataclass(frozen=True, slots=True)
+class JobSpec:
+    """What was queued; `host` or `runner_id` narrow who may take it beyond what GitLab itself looks at."""
+
+    script: tuple[str, ...]
+    name: str = "lab"
+    tags: tuple[str, ...] = ()
+    host: str | None = None
+    runner_id: int | None = None
+    image: str | None = None
+    variables: tuple[tuple[str, str], ...] = ()
+    timeout_s: int = 3600
+    protected: bool = True
+
+
+@dataclass(slots=True)
+class Job:
+    """`started_s` and `finished_s` are monotonic, so that moving the clock does not change how long it took."""
+
+    id: int
+    token: str
+    project: Project
+    spec: JobSpec
+    queued_at: float
+    status: JobStatus = JobStatus.PENDING
+    runner_id: int | None = None
+    system_id: str | None = None
+    cancels_gracefully: bool = False
+    trace: bytearray = field(default_factory=bytearray)
+    started_at: float | None = None
+    finished_at: float | None = None
+    started_s: float | None = None
+    finished_s: float | None = None
+    failure_reason: str | None = None
+    exit_code: int | None = None
+    artifacts: dict[str, bytes] = field(default_factory=dict)

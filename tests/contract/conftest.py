@@ -1,0 +1,91 @@
+"""The lab's GitLab on loopback, and forges connected to it: real HTTP for whatever is tested against it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import pytest
+
+from provisioner.forge.gitlab import GitLabForge
+from provisioner.forge.settings import ForgeSettings
+from provisioner.forge.transport import Patience
+from provisioner.lab.gitlab.background import in_background
+from provisioner.lab.gitlab.faults import Fault
+from provisioner.lab.gitlab.records import AccessToken, Role
+from provisioner.lab.gitlab.server import Running
+from provisioner.model import Secret
+
+
+class Waits(list[float]):
+    """Stands for the clock's sleep: notes how long was waited, and does not."""
+
+    def __call__(self, seconds: float) -> None:
+        self.append(seconds)
+
+
+class Connect(Protocol):
+    def __call__(self, token: str = "", url: str = "", timeout_s: float = 5.0, **patience: Any) -> GitLabForge: ...
+
+
+@pytest.fixture(autouse=True)
+def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_PROXY", "*")
+
+
+@pytest.fixture(scope="module")
+def gitlab_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    with in_background(tmp_path_factory.mktemp("gitlab")) as running:
+        yield running
+
+
+@pytest.fixture
+def gitlab(gitlab_server: Running) -> Iterator[Running]:
+    """The module's server without faults and runners of an earlier test."""
+    gitlab_server.lab.faults.clear()
+    gitlab_server.lab.state.runners.clear()
+    gitlab_server.lab.state.jobs.clear()
+    yield gitlab_server
+    gitlab_server.lab.faults.clear()
+
+
+@pytest.fixture
+def waits() -> Waits:
+    return Waits()
+
+
+@pytest.fixture
+def connect(gitlab: Running, waits: Waits) -> Iterator[Connect]:
+    """Open forges with the administrator's token or another; they are closed at the end."""
+    opened: list[GitLabForge] = []
+
+    def open_one(token: str = "", url: str = "", timeout_s: float = 5.0, **patience: Any) -> GitLabForge:
+        settings = ForgeSettings(url or gitlab.url, Secret(token or gitlab.token), timeout_s=timeout_s)
+        opened.append(GitLabForge(settings, Patience(sleep=waits, **patience)))
+        return opened[-1]
+
+    yield open_one
+    for forge in opened:
+        forge.close()
+
+
+@pytest.fixture
+def forge(connect: Connect) -> GitLabForge:
+    return connect()
+
+
+def token_for(gitlab: Running, *scopes: str, username: str = "root", roles: dict[str, Role] | None = None) -> str:
+    state = gitlab.lab.state
+    user = state.user_named(username) or state.add_user(username, roles=roles)
+    text = f"glpat-{username}-{len(state.tokens)}"
+    state.add_token(AccessToken(text, user, frozenset(scopes)))
+    return text
+
+
+def break_once(gitlab: Running, kind: str, method: str | None = None, path: str | None = None, **more: Any) -> None:
+    gitlab.lab.faults.append(Fault(kind, method, re.compile(path) if path else None, **more))
+
+
+def calls(gitlab: Running, since: int = 0) -> list[tuple[object, object]]:
+    return [(entry["method"], entry["path"]) for entry in gitlab.lab.journal.entries[since:]]

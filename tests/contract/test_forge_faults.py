@@ -1,0 +1,253 @@
+"""The Forge on bad days: lost replies, rate limits, proxies, redirects, refusals."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import pytest
+
+from provisioner.errors import ConfigError, ForgeError, ForgeRefused, ForgeUnavailable
+from provisioner.forge import Forge
+from provisioner.lab.gitlab.faults import KINDS
+from provisioner.lab.gitlab.server import Running
+from provisioner.lab.gitlab.state import NewRunner
+from provisioner.model import Mark, RunnerSpec, RunnerType
+from tests.contract.conftest import Connect, Waits, break_once, calls, token_for
+
+MARK = Mark("host1", "default", "0123456789ab")
+SPEC = RunnerSpec(description="build machine", tags=("nix", "x86_64-linux"), maximum_timeout_s=3600)
+CREATE = r"/user/runners$"
+
+
+@pytest.mark.parametrize("kind", ["reply_lost", "reply_cut", "html_502_after", "wrong_content_type"])
+@pytest.mark.parametrize("listed", [True, False])
+def test_a_creation_whose_reply_is_lost_is_found_again(gitlab: Running, forge: Forge, kind: str, listed: bool) -> None:
+    if listed:
+        assert forge.find(MARK, SPEC) == ()
+    break_once(gitlab, kind, "POST", CREATE)
+    made = forge.create(SPEC, MARK)
+    (runner,) = gitlab.lab.state.runners.values()
+    assert (runner.id, runner.token) == (made.id, made.token.reveal())
+    assert [one.id for one in forge.find(MARK, SPEC)] == [made.id]
+
+
+@pytest.mark.parametrize("kind", ["refuse", "html_502", "json_500", "html_200", "json_200"])
+def test_a_creation_that_did_not_happen_is_said_and_not_repeated(gitlab: Running, forge: Forge, kind: str) -> None:
+    break_once(gitlab, kind, "POST", CREATE)
+    since = len(gitlab.lab.journal.entries)
+    with pytest.raises(ForgeUnavailable, match="cannot create the runner host1/default") as caught:
+        forge.create(SPEC, MARK)
+    assert "run again" in caught.value.hint
+    assert [call for call in calls(gitlab, since) if call[0] == "POST"] == [("POST", "/api/v4/user/runners")]
+    assert gitlab.lab.state.runners == {}
+
+
+def test_a_creation_that_times_out_is_found_when_it_did_happen(gitlab: Running, connect: Connect) -> None:
+    forge = connect(timeout_s=0.3)
+    break_once(gitlab, "reply_late", "POST", CREATE, seconds=1.0)
+    made = forge.create(SPEC, MARK)
+    assert list(gitlab.lab.state.runners) == [made.id]
+
+
+def test_an_older_runner_with_our_mark_is_not_taken_for_the_new_one(gitlab: Running, forge: Forge) -> None:
+    old = forge.create(SPEC, MARK)
+    assert [runner.id for runner in forge.find(MARK, SPEC)] == [old.id]
+    break_once(gitlab, "json_500", "POST", CREATE)
+    with pytest.raises(ForgeUnavailable):
+        forge.create(SPEC, MARK)
+
+
+def test_a_lost_reset_is_repeated_so_that_somebody_holds_the_token(gitlab: Running, forge: Forge) -> None:
+    made = forge.create(SPEC, MARK)
+    break_once(gitlab, "reply_lost", "POST", "reset_authentication_token")
+    again = forge.reset_token(made.id)
+    assert gitlab.lab.state.runners[made.id].token == again.token.reveal()
+
+
+@pytest.mark.parametrize("kind", ["reply_lost", "html_502_after"])
+def test_a_lost_deletion_is_looked_up(gitlab: Running, forge: Forge, kind: str) -> None:
+    made = forge.create(SPEC, MARK)
+    break_once(gitlab, kind, "DELETE")
+    assert forge.delete(made.id) is True
+    kept = forge.create(SPEC, MARK)
+    break_once(gitlab, "html_502", "DELETE")
+    with pytest.raises(ForgeUnavailable, match=f"cannot delete runner {kept.id}"):
+        forge.delete(kept.id)
+
+
+@pytest.mark.parametrize("kind", ["html_502", "html_503", "json_500", "refuse", "reply_cut"])
+def test_reading_is_repeated_with_growing_pauses(gitlab: Running, forge: Forge, waits: Waits, kind: str) -> None:
+    made = forge.create(SPEC, MARK)
+    break_once(gitlab, kind, "GET", times=2)
+    assert forge.get(made.id)
+    assert waits == [0.5, 1.0]
+
+
+def test_reading_is_given_up_after_a_number_of_times(gitlab: Running, connect: Connect) -> None:
+    break_once(gitlab, "html_502", "GET", times=None)
+    since = len(gitlab.lab.journal.entries)
+    with pytest.raises(ForgeUnavailable, match="502 with an HTML page"):
+        connect(repetitions=2).get(1)
+    assert len(calls(gitlab, since)) == 3
+    with pytest.raises(ForgeUnavailable):
+        connect(repetitions=50, deadline_s=3).get(1)
+    assert len(calls(gitlab, since)) == 3 + 4
+
+
+@pytest.mark.parametrize("kind", ["rate_limit_app", "rate_limit_rack", "rate_limit_date"])
+def test_a_rate_limit_is_waited_for_also_by_a_post(gitlab: Running, forge: Forge, waits: Waits, kind: str) -> None:
+    break_once(gitlab, kind, "POST", CREATE, retry_after=7)
+    forge.create(SPEC, MARK)
+    assert len(waits) == 1
+    assert waits[0] == pytest.approx(7, abs=1.5)
+    assert (len(gitlab.lab.state.runners), forge.writes) == (1, 1)
+
+
+def test_a_rate_limit_without_a_word_is_backed_off_from(gitlab: Running, forge: Forge, waits: Waits) -> None:
+    break_once(gitlab, "rate_limit_bare", times=3)
+    forge.create(SPEC, MARK)
+    assert waits == [0.5, 1.0, 2.0]
+
+
+@pytest.mark.parametrize("kind", ["rate_limit_app", "rate_limit_date"])
+def test_a_rate_limit_of_an_hour_is_not_waited_for(gitlab: Running, forge: Forge, waits: Waits, kind: str) -> None:
+    break_once(gitlab, kind, times=None, retry_after=3600)
+    with pytest.raises(ForgeUnavailable, match=r"limits its callers \(429, asks to wait 3[56]\d\d s\)"):
+        forge.create(SPEC, MARK)
+    assert waits == []
+
+
+@pytest.mark.parametrize("kind", ["redirect_301", "redirect_307"])
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_a_redirect_is_not_followed_with_the_token(gitlab: Running, forge: Forge, kind: str, method: str) -> None:
+    break_once(gitlab, kind, method, location="https://user:pw@gitlab.example.org/api/v4/x?private_token=1")
+    since = len(gitlab.lab.journal.entries)
+    with pytest.raises(ForgeRefused) as caught:
+        forge.get(1) if method == "GET" else forge.create(SPEC, MARK)
+    assert "https://gitlab.example.org/api/v4/x" in str(caught.value)
+    assert "pw" not in str(caught.value)
+    assert "use that URL" in caught.value.hint
+    assert len(calls(gitlab, since)) == 1
+
+
+def test_a_page_of_a_proxy_is_no_answer(gitlab: Running, forge: Forge) -> None:
+    break_once(gitlab, "html_200", times=None)
+    for ask in (forge.check, lambda: forge.get(1), lambda: forge.runners(RunnerType.INSTANCE, None)):
+        with pytest.raises(ForgeUnavailable, match="text/html instead of JSON"):
+            ask()
+
+
+@pytest.mark.parametrize("kind", ["html_404", "route_404"])
+def test_a_404_that_is_not_gitlabs_own_is_no_proof_of_absence(gitlab: Running, forge: Forge, kind: str) -> None:
+    made = forge.create(SPEC, MARK)
+    break_once(gitlab, kind, times=None)
+    for ask in (forge.get, forge.delete, forge.managers, forge.running_jobs):
+        with pytest.raises(ForgeRefused, match="check the URL"):
+            ask(made.id)
+
+
+def test_a_creation_that_can_be_looked_up_neither_is_told_as_unclear(gitlab: Running, forge: Forge) -> None:
+    break_once(gitlab, "reply_lost", times=None)
+    with pytest.raises(ForgeUnavailable, match=r"cannot create the runner host1/default: .*closed without an answer"):
+        forge.create(SPEC, MARK)
+    gitlab.lab.faults.clear()
+    assert len(forge.find(MARK, SPEC)) == 1
+
+
+def test_a_server_that_is_not_there(connect: Connect) -> None:
+    forge = connect(url="http://127.0.0.1:1")
+    with pytest.raises(ForgeUnavailable, match=r"127\.0\.0\.1:1 cannot be reached \(.*refused\)"):
+        forge.create(SPEC, MARK)
+    assert forge.writes == 0
+
+
+def test_a_slow_server(gitlab: Running, connect: Connect) -> None:
+    break_once(gitlab, "slow", seconds=0.5, times=None)
+    with pytest.raises(ForgeUnavailable, match="timed out"):
+        connect(timeout_s=0.1, repetitions=0).get(1)
+
+
+def test_an_owner_that_is_not_named(forge: Forge) -> None:
+    for kind in (RunnerType.GROUP, RunnerType.PROJECT):
+        with pytest.raises(ConfigError, match="none is named"):
+            forge.runners(kind, None)
+        with pytest.raises(ConfigError, match="none is named"):
+            forge.create(replace(SPEC, type=kind), MARK)
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """What is asked with which token, and what the one line must say."""
+
+    ask: Callable[[Forge], object]
+    said: str
+    scopes: tuple[str, ...] = ("api",)
+    username: str = "root"
+
+
+IN_GROUP = replace(SPEC, type=RunnerType.GROUP, owner="lab")
+REFUSALS = {
+    "unknown token": Refusal(lambda forge: forge.check(), "unknown, expired or revoked", ()),
+    "no scope to list": Refusal(lambda forge: forge.find(MARK, SPEC), "scope read_api or api", ("create_runner",)),
+    "no scope to create": Refusal(lambda forge: forge.create(SPEC, MARK), "scope create_runner or api", ("read_api",)),
+    "no scope to change": Refusal(lambda forge: forge.set_paused(1, True), "scope manage_runner or api", ("read_api",)),
+    "no scope to delete": Refusal(lambda forge: forge.delete(1), "scope manage_runner or api", ("read_api",)),
+    "no role to list": Refusal(lambda forge: forge.find(MARK, SPEC), "administrator or auditor", username="dev"),
+    "no role to create": Refusal(lambda forge: forge.create(SPEC, MARK), "must be an administrator", username="dev"),
+    "no role in group": Refusal(lambda forge: forge.create(IN_GROUP, MARK), "Owner of group lab", username="dev"),
+    "unknown group": Refusal(lambda forge: forge.create(replace(IN_GROUP, owner="no"), MARK), "look up group no"),
+    "unknown group id": Refusal(
+        lambda forge: forge.create(replace(IN_GROUP, owner="7"), MARK), "Missing/invalid group"
+    ),
+    "bad settings": Refusal(
+        lambda forge: forge.create(replace(SPEC, maximum_timeout_s=1), MARK), "at least 10 minutes"
+    ),
+    "bad change": Refusal(
+        lambda forge: forge.update(1, replace(SPEC, tags=(), run_untagged=False), MARK), "tags_list can not be empty"
+    ),
+    "gone": Refusal(lambda forge: forge.set_paused(99, True), "404 Runner Not Found"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSALS.values(), ids=REFUSALS)
+def test_a_refusal_is_one_line_that_says_what_to_do(gitlab: Running, connect: Connect, case: Refusal) -> None:
+    state = gitlab.lab.state
+    state.runners[1] = replace(state.add_runner(NewRunner(RunnerType.INSTANCE, state.users[1])), id=1)
+    token = token_for(gitlab, *case.scopes, username=case.username) if case.scopes else "glpat-poison-unknown"
+    with pytest.raises(ForgeRefused) as caught:
+        case.ask(connect(token))
+    assert case.said in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert caught.value.message.startswith("cannot ")
+    assert token not in "".join(traceback.format_exception(caught.value))
+
+
+def test_every_failure_is_one_of_ours(gitlab: Running, forge: Forge) -> None:
+    """Whatever fault there is, whatever is asked: no foreign exception gets out."""
+    asks: list[Callable[[], object]] = [
+        forge.check,
+        lambda: forge.get(1),
+        lambda: forge.runners(RunnerType.PROJECT, "lab/demo"),
+        lambda: forge.create(SPEC, MARK),
+        lambda: forge.update(1, SPEC, MARK),
+        lambda: forge.reset_token(1),
+        lambda: forge.delete(1),
+        lambda: forge.managers(1),
+        lambda: forge.running_jobs(1),
+    ]
+    for kind in sorted(KINDS):
+        for ask in asks:
+            gitlab.lab.faults.clear()
+            break_once(gitlab, kind, times=None, seconds=0.0, retry_after=1)
+            assert gitlab.token not in _failure_of(ask)
+
+
+def _failure_of(ask: Callable[[], object]) -> str:
+    """The traceback of the ForgeError it raises, if it does; anything else gets out."""
+    try:
+        ask()
+    except ForgeError as error:
+        return "".join(traceback.format_exception(error))
+    return ""
