@@ -1,0 +1,10 @@
+# The types of options: what is a right value, and how several definitions become one.
+lib:
+import ./types/plain.nix lib
+// import ./types/composite.nix lib
+// {
+  inherit (import ./types/make.nix lib) mkOptionType;
+  isType = kind: value: value._type or "" == kind;
+  isOptionType = value: value._type or "" == "option-type";
+  setType = kind: value: value // {_type = kind;};
+}

@@ -1,0 +1,23 @@
+# Parts of nixpkgs that modules might reach for and the stand-in has not: each fails by its name when it is used.
+lib:
+lib.genAttrs [
+  "applyPatches"
+  "buildFHSEnv"
+  "buildGoModule"
+  "buildPackages"
+  "dockerTools"
+  "fetchFromGitHub"
+  "fetchFromGitLab"
+  "fetchgit"
+  "fetchurl"
+  "fetchzip"
+  "formats"
+  "makeSetupHook"
+  "mkDerivation"
+  "nixosTest"
+  "ociTools"
+  "substituteAll"
+  "testers"
+  "vmTools"
+  "writers"
+] (name: throw "pkgs.${name}: not supported by the stand-in NixOS")
