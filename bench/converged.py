@@ -2,7 +2,7 @@
 
 Usage: python bench/converged.py [--hosts N] [--rounds N]      (root; boots a lab)
 
-Prints medians and their ratio, and what each asked of the hosts. The role does what nixprov's plan looks at: the
+Prints medians and their ratio. The role does what nixprov's plan looks at: the
 module's files, the line in configuration.nix, the token, the unit; it never asks GitLab, so the comparison favours it.
 """
 
@@ -71,8 +71,7 @@ def _compare(lab: Lab, folder: Path, rounds: int) -> None:
     seconds = {
         name: [_timed(lambda argv=argv: _run(argv, environment)) for _ in range(rounds)] for name, argv in runs.items()
     }
-    sessions = {name: _sessions(lab, lambda argv=argv: _run(argv, environment)) for name, argv in runs.items()}
-    _print(seconds, sessions, len(lab.state.hosts))
+    _print(seconds, len(lab.state.hosts))
 
 
 def _play(lab: Lab, folder: Path) -> Path:
@@ -104,21 +103,12 @@ def _timed(action: Callable[[], None]) -> float:
     return time.perf_counter() - started
 
 
-def _sessions(lab: Lab, action: Callable[[], None]) -> int:
-    """How many commands sshd was asked to run on the first host meanwhile."""
-    host = lab.state.hosts[0].name
-    count = ["sh", "-c", "journalctl --quiet _COMM=sshd-session | grep -c 'Starting session' || :"]
-    before = int(lab.run(host, count).stdout)
-    action()
-    return int(lab.run(host, count).stdout) - before - 1
-
-
-def _print(seconds: Mapping[str, list[float]], sessions: Mapping[str, int], hosts: int) -> None:
+def _print(seconds: Mapping[str, list[float]], hosts: int) -> None:
     base = statistics.median(seconds["nixprov up"])
     print(f"{hosts} converged hosts, median of {len(seconds['nixprov up'])} runs")
     for name, values in seconds.items():
         median = statistics.median(values)
-        print(f"  {name:<18} {median:6.2f} s   x{median / base:4.1f}   {sessions[name]} commands on a host")
+        print(f"  {name:<18} {median:6.2f} s   x{median / base:4.1f}")
 
 
 if __name__ == "__main__":
