@@ -60,7 +60,7 @@ export NIX_PATH=nixpkgs=$channels/nixos:nixos-config=/etc/nixos/configuration.ni
 step "/etc/nixos"
 mkdir -p /etc/nixos
 cp $sources/etc-nixos/*.nix /etc/nixos/
-touch /etc/NIXOS
+touch /etc/NIXOS /etc/default/locale # pam_env says on each login that the second is missing
 
 step "packages of the store"
 # Rooted: they cannot be built again in a sandbox, and jobs need them.
@@ -79,6 +79,7 @@ step "first generation"
 toplevel=$(build '<nixpkgs/nixos>' -A system --no-out-link)
 nix-env --option build-users-group '' -p $system --set "$toplevel"
 $system/activate
+sed -i '/^127\.0\.0\.2 /d' /etc/hosts # the name of the computer that builds the tree
 mkdir -p /usr/lib/systemd/debian
 mv /usr/lib/systemd/systemd /usr/lib/systemd/debian/systemd
 cp $sources/tools/systemd-wrapper.sh /usr/lib/systemd/systemd

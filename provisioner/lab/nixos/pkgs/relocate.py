@@ -7,6 +7,7 @@ are appended in a page of their own, mapped by what was a note segment; the libr
 the dynamic section (the linker leaves five). DT_RPATH and not DT_RUNPATH, since it also holds for the libraries'
 own libraries. Layout: System V ABI, chapters 4 and 5.
 """
+# ruff: noqa: INP001 - a script of a Nix build, in no package
 
 import struct
 import sys

@@ -95,6 +95,14 @@ in {
     };
     environment.sessionVariables = cfg.proxy.envVars;
     environment.etc = lib.mkIf (cfg.hostName != "") {hostname.text = cfg.hostName + "\n";};
+    # NixOS' own name service answers for the machine's name; Debian's needs a line.
+    system.activationScripts.hosts = {
+      deps = ["etc"];
+      text = ''
+        name=$(cat /proc/sys/kernel/hostname)
+        grep -qsw "$name" /etc/hosts || echo "127.0.0.2 $name" >> /etc/hosts
+      '';
+    };
     system.activationScripts.hostname = lib.mkIf (cfg.hostName != "") {
       deps = ["etc"];
       text = ''echo ${cfg.hostName} > /proc/sys/kernel/hostname'';
