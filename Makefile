@@ -1,5 +1,5 @@
 # Two commands do everything on a fresh machine: `make demo` and `make test`. CONTRIBUTING.md names the others.
-.PHONY: demo test check fix lab clean
+.PHONY: demo test faults attacks check fix lab clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -9,6 +9,12 @@ demo: $(VENV)/ready
 
 test: $(VENV)/ready
 	PATH="$(CURDIR)/$(BIN):$$PATH" scripts/test
+
+attacks: $(VENV)/ready
+	PATH="$(CURDIR)/$(BIN):$$PATH" scripts/attacks
+
+faults: $(VENV)/ready
+	PATH="$(CURDIR)/$(BIN):$$PATH" scripts/faults
 
 check: $(VENV)/ready
 	PATH="$(CURDIR)/$(BIN):$$PATH" scripts/check

@@ -1,5 +1,6 @@
-# The jobs' own door to Nix: a second daemon on the same store that trusts no client, root in a container or not.
+# The jobs' own daemon: a second one on the same store that trusts no client, root in a container or not.
 # The plain daemon would take root of a container for root of the host (NixOS/nix#9649); nothing here changes it.
+# Jobs do not reach this one's socket either: filter.nix stands in between.
 {
   config,
   lib,
@@ -8,46 +9,88 @@
 }:
 
 let
+  cfg = config.services.nixprov;
   nix = config.nix.package or pkgs.nix;
 
   # Fixed here, because the daemon's own configuration belongs to the user and may say otherwise.
   forced = {
     extra-experimental-features = "nix-command daemon-trust-override";
     sandbox = "true";
+    allowed-users = "root nixprov-filter";
     trusted-users = "root";
     netrc-file = "/dev/null";
     access-tokens = "";
     keep-failed = "false";
+    max-build-log-size = toString (cfg.limits.buildLogMiB * 1024 * 1024);
+    timeout = toString cfg.limits.buildTimeout;
+    max-silent-time = toString cfg.limits.buildSilence;
+    post-build-hook = "${cfg.keepHook}";
   };
 
   flags = lib.concatStringsSep " " (
     lib.mapAttrsToList (name: value: "--option ${name} ${lib.escapeShellArg value}") forced
   );
+
+  # The proxy that the whole host uses is all that there is to have for a build that asks.
+  environment = lib.concatStringsSep " " (
+    lib.mapAttrsToList (name: value: "${name}=${lib.escapeShellArg value}") (
+      {
+        HOME = "/root";
+        CURL_CA_BUNDLE = "/etc/ssl/certs/ca-certificates.crt";
+      }
+      // (config.networking.proxy.envVars or { })
+    )
+  );
+
+  # The collector's thresholds are bytes to Nix; a share of the disk is right on every disk.
+  start = pkgs.writeScript "nixprov-nix-daemon" ''
+    #!${pkgs.bash}/bin/bash
+    set -euo pipefail
+    size=$(($(${pkgs.coreutils}/bin/stat --file-system --format '%b * %S' /nix/store)))
+    # A resolver on the host's loopback is out of reach of the builds' network: they get the one that containers have.
+    if ${pkgs.gnugrep}/bin/grep -qsE '^nameserver[[:space:]]+(127\.|::1)' /etc/resolv.conf; then
+      /run/current-system/sw/bin/mount --bind /run/nixprov/network/resolv.conf /etc/resolv.conf
+    fi
+    # A fixed-output build may ask for any variable of the daemon (impureEnvVars), and systemd hands down its own, which
+    # anybody's `systemctl set-environment` adds to.
+    exec ${pkgs.coreutils}/bin/env --ignore-environment ${environment} \
+      PATH="$PATH" LISTEN_FDS="$LISTEN_FDS" LISTEN_PID="$LISTEN_PID" \
+      ${nix}/bin/nix ${flags} \
+      --option min-free $((size / 100 * ${toString cfg.cache.minFreePercent})) \
+      --option max-free $((size / 100 * ${toString cfg.cache.maxFreePercent})) \
+      daemon --force-untrusted
+  '';
 in
 {
-  assertions = [
-    {
-      assertion = lib.versionAtLeast (lib.getVersion nix) "2.18";
-      message = "nixprov: jobs need a Nix daemon that can be told to trust nobody: nix ${lib.getVersion nix} is older than 2.18";
-    }
-  ];
+  options.services.nixprov.hasOwnDaemon = lib.mkOption {
+    type = lib.types.bool;
+    internal = true;
+    readOnly = true;
+    default = lib.versionAtLeast (lib.getVersion nix) "2.18";
+    description = "Whether this Nix has a daemon that can be told to trust nobody.";
+  };
 
-  environment.etc."nixprov-revision".text = config.services.nixprov.revision;
+  config.environment.etc."nixprov-revision".text = cfg.revision;
 
-  systemd.sockets.nixprov-nix-daemon = {
-    description = "The untrusting Nix daemon's socket for GitLab jobs";
+  config.systemd.sockets.nixprov-nix-daemon = lib.mkIf cfg.hasOwnDaemon {
+    description = "The untrusting Nix daemon's socket, for the filter in front of it";
     wantedBy = [ "sockets.target" ];
-    # A folder of its own: it is mounted into the jobs' containers, so the socket may be replaced inside it.
-    listenStreams = [ "/run/nixprov/nix/socket" ];
+    listenStreams = [ "/run/nixprov/daemon/socket" ];
     socketConfig = {
-      SocketMode = "0666";
+      SocketMode = "0660";
+      SocketUser = "root";
+      SocketGroup = "nixprov-filter";
       DirectoryMode = "0755";
     };
   };
 
-  systemd.services.nixprov-nix-daemon = {
+  config.systemd.services.nixprov-nix-daemon = lib.mkIf cfg.hasOwnDaemon {
     description = "Nix daemon that trusts no client, for GitLab jobs";
-    requires = [ "nixprov-nix-daemon.socket" ];
+    requires = [
+      "nixprov-nix-daemon.socket"
+      "nixprov-network.service"
+    ];
+    after = [ "nixprov-network.service" ];
     # As for NixOS' own daemon: builders find their tools by themselves, the daemon needs ssh and tar at the most.
     path = [
       nix
@@ -55,13 +98,56 @@ in
       pkgs.gnutar
       pkgs.gzip
     ];
-    # A new system must not end the builds of running jobs: the unit of the next connection is the new one.
-    restartIfChanged = false;
+    # Restarted like NixOS' own: the process that listens is replaced, the builds of running jobs go on.
+    stopIfChanged = false;
     unitConfig.RequiresMountsFor = "/nix/store";
     serviceConfig = {
-      ExecStart = "${nix}/bin/nix ${flags} daemon --force-untrusted";
+      ExecStart = start;
+      KillMode = "process";
       LimitNOFILE = 1048576;
       Delegate = true;
+      OOMScoreAdjust = 250;
+      Slice = "nixprov.slice";
+
+      # Builds with a network (fixed-output ones) would else reach the host's loopback and abstract sockets.
+      NetworkNamespacePath = "/run/nixprov/network/namespace";
+
+      # Builders inherit all of this. So nothing is here that a build may need: namespaces, /dev/kvm, memory that is
+      # written and executed (compilers just in time), 32-bit calls and personalities, ptrace. And no PrivateTmp: a
+      # restart would take the folder from under the builds that go on.
+      NoNewPrivileges = true;
+      ProtectSystem = "full";
+      ProtectHome = true;
+      PrivateMounts = true;
+      ProtectClock = true;
+      ProtectControlGroups = true;
+      ProtectKernelModules = true;
+      ProtectProc = "invisible";
+      RestrictRealtime = true;
+      RestrictSUIDSGID = true;
+      UMask = "0022";
+      CapabilityBoundingSet = "~CAP_SYS_MODULE CAP_SYS_RAWIO CAP_SYS_TIME CAP_SYS_BOOT CAP_SYS_PACCT CAP_SYSLOG CAP_MAC_ADMIN CAP_MAC_OVERRIDE CAP_AUDIT_CONTROL CAP_AUDIT_READ CAP_AUDIT_WRITE CAP_WAKE_ALARM CAP_BLOCK_SUSPEND CAP_LINUX_IMMUTABLE CAP_LEASE CAP_IPC_LOCK CAP_SYS_TTY_CONFIG CAP_NET_RAW CAP_NET_BROADCAST";
+      SystemCallFilter = "~@clock @cpu-emulation @module @obsolete @raw-io @reboot @swap";
+      SystemCallErrorNumber = "EPERM";
+      InaccessiblePaths = [
+        "-/var/lib/nixprov"
+        "-/var/lib/nixprov-runner"
+        "-/run/nixprov/podman.sock"
+        "-/run/docker.sock"
+        "-/run/podman"
+        "-/nix/var/nix/daemon-socket"
+      ];
+    };
+  };
+
+  # What all jobs of this host may take from its other work together, containers' own limits aside.
+  config.systemd.slices.nixprov = {
+    description = "Builds and runners of nixprov";
+    sliceConfig = {
+      CPUWeight = cfg.limits.cpuWeight;
+      IOWeight = cfg.limits.ioWeight;
+      MemoryMax = "${toString cfg.limits.memoryPercent}%";
+      TasksMax = cfg.limits.tasks;
     };
   };
 }

@@ -2,8 +2,11 @@
 {
   imports = [
     ./options.nix
+    ./cache.nix
     ./daemon.nix
     ./engine.nix
+    ./filter.nix
+    ./network.nix
     ./runner.nix
   ];
 

@@ -43,6 +43,14 @@ let
     ignoreCollisions = true;
   };
 
+  # The host's own bundle knows the company's authorities (security.pki); it is a store path, so jobs see it.
+  hostBundle = config.environment.etc."ssl/certs/ca-certificates.crt".source or null;
+  certificates =
+    if hostBundle != null && lib.hasPrefix builtins.storeDir "${hostBundle}" then
+      "${hostBundle}"
+    else
+      "${pkgs.cacert}/etc/ssl/certs/ca-bundle.crt";
+
   # Root in the container is nobody to our daemon; names are for programs that ask who they are.
   passwd = pkgs.writeText "nixprov-job-passwd" ''
     root:x:0:0:root:/root:/bin/sh
@@ -74,8 +82,8 @@ let
     ln -s ${tools}/bin/env tree/usr/bin/env
     # The docker executor calls its helper by this name; the runner's own program has the helper's commands.
     ln -s ${pkgs.gitlab-runner}/bin/gitlab-runner tree/usr/bin/gitlab-runner-helper
-    ln -s ${pkgs.cacert}/etc/ssl/certs/ca-bundle.crt tree/etc/ssl/certs/ca-bundle.crt
-    ln -s ${pkgs.cacert}/etc/ssl/certs/ca-bundle.crt tree/etc/ssl/certs/ca-certificates.crt
+    ln -s ${certificates} tree/etc/ssl/certs/ca-bundle.crt
+    ln -s ${certificates} tree/etc/ssl/certs/ca-certificates.crt
     # What the helper's container runs: the stage's script comes on standard input.
     printf '#!/bin/sh\numask 0000\nexec /bin/bash\n' > tree/usr/bin/gitlab-runner-build
     # The runner's own first line asks for it, and coreutils' are often built without.
@@ -109,6 +117,8 @@ let
         "PATH=/bin:/usr/bin"
         "HOME=/root"
         "USER=root"
+        "GIT_SSL_CAINFO=${certificates}"
+        "SSL_CERT_FILE=${certificates}"
       ];
       WorkingDir = "/";
       Labels."nixprov.image" = "job";
@@ -158,6 +168,22 @@ in
     description = "The programs that jobs find on their PATH.";
   };
 
+  options.services.nixprov.certificates = lib.mkOption {
+    type = lib.types.str;
+    internal = true;
+    readOnly = true;
+    default = certificates;
+    description = "The authorities that jobs trust, a file in the store.";
+  };
+
+  options.services.nixprov.engineConfiguration = lib.mkOption {
+    type = lib.types.package;
+    internal = true;
+    readOnly = true;
+    default = overrides;
+    description = "What goes over the host's containers.conf for our engine: CONTAINERS_CONF_OVERRIDE.";
+  };
+
   options.services.nixprov.engine = lib.mkOption {
     type = lib.types.str;
     internal = true;
@@ -194,8 +220,8 @@ in
       serviceConfig = {
         Type = "exec";
         ExecStart = "${engine} system service --time=0";
-        # Containers live outside of this unit's control group; stopped means that none is left.
-        ExecStopPost = "-${engine} rm --all --force --time 0";
+        # Containers live outside of this unit's control group; stopped means that no job's is left.
+        ExecStopPost = "-${engine} rm --force --time 0 --filter label=com.gitlab.gitlab-runner.managed=true";
         KillMode = "process";
         Delegate = true;
       };

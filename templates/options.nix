@@ -4,6 +4,13 @@
 let
   inherit (lib) mkOption types;
 
+  number =
+    default: description:
+    mkOption {
+      type = types.ints.unsigned;
+      inherit default description;
+    };
+
   runner = types.submodule {
     options = {
       id = mkOption {
@@ -27,6 +34,21 @@ let
         type = types.nullOr types.str;
         default = null;
         description = "The image of jobs that name none; null is the image made of links into the host's store.";
+      };
+      allowedImages = mkOption {
+        type = types.listOf types.str;
+        default = [ ];
+        description = "Patterns of the images that jobs and their services may name; none is any.";
+      };
+      memory = mkOption {
+        type = types.nullOr types.str;
+        default = null;
+        description = "Memory of one container, as 4g; builds are the daemon's and not counted.";
+      };
+      cpus = mkOption {
+        type = types.nullOr types.str;
+        default = null;
+        description = "Processors of one container, as 1.5.";
       };
       environment = mkOption {
         type = types.attrsOf types.str;
@@ -55,6 +77,22 @@ in
       type = types.attrsOf runner;
       default = { };
       description = "One unit each, nixprov-runner-NAME.service.";
+    };
+    limits = {
+      buildTimeout = number 21600 "Seconds that one build may take; a job may ask for less, not for more.";
+      buildSilence = number 7200 "Seconds that one build may take without a word.";
+      buildLogMiB = number 128 "MiB of output after which a build is ended.";
+      buildsPerClient = number 0 "Derivations that one command of a job builds at once; 0: as the host's max-jobs, or as many as there are processors.";
+      connectionsPerJob = number 64 "Connections to Nix that one container may have at once.";
+      cpuWeight = number 50 "Processor time of the builds against the host's other work, which has 100.";
+      ioWeight = number 50 "The same of the disk.";
+      memoryPercent = number 90 "Share of the memory that the builds may take together.";
+      tasks = number 16384 "Processes and threads of all builds together.";
+    };
+    cache = {
+      keepDays = number 14 "Days for which what a job built is held from the garbage collector.";
+      minFreePercent = number 5 "Share of the store's disk below which a running build makes Nix collect garbage.";
+      maxFreePercent = number 10 "Share that is then to be free; the timer collects below it too, between jobs.";
     };
     jobPackages = mkOption {
       type = types.listOf types.package;

@@ -18,7 +18,7 @@ let
 
   jobEnvironment = {
     NIX_REMOTE = "daemon";
-    NIX_SSL_CERT_FILE = "${pkgs.cacert}/etc/ssl/certs/ca-bundle.crt";
+    NIX_SSL_CERT_FILE = "${cfg.certificates}";
     # Checkouts belong to another uid than the job's in many images; only git in the job reads this.
     GIT_CONFIG_COUNT = "1";
     GIT_CONFIG_KEY_0 = "safe.directory";
@@ -48,7 +48,13 @@ let
           image = if runner.image == null then "@IMAGE@" else runner.image;
           helper_image = "@IMAGE@";
           pull_policy = [ "if-not-present" ];
+          # What a job may ask for: an image, and when it is pulled. Nothing below can be asked for.
+          allowed_pull_policies = [
+            "if-not-present"
+            "always"
+          ];
           privileged = false;
+          services_privileged = false;
           # The engine's own default is no network; "bridge" is that of any docker runner.
           network_mode = "bridge";
           container_labels.nixprov-runner = name;
@@ -57,6 +63,12 @@ let
             "/nix/store:/nix/store:ro"
             "/run/nixprov/nix:/nix/var/nix/daemon-socket:ro"
           ];
+        }
+        // lib.filterAttrs (_: value: value != null && value != [ ]) {
+          inherit (runner) memory cpus;
+          memory_swap = runner.memory;
+          allowed_images = runner.allowedImages;
+          allowed_services = runner.allowedImages;
         };
       }
     ];
@@ -97,13 +109,13 @@ let
       wants = [ "network-online.target" ];
       requires = [
         "nixprov-image.service"
-        "nixprov-nix-daemon.socket"
+        "nixprov-nix-filter.socket"
         "nixprov-podman.socket"
       ];
       after = [
         "network-online.target"
         "nixprov-image.service"
-        "nixprov-nix-daemon.socket"
+        "nixprov-nix-filter.socket"
         "nixprov-podman.socket"
         "nixprov-podman.service"
       ];
@@ -138,6 +150,7 @@ let
 
         CapabilityBoundingSet = "";
         LockPersonality = true;
+        MemoryDenyWriteExecute = true;
         NoNewPrivileges = true;
         PrivateDevices = true;
         PrivateTmp = true;
@@ -150,6 +163,7 @@ let
         ProtectKernelTunables = true;
         ProtectProc = "invisible";
         ProtectSystem = "strict";
+        RemoveIPC = true;
         RestrictAddressFamilies = [
           "AF_INET"
           "AF_INET6"
@@ -158,7 +172,13 @@ let
         RestrictNamespaces = true;
         RestrictRealtime = true;
         RestrictSUIDSGID = true;
+        Slice = "nixprov.slice";
         SystemCallArchitectures = "native";
+        SystemCallErrorNumber = "EPERM";
+        SystemCallFilter = [
+          "@system-service"
+          "~@privileged"
+        ];
       }
       // lib.optionalAttrs hasCredentials { LoadCredential = "token:${secret name}"; };
     };

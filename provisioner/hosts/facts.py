@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from provisioner.errors import HostRefused, RemoteFailed
+from provisioner.hosts import lock, preflight
 from provisioner.model import machine_key
 
 ABSENT: Final = "absent"
@@ -39,10 +40,11 @@ COMMON: Final = r"""{ cat /etc/os-release 2>/dev/null; } | say os
 { readlink -f /nix/var/nix/profiles/system 2>/dev/null; } | say profile
 { cat /run/current-system/etc/nixprov-revision 2>/dev/null; } | say revision
 { cat /nix/var/nix/profiles/system/etc/nixprov-revision 2>/dev/null; } | say revision-at-boot
-{ systemctl show -p ActiveState,SubState,ExecMainStatus,InvocationID nixprov-switch.service 2>/dev/null; } | say switch
+{ systemctl show -p ActiveState,SubState nixprov-switch.service 2>/dev/null; } | say switch
+{ cat /var/lib/nixprov/switch/result 2>/dev/null; } | say switch-result
 { systemctl list-units --failed --plain --no-legend --no-pager 2>/dev/null | cut -d' ' -f1; } | say failed-units
 { systemctl show -p Id,ActiveState,SubState,NRestarts 'nixprov-runner-*' 'nixprov-image.*' 'nixprov-podman.*' \
-  'nixprov-nix-daemon.*' 'nixprov-switch.*' 2>/dev/null; } | say units
+  'nixprov-nix-*' 'nixprov-network.*' 'nixprov-switch.*' 2>/dev/null; } | say units
 [ ! -e /etc/nixos/flake.nix ] || echo yes | say flake
 """
 
@@ -144,7 +146,19 @@ class Facts:
 
     @property
     def is_switching(self) -> bool:
-        return "ActiveState=activating" in self.text("switch") or "SubState=running" in self.text("switch")
+        """A switch is under way, or waits to be confirmed; whose, the journal says."""
+        return bool(re.search(r"SubState=(running|start|stop|final)", self.text("switch")))
+
+    @property
+    def held_by(self) -> str:
+        """The id of the run that holds the host over a connection that is still open; empty when it is free."""
+        return self.text("held")
+
+    def files(self) -> dict[str, FileFact]:
+        """All files that were probed with their bytes, by their real paths."""
+        names = [name.removesuffix(".stat") for name in self.records if name.endswith(".stat")]
+        found = [file for name in names if (file := self.file(name, self.text(f"{name}.real")))]
+        return {file.path: file for file in found if file.path and file.content is not None}
 
     def require_nixos(self) -> None:
         """Raises HostRefused unless this is a NixOS machine with a known id."""
@@ -173,4 +187,4 @@ def digest(content: bytes | None) -> str:
 
 def probe_script(parts: Iterable[str]) -> bytes:
     """All probes as one script for `sh -s`; its answer is read by Facts.parse."""
-    return "\n".join([PROLOGUE, COMMON, *parts, "echo yes | say probe-end", ""]).encode()
+    return "\n".join([PROLOGUE, COMMON, lock.PROBE, preflight.PROBE, *parts, "echo yes | say probe-end", ""]).encode()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from enum import Enum
 from types import MappingProxyType
 from typing import Any, Final, Self, TypeVar
@@ -25,11 +26,19 @@ class Phase(Enum):
     """How far the last run came."""
 
     NONE = "none"
+    CLAIMED = "up: claimed"
     WRITTEN = "up: written"
     CONFIRMED = "up: confirmed"
+    DRAINING = "down: draining"
     REMOVING = "down: removing"
     SWITCHED_BACK = "down: switched back"
     UNWINDING = "unwinding"
+    WENT_BACK = "rolled back by the host"
+
+    @property
+    def has_installed(self) -> bool:
+        """Whether anything but the journal may have been written by then."""
+        return self not in (Phase.NONE, Phase.CLAIMED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +49,16 @@ class Run:
     verb: str
     by: str
     at: str
+
+    def age(self, now: datetime | None = None) -> str:
+        """How long ago, for people, by our own clock: `3 min`; the time itself when the clocks disagree."""
+        try:
+            minutes = int(((now or datetime.now(UTC)) - datetime.fromisoformat(self.at)).total_seconds()) // 60
+        except (ValueError, TypeError):
+            return self.at
+        if minutes < 0:
+            return self.at
+        return f"{minutes} min" if minutes < 2 * 60 else f"{minutes // 60} h"
 
 
 @dataclass(frozen=True, slots=True)

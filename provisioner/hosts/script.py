@@ -13,13 +13,15 @@ from __future__ import annotations
 import base64
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from provisioner.model import Secret
 
 STATE_DIR: Final = "/var/lib/nixprov"
 JOURNAL: Final = f"{STATE_DIR}/journal.json"
+
+STAGED_SUFFIX: Final = ".nixprov-new"
 
 STALE_STATUS: Final = 81
 LOCKED_STATUS: Final = 82
@@ -37,7 +39,7 @@ stage() { base64 -d > "$1.nixprov-new"; chown "$3" "$1.nixprov-new"; chmod "$2" 
 _LOCK = """\
 mkdir -p /var/lib/nixprov
 exec 9< /var/lib/nixprov
-flock -n 9 || fail 82 'another transaction is under way'
+flock -w {wait_s} 9 || fail 82 'another transaction is under way'
 """
 
 
@@ -60,6 +62,14 @@ class WriteFile:
     owner: str = "0:0"
     expect: str | None = None
     mtime: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class KeepCopy:
+    """Copy a file that a person changed to `copy` beside it, before it is replaced or removed. Made while staging."""
+
+    path: str
+    copy: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +105,7 @@ class Shell:
     text: str
 
 
-Part = MakeDir | WriteFile | RemoveFile | RemoveTree | RemoveEmptyDir | SetMtime | Shell
+Part = MakeDir | KeepCopy | WriteFile | RemoveFile | RemoveTree | RemoveEmptyDir | SetMtime | Shell
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,26 +115,43 @@ class Transaction:
     `journal_before` is the digest of the journal that the plan was made from ("absent" or sha256): a run that another
     operator overtook stops with STALE_STATUS and has changed nothing. `journal` is the new content, None to leave it.
     `guard` runs first, under the lock; by `fail STATUS TEXT` it stops the transaction before anything is touched.
+    `first` is shell that runs when all is checked, before anything is staged. `crash_at` is for tests: "staged", or the
+    number of the change before which the script kills itself.
     """
 
     parts: Sequence[Part]
     journal_before: str
     journal: bytes | None = None
     guard: str = ""
+    first: str = ""
+    wait_s: int = 0
+    crash_at: str = field(default="", kw_only=True)
 
     def script(self) -> bytes:
         """Render for `sh -s`. Secrets are inside: it goes to standard input and nowhere else."""
         parts: list[Part] = list(self.parts)
         if self.journal is not None:
             parts = [MakeDir(STATE_DIR, 0o700), WriteFile(JOURNAL, self.journal, 0o600), *parts]
-        lines = [_PROLOGUE, _LOCK, f"expect {JOURNAL} {self.journal_before}"]
+        lines = [_PROLOGUE, _LOCK.format(wait_s=self.wait_s), f"expect {JOURNAL} {self.journal_before}"]
         lines += [self.guard] if self.guard else []
         lines += [line for part in parts for line in _check(part)]
+        lines += [self.first] if self.first else []
+        lines += [f"trap {shlex.quote(_unstage(parts))} EXIT"]
         lines += [line for part in parts for line in _stage(part)]
-        lines += ["sync"]
-        lines += [line for part in parts for line in _apply(part)]
+        lines += ["sync", *self._crash("staged")]
+        changes = [change for part in parts if (change := _apply(part))]
+        lines += [line for number, change in enumerate(changes, 1) for line in (*self._crash(str(number)), *change)]
         lines += ["sync"]
         return ("\n".join(lines) + "\n").encode()
+
+    def _crash(self, point: str) -> list[str]:
+        return ["sync; kill -9 $$"] if self.crash_at == point else []
+
+
+def _unstage(parts: Sequence[Part]) -> str:
+    """A full disk or a signal leaves no staged file behind; after the renames there is none."""
+    places = [f"{shlex.quote(part.path)}.nixprov-new" for part in parts if isinstance(part, WriteFile)]
+    return f"rm -f {' '.join(places)}" if places else ":"
 
 
 def _check(part: Part) -> list[str]:
@@ -138,6 +165,8 @@ def _stage(part: Part) -> list[str]:
     if isinstance(part, MakeDir):
         path = shlex.quote(part.path)
         return [f"mkdir -p {path}", f"chmod {part.mode:04o} {path}"]
+    if isinstance(part, KeepCopy):
+        return [f"cp -p {shlex.quote(part.path)} {shlex.quote(part.copy)}"]
     if isinstance(part, WriteFile):
         content = part.content.reveal().encode() if isinstance(part.content, Secret) else part.content
         # printf is the shell's own: what it is given appears in no process list, unlike a program's arguments.
@@ -148,7 +177,7 @@ def _stage(part: Part) -> list[str]:
 
 def _apply(part: Part) -> list[str]:
     match part:
-        case MakeDir():
+        case MakeDir() | KeepCopy():
             return []
         case WriteFile(path=path, mtime=mtime):
             place = shlex.quote(path)

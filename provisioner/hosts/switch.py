@@ -25,19 +25,27 @@ BUILD_FAILED: Final = 20
 HOOK_UNSEEN: Final = 21
 PROFILE_FAILED: Final = 22
 UNITS_FAILED: Final = 4
+UNCONFIRMED_STATUS: Final = 84
 
 
 @dataclass(frozen=True, slots=True)
 class SwitchResult:
-    """How a switch ended: `phase` it was in, `status` of that phase (0: done), the profile's generation afterwards."""
+    """How a switch ended, or how far it came.
+
+    `phase` it was in, `status` of that phase (0: done), the profile's generation afterwards; `waits`: the new system is
+    active and the host goes back to the old one unless somebody confirms; `failed`: units that were failed at the end.
+    """
 
     phase: str
     status: int
     generation: int | None
+    waits: bool = False
+    why: str = ""
+    failed: tuple[str, ...] = ()
 
     @property
     def is_done(self) -> bool:
-        return self.phase == "activate" and self.status == 0
+        return self.phase in ("activate", "commit") and self.status == 0
 
     @property
     def only_units_failed(self) -> bool:
@@ -45,25 +53,34 @@ class SwitchResult:
         return self.phase == "activate" and self.status == UNITS_FAILED
 
     @property
-    def changed_the_system(self) -> bool:
-        return self.phase not in ("build", "check")
+    def went_back(self) -> bool:
+        """The host gave the new system up by itself."""
+        return self.phase == "back"
 
     def explain(self) -> str:
-        match self.phase, self.status:
-            case "build", _:
-                return "the configuration does not evaluate or build; nothing was activated"
-            case "check", _:
-                return "the built system does not contain what was pushed; nothing was activated"
-            case "profile" | "rollback", _:
-                return "the system profile could not be set"
-            case _, 2:
-                return "the activation script failed"
-            case _, 4:
-                return "units failed after the activation"
-            case _, 100:
-                return "the new system cannot be activated without a reboot"
-            case _:
-                return f"switch-to-configuration ended with status {self.status}"
+        if self.phase == "activate" and self.status == UNITS_FAILED:
+            return f"units failed after the activation: {', '.join(self.failed) or 'see systemctl --failed'}"
+        if self.phase == "activate":
+            return _ACTIVATION.get(self.status, f"switch-to-configuration ended with status {self.status}")
+        return _EXPIRED if self.why == "expired" else _ENDED.get(self.phase, f"the switch ended in phase {self.phase}")
+
+
+_EXPIRED: Final = "nobody confirmed the new system in time, so the host went back to the old one"
+_ENDED: Final = {
+    "build": "the configuration does not evaluate or build; nothing was activated",
+    "check": "the built system does not contain what was pushed; nothing was activated",
+    "back": "the switch was ended, and the host went back to the old system",
+    "profile": "the system profile could not be set",
+    "rollback": "the system profile could not be set back",
+    "commit": "the system profile or the boot loader could not be set",
+    "lost": "the switch ended without a result: it was killed, or the machine went down",
+}
+_ACTIVATION: Final = {
+    2: "the activation script failed",
+    3: "systemd could not be reloaded by the new system",
+    100: "the new system cannot be activated without a reboot",
+    101: "switch-to-configuration crashed half-way (status 101)",
+}
 
 
 @cache
@@ -71,35 +88,57 @@ def _program() -> bytes:
     return files("provisioner.hosts").joinpath("switch.sh").read_bytes()
 
 
-def start(verb: str, argument: str) -> tuple[Part, ...]:
-    """Parts that push the program and start it as UNIT, refused (LOCKED_STATUS) while another one runs."""
+def start(
+    verb: str, argument: str, *, confirm_s: int = 0, undo: bytes | None = None, crash: str = ""
+) -> tuple[Part, ...]:
+    """Parts that push the program and start it as UNIT, refused (LOCKED_STATUS) while another one runs.
+
+    `confirm_s`: seconds that the new system is given to be confirmed before the host goes back by itself; 0: it is made
+    the boot default at once. `undo` is the script that gives the files back then. `crash` is for tests: where to die.
+    """
+    argv = [verb, argument, str(confirm_s)]
     return (
         MakeDir(STATE_DIR, 0o700),
         MakeDir(DIR, 0o700),
         WriteFile(f"{DIR}/run.sh", _program(), 0o700),
-        Shell(_START.format(unit=UNIT, status=LOCKED_STATUS, dir=DIR, argv=shlex.join([verb, argument]))),
+        *([] if undo is None else [WriteFile(f"{DIR}/undo.sh", undo, 0o700)]),
+        Shell(
+            _START.format(
+                unit=UNIT,
+                status=LOCKED_STATUS,
+                dir=DIR,
+                argv=shlex.join(argv),
+                crash=f"--setenv=NIXPROV_CRASH={shlex.quote(crash)} " if crash else "",
+            )
+        ),
     )
 
 
 # A unit that ended stays known (RemainAfterExit) until the next start, so its status can be asked at any time later.
 _START = """\
 case $(systemctl show -p SubState --value {unit}) in
-  running | start*) fail {status} 'another switch is running: {unit}' ;;
+  running | start* | stop* | final*) fail {status} 'another switch is running: {unit}' ;;
 esac
 systemctl stop {unit} 2>/dev/null || :
 systemctl reset-failed {unit} 2>/dev/null || :
-rm -f {dir}/result
-systemd-run --quiet --unit={unit} --service-type=exec --property=RemainAfterExit=yes \\
+rm -f {dir}/result {dir}/failed {dir}/open {dir}/confirmed {dir}/aborted {dir}/expired
+systemd-run --quiet --unit={unit} --service-type=exec --property=RemainAfterExit=yes --property=TimeoutStopSec=1800 \\
+  --property='ExecStopPost=/bin/sh {dir}/run.sh settle' {crash}\\
   --description='nixprov: build and switch' /bin/sh {dir}/run.sh {argv} < /dev/null"""
 
 
 def follow(cursor: str) -> bytes:
-    """A script that streams the unit's log from `cursor` on and ends with it.
+    """A script that streams the unit's log from `cursor` on and ends with it, or when it waits for a verdict.
 
-    Its answer is lines: `log TEXT`, `cursor CURSOR`, and last `end SUBSTATE PHASE STATUS GENERATION`.
+    Its answer is lines: `log TEXT`, `cursor CURSOR`, `failed UNIT ...`, and last `end SUBSTATE PHASE STATUS GENERATION
+    WHY`.
     """
     after = shlex.quote(f"--after-cursor={cursor}") if cursor else "''"
-    return _FOLLOW.replace("@UNIT@", UNIT).replace("@DIR@", DIR).replace("@AFTER@", after).encode()
+    return _script(_FOLLOW).replace("@AFTER@", after).encode()
+
+
+def _script(text: str) -> str:
+    return text.replace("@UNIT@", UNIT).replace("@DIR@", DIR).replace("@STATUS@", str(UNCONFIRMED_STATUS))
 
 
 _FOLLOW = """\
@@ -116,24 +155,34 @@ show() {
   last=$(printf '%s\\n' "$lines" | sed -n 's/^cursor //p' | tail -n 1)
   [ -z "$last" ] || after="--after-cursor=$last"
 }
+waits() {
+  phase='' status=''
+  [ ! -e @DIR@/open ] || read -r phase status _ < @DIR@/result
+  [ "$phase" = activate ] && [ "$status" != running ]
+}
 while :; do
   state=$(systemctl show -p SubState --value @UNIT@)
   case $state in
-    running | start*) show ;;
+    running | start* | stop* | final*) ! waits || state=waits ;;
+  esac
+  case $state in
+    running | start* | stop* | final*) show ;;
     *) journalctl --sync 2>/dev/null || :; show; break ;;
   esac
   sleep 0.2
 done
+[ ! -s @DIR@/failed ] || echo "failed $(tr '\\n' ' ' < @DIR@/failed)"
 echo "end $state $(cat @DIR@/result 2>/dev/null || echo lost 1)"
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Followed:
-    """What one line of the follower said: a log line, a cursor, or the end."""
+    """What one line of the follower said: a log line, a cursor, the failed units, or the end."""
 
     log: str | None = None
     cursor: str | None = None
+    failed: tuple[str, ...] | None = None
     result: SwitchResult | None = None
 
     @classmethod
@@ -144,6 +193,8 @@ class Followed:
                 return cls(log=rest)
             case "cursor":
                 return cls(cursor=rest)
+            case "failed":
+                return cls(failed=tuple(rest.split()))
             case "end":
                 return cls(result=_result(rest.split()))
             case _:
@@ -151,28 +202,87 @@ class Followed:
 
 
 def _result(words: Sequence[str]) -> SwitchResult:
-    """`SUBSTATE PHASE STATUS [GENERATION]`; a status of "running" after the end means that it was killed."""
-    _, phase, status, generation, *_ = [*words, *[""] * 4]
+    """`SUBSTATE PHASE STATUS [GENERATION] [WHY]`; a status of "running" after the end means that it was killed."""
+    substate, phase, status, generation, why, *_ = [*words, *[""] * 5]
     return SwitchResult(
-        phase or "lost", int(status) if status.isdigit() else 1, int(generation) if generation.isdigit() else None
+        phase or "lost",
+        int(status) if status.isdigit() else 1,
+        int(generation) if generation.isdigit() else None,
+        waits=substate == "waits",
+        why=why if generation.isdigit() else generation,
     )
 
 
 def confirm(units: Sequence[str], limit_s: int) -> str:
-    """A guard for the last transaction: `units` are active within `limit_s`, or NOT_ACTIVE_STATUS and their logs."""
+    """A guard for the last transaction: `units` stay active, and the new system becomes the one that boots.
+
+    NOT_ACTIVE_STATUS with the unit's last log lines when one does not come up within `limit_s`; UNCONFIRMED_STATUS when
+    the host had gone back before.
+    """
+    return active(units, limit_s) + _script(_COMMIT)
+
+
+def active(units: Sequence[str], limit_s: int) -> str:
+    """The first half of `confirm`: shell that fails unless `units` are active, and stay it."""
     names = " ".join(shlex.quote(unit) for unit in units)
-    return _CONFIRM.format(units=names, limit=limit_s * 5, status=NOT_ACTIVE_STATUS)
+    return _ACTIVE.format(units=names, limit=limit_s * 5, status=NOT_ACTIVE_STATUS) if units else ""
 
 
-_CONFIRM = """\
+# Active for two seconds, ten when it had to be started again: one that starts and dies is active too, for a moment.
+_ACTIVE = """\
 tries={limit}
+steady() {{
+  systemctl is-active --quiet "$1" || return 1
+  since=$(systemctl show -p ActiveEnterTimestampMonotonic --value "$1")
+  now=$(cut -d' ' -f1 /proc/uptime | tr -d .)
+  case $(systemctl show -p NRestarts --value "$1") in 0 | '') needed=200 ;; *) needed=1000 ;; esac
+  [ $((now - since / 10000)) -ge "$needed" ]
+}}
 for unit in {units}; do
-  until systemctl is-active --quiet "$unit"; do
+  until steady "$unit"; do
     tries=$((tries - 1))
     if [ "$tries" -le 0 ]; then
       journalctl --quiet --no-pager --output=cat --lines=8 --unit="$unit" >&2
-      fail {status} "$unit is $(systemctl is-active "$unit")"
+      restarts=$(systemctl show -p NRestarts --value "$unit")
+      fail {status} "$unit is $(systemctl is-active "$unit" || :), restarted $restarts times"
     fi
     sleep 0.2
   done
-done"""
+done
+"""
+
+_COMMIT = """\
+mv @DIR@/open @DIR@/confirmed 2>/dev/null || :
+while :; do
+  case $(systemctl show -p SubState --value @UNIT@) in
+    running | start* | stop* | final*) sleep 0.1 ;;
+    *) break ;;
+  esac
+done
+phase=lost status=1
+[ ! -e @DIR@/result ] || read -r phase status _ < @DIR@/result || :
+case "$phase $status" in
+  'commit 0' | 'activate 0' | 'activate 4') ;;
+  *) fail @STATUS@ "the new system was not kept: $phase $status" ;;
+esac"""
+
+
+def abort() -> bytes:
+    """A script that gives the running switch up and waits until the host is back; an activation is never cut short."""
+    return _script(_ABORT).encode()
+
+
+_ABORT = """\
+export LC_ALL=C PATH="/run/wrappers/bin:/run/current-system/sw/bin:$PATH"
+if ! mv @DIR@/open @DIR@/aborted 2>/dev/null; then
+  case $(cat @DIR@/result 2>/dev/null) in
+    'build '*) systemctl stop @UNIT@ || : ;;
+  esac
+fi
+while :; do
+  case $(systemctl show -p SubState --value @UNIT@) in
+    running | start* | stop* | final*) sleep 0.2 ;;
+    *) break ;;
+  esac
+done
+"""

@@ -2,13 +2,20 @@
 # Builds and activates a system, or goes back to an earlier one. Pushed to /var/lib/nixprov/switch/run.sh and started by
 # systemd as a unit of its own, so that a lost connection cannot stop it half-way (NixOS/nixpkgs#39118, #462179).
 #
-#   run.sh switch REVISION     REVISION: what /etc/nixprov-revision of the new system must say; "none": must not exist
-#   run.sh rollback GENERATION
+#   run.sh switch REVISION LIMIT   REVISION: what /etc/nixprov-revision of the new system must say; "none": must not exist
+#                                  LIMIT: seconds to wait for a verdict once it is active; 0: none is asked for
+#   run.sh rollback GENERATION 0
+#   run.sh settle                  what systemd runs when the above has ended in whatever way (ExecStopPost)
 #
-# Writes how far it came and with which status to ./result, as one line: PHASE STATUS GENERATION.
+# With a limit, the new system is only tried: the profile and the boot loader keep the old one until somebody who could
+# log in again says so. A reboot, a lost network, a killed script: each ends with the old system.
+#
+# ./result says how far it came, as one line: PHASE STATUS GENERATION WHY. The verdict is the name of one file, changed
+# by rename, so that only one can be given: ./open becomes ./confirmed, ./aborted or ./expired.
 set -u
 verb=$1
-wanted=$2
+wanted=${2-}
+limit=${3-0}
 state=/var/lib/nixprov/switch
 profile=/nix/var/nix/profiles/system
 
@@ -18,35 +25,108 @@ export PATH="/run/wrappers/bin:/run/current-system/sw/bin:${PATH:-/usr/bin:/bin}
 
 generation() { readlink "$profile" | sed -n 's/.*system-\([0-9]*\)-link$/\1/p'; }
 
-finish() { # PHASE STATUS
-  printf '%s %s %s\n' "$1" "$2" "$(generation)" > "$state/result.new"
+# Tests end the script at a point by its name (tests/faults).
+point() { [ "${NIXPROV_CRASH-}" != "unit:$1" ] || kill -9 $$; }
+
+result() { # PHASE STATUS [WHY]
+  printf '%s %s %s %s\n' "$1" "$2" "$(generation)" "${3-}" > "$state/result.new"
   sync "$state/result.new"
   mv "$state/result.new" "$state/result"
+}
+
+finish() { # PHASE STATUS [WHY]
+  result "$@"
   exit "$2"
 }
 
 phase() { # keeps the phase on disk too: a reader after a crash sees where it was
-  printf '%s running %s\n' "$1" "$(generation)" > "$state/result"
+  result "$1" running
   echo "nixprov: $1"
+  point "$1"
 }
 
-activate() { # SYSTEM
-  phase activate
-  "$1/bin/switch-to-configuration" switch
-  finish activate $?
+# A failed snippet of the activation script is status 2, which any failed unit turns into 4: the log still knows.
+looked_at() { # STATUS
+  if [ "$1" = 4 ] && journalctl --sync &&
+    journalctl --quiet --output=cat "_SYSTEMD_INVOCATION_ID=${INVOCATION_ID:-none}" |
+      grep -q "^Activation script snippet .* failed"; then
+    echo 2
+  else
+    echo "$1"
+  fi
 }
+
+failed_units() { systemctl list-units --failed --plain --no-legend --no-pager | cut -d' ' -f1; }
 
 forget() { # the build's own link, and the root that nix-build made of it
   for root in /nix/var/nix/gcroots/auto/*; do
     [ "$(readlink "$root")" != "$state/build/result" ] || rm -f "$root"
   done
-  rm -rf "$state/build"
+  rm -rf "$state/build" "$state/undo.sh"
 }
+
+set_profile() { # what was checked is what is activated: the profile gets this very path, nothing is evaluated again
+  [ "$(readlink -f "$profile")" != "$1" ] || return 0
+  # Written down before it is there, so that a crash between the two leaves no generation that nobody knows as ours.
+  ls -d "$profile"-*-link | sed -n 's/.*system-\([0-9]*\)-link$/\1/p' | sort -n | tail -n 1 |
+    { read -r last; echo $((last + 1)); } >> "$state/generations"
+  sync "$state/generations"
+  nix-env --profile "$profile" --set "$1" || return 1
+  generation >> "$state/generations"
+}
+
+commit() { # SYSTEM: it runs already; make it the one that boots
+  phase commit
+  set_profile "$1" || finish commit 22
+  point set
+  "$1/bin/switch-to-configuration" boot || finish commit $?
+  forget
+  rm -f "$state/confirmed"
+  finish commit 0
+}
+
+back() { # WHY: the system that the profile still names, then the files as they were
+  phase back
+  "$profile/bin/switch-to-configuration" test
+  status=$?
+  point activated-old
+  if [ -f "$state/undo.sh" ]; then
+    sh "$state/undo.sh" || echo 'the files in /etc/nixos could not all be given back: `nixprov up` or `down` goes on'
+  fi
+  forget
+  rm -f "$state/open" "$state/aborted" "$state/expired"
+  finish back "$status" "$1"
+}
+
+await_verdict() {
+  left=$((limit * 5))
+  while [ -e "$state/open" ]; do
+    left=$((left - 1))
+    if [ "$left" -le 0 ]; then
+      echo "nobody confirmed the new system within $limit s: going back"
+      mv "$state/open" "$state/expired" 2>/dev/null
+    fi
+    sleep 0.2
+  done
+}
+
+if [ "$verb" = settle ]; then
+  if [ -e "$state/confirmed" ]; then
+    commit "$(readlink -f "$state/build/result")"
+  elif [ -e "$state/expired" ]; then
+    back expired
+  elif [ -e "$state/open" ] || [ -e "$state/aborted" ]; then
+    back ended
+  fi
+  exit 0
+fi
 
 if [ "$verb" = rollback ]; then
   phase rollback
   nix-env --profile "$profile" --switch-generation "$wanted" || finish rollback 22
-  activate "$profile-$wanted-link"
+  phase activate
+  "$profile-$wanted-link/bin/switch-to-configuration" switch
+  finish activate $?
 fi
 
 phase build
@@ -54,7 +134,9 @@ rm -rf "$state/build"
 mkdir -p "$state/build"
 cd "$state/build" || finish build 20
 nixos-rebuild build || finish build 20
-system=$(readlink -f result)
+cd /
+system=$(readlink -f "$state/build/result")
+point built
 found=$(cat "$system/etc/nixprov-revision" 2>/dev/null || echo none)
 if [ "$found" != "$wanted" ]; then
   echo "the system that was built has nixprov revision $found instead of $wanted: does configuration.nix import it?"
@@ -62,12 +144,26 @@ if [ "$found" != "$wanted" ]; then
   finish check 21
 fi
 
-# What was checked is what is activated: the profile gets this very path, nothing is evaluated a second time.
-phase profile
-if [ "$(readlink -f "$profile")" != "$system" ]; then
-  nix-env --profile "$profile" --set "$system" || finish profile 22
-  generation >> "$state/generations"
+if [ "$limit" = 0 ]; then
+  phase profile
+  set_profile "$system" || finish profile 22
+  forget
+  phase activate
+  "$system/bin/switch-to-configuration" switch
+  status=$(looked_at $?)
+  failed_units > "$state/failed"
+  finish activate "$status"
 fi
-cd /
-forget
-activate "$system"
+
+: > "$state/open"
+sync "$state"
+phase activate
+"$system/bin/switch-to-configuration" test
+status=$(looked_at $?)
+point activated
+failed_units > "$state/failed"
+result activate "$status"
+await_verdict
+[ ! -e "$state/confirmed" ] || commit "$system"
+[ ! -e "$state/expired" ] || back expired
+back aborted

@@ -7,7 +7,7 @@ from typing import Final
 from provisioner.errors import HookRefused
 from provisioner.hosts.facts import Facts, FileFact, digest
 from provisioner.hosts.journal import HookRecord, Journal
-from provisioner.hosts.script import STATE_DIR, MakeDir, Part, WriteFile
+from provisioner.hosts.script import STATE_DIR, MakeDir, Part, SetMtime, WriteFile
 from provisioner.nix import imports
 from provisioner.steps.base import Comparison, State, Step, Wanted
 
@@ -74,10 +74,15 @@ class Hook(Step):
         text = _without(facts.host, file.content or b"") if file else None
         if file is None or text is None:
             return ()
+        if file.real.startswith("/nix/store/"):
+            raise HookRefused(
+                facts.host, f"{PATH} is a link into the store", hint=f"take out where it is made: {imports.HOOK}"
+            )
         before = journal.hook
         as_it_was = before is not None and digest(text) == before.sha256_before
         mtime = before.mtime if before and as_it_was else None
-        return (WriteFile(file.real, text, file.mode, file.owner, expect=file.sha256, mtime=mtime),)
+        time = [SetMtime(PATH.rpartition("/")[0], before.directory_mtime)] if before and as_it_was else []
+        return (WriteFile(file.real, text, file.mode, file.owner, expect=file.sha256, mtime=mtime), *time)
 
     def restore(self, before: Facts, now: Facts, journal: Journal) -> tuple[Part, ...]:
         return () if self.remains(before, journal) else self.remove(now, journal)

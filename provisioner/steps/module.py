@@ -6,12 +6,22 @@ from typing import Final
 
 from provisioner.hosts.facts import Facts, FileFact, digest
 from provisioner.hosts.journal import Journal
-from provisioner.hosts.script import MakeDir, Part, RemoveEmptyDir, RemoveFile, SetMtime, WriteFile
+from provisioner.hosts.script import (
+    STAGED_SUFFIX,
+    KeepCopy,
+    MakeDir,
+    Part,
+    RemoveEmptyDir,
+    RemoveFile,
+    SetMtime,
+    WriteFile,
+)
 from provisioner.nix.header import Header
 from provisioner.steps.base import Comparison, State, Step, Wanted
 
 DIR: Final = "/etc/nixos/nixprov"
 MODE: Final = 0o644
+KEPT: Final = ".edited-"
 
 
 class ModuleFiles(Step):
@@ -49,7 +59,9 @@ class ModuleFiles(Step):
             if _difference(name, content, found.get(name))
         ]
         surplus = [RemoveFile(f"{DIR}/{name}") for name in _ours(found) if name not in wanted.files]
-        return (MakeDir(DIR, 0o755), *changed, *surplus)
+        touched = {part.path for part in changed} | {part.path for part in surplus}
+        copies = [copy for copy in _copies(found) if copy.path in touched]
+        return (MakeDir(DIR, 0o755), *copies, *changed, *surplus)
 
     def remains(self, facts: Facts, journal: Journal) -> tuple[str, ...]:
         return tuple(f"{DIR}/{name}" for name in _ours(_found(facts)))
@@ -58,10 +70,11 @@ class ModuleFiles(Step):
         """Ours go; what a person put beside them stays, and then so does the folder."""
         if facts.file("module-dir", DIR) is None:
             return ()
-        files = [RemoveFile(f"{DIR}/{name}", expect=file.sha256) for name, file in _ours(_found(facts)).items()]
+        found = _found(facts)
+        files = [RemoveFile(f"{DIR}/{name}", expect=file.sha256) for name, file in _ours(found).items()]
         before = journal.hook
         times = [SetMtime("/etc/nixos", before.directory_mtime)] if before else []
-        return (*files, RemoveEmptyDir(DIR), *times)
+        return (*_copies(found), *files, RemoveEmptyDir(DIR), *times)
 
     def restore(self, before: Facts, now: Facts, journal: Journal) -> tuple[Part, ...]:
         old, new = _found(before), _found(now)
@@ -75,9 +88,16 @@ class ModuleFiles(Step):
         return (*back, *(RemoveFile(f"{DIR}/{name}") for name in new if name not in old))
 
 
+def _copies(found: dict[str, FileFact]) -> list[KeepCopy]:
+    """What a person wrote into a file of ours is theirs: it stays beside it, and in the way of nothing."""
+    edited = [file for file in found.values() if (header := _header(file)) and not header.is_intact]
+    return [KeepCopy(file.path, f"{file.path}{KEPT}{file.sha256[:8]}") for file in edited]
+
+
 def _found(facts: Facts) -> dict[str, FileFact]:
     names = [record[len("module/") : -len(".stat")] for record in facts.records if record.startswith("module/")]
-    files = {name: facts.file(f"module/{name}", f"{DIR}/{name}") for name in names if name}
+    ours = [name for name in names if name and KEPT not in name and not name.endswith(STAGED_SUFFIX)]
+    files = {name: facts.file(f"module/{name}", f"{DIR}/{name}") for name in ours}
     return {name: file for name, file in files.items() if file is not None}
 
 

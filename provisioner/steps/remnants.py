@@ -11,11 +11,35 @@ from provisioner.hosts.switch import DIR as SWITCH_DIR
 from provisioner.hosts.switch import UNIT as SWITCH_UNIT
 from provisioner.steps.base import Step
 
-PATHS: Final = ("/var/lib/nixprov-runner", "/var/lib/nixprov-containers", "/run/nixprov")
+PATHS: Final = (
+    "/var/lib/nixprov-runner",
+    "/var/lib/nixprov-containers",
+    "/run/nixprov",
+    "/nix/var/nix/gcroots/nixprov",
+)
+
+# What watches a container outlives the engine, and would make its folders again after they were removed.
+_WATCHERS: Final = """\
+tries=50
+while [ "$tries" -gt 0 ]; do
+  tries=$((tries - 1)) watchers=
+  for process in $(grep -ls '[/]var/lib/nixprov-containers/' /proc/[0-9]*/cmdline | cut -d/ -f3); do
+    case $(cat "/proc/$process/comm" 2>/dev/null) in
+      conmon | podman | crun | runc) watchers="$watchers $process" ;;
+    esac
+  done
+  [ -n "$watchers" ] || break
+  kill -9 $watchers 2>/dev/null || :
+  sleep 0.1
+done"""
 
 # Generations that our switches made would keep our module's closure alive and offer it at boot. The current one stays,
-# whatever made it; the boot menu is written again so that it names no generation that is gone.
+# whatever made it; the boot menu is written again so that it names no generation that is gone. A build that was killed
+# has left its root for the garbage collector.
 _GENERATIONS: Final = f"""\
+for root in /nix/var/nix/gcroots/auto/*; do
+  case $(readlink "$root") in {SWITCH_DIR}/*) rm -f "$root" ;; esac
+done
 if [ -s {SWITCH_DIR}/generations ]; then
   profile=/nix/var/nix/profiles/system
   current=$(readlink "$profile" | sed -n 's/.*system-\\([0-9]*\\)-link$/\\1/p')
@@ -41,4 +65,4 @@ class Remnants(Step):
         return tuple(facts.text("remnants").split())
 
     def remove(self, facts: Facts, journal: Journal) -> tuple[Part, ...]:
-        return (Shell(_GENERATIONS), *(RemoveTree(path) for path in PATHS))
+        return (Shell(_GENERATIONS), Shell(_WATCHERS), *(RemoveTree(path) for path in PATHS))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from functools import cache
 from typing import Any, Final
 
 from provisioner import resources
@@ -13,7 +14,18 @@ from provisioner.nix.header import managed
 from provisioner.nix.render import render
 from provisioner.steps.base import Wanted
 
-CODE: Final = ("daemon.nix", "default.nix", "engine.nix", "options.nix", "runner.nix", "toml.nix")
+CODE: Final = (
+    "cache.nix",
+    "daemon.nix",
+    "default.nix",
+    "engine.nix",
+    "filter.nix",
+    "filter.py",
+    "network.nix",
+    "options.nix",
+    "runner.nix",
+    "toml.nix",
+)
 SETTINGS: Final = "settings.nix"
 
 
@@ -24,16 +36,22 @@ def build(
 
     The revision is a digest of everything that reaches the system, so a built system tells by itself what it is.
     """
-    code = {name: resources.templates().joinpath(name).read_text() for name in CODE}
+    code = _code()
     settings: dict[str, Any] = {
         "gitlabUrl": url,
         "runners": {spec.name: _runner(spec, runners[spec.name], host.name) for spec in host.runners},
     }
     revision = _revision(code, render("settings.nix", settings=settings))
     final = render("settings.nix", settings={"revision": revision, **settings})
-    files = {name: managed(text).encode() for name, text in (code | {SETTINGS: final}).items()}
+    files = {name: managed(text).encode() for name, text in {**code, SETTINGS: final}.items()}
     versions = {spec.name: runners[spec.name].token_version for spec in host.runners}
     return Wanted(host, files, revision, versions, dict(tokens or {}))
+
+
+@cache
+def _code() -> Mapping[str, str]:
+    """Read once: it is the same for all hosts of a run, even if nixprov is upgraded meanwhile."""
+    return {name: resources.templates().joinpath(name).read_text() for name in CODE}
 
 
 def _runner(spec: RunnerSpec, record: RunnerRecord, host: str) -> dict[str, Any]:

@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,11 +53,11 @@ class Operator:
             check=False,
             timeout=TIMEOUT_S,
             stdin=subprocess.DEVNULL,
-            env=self._environment(settings),
+            env=self.environment(**settings),
         )
         return Said(done.returncode, done.stdout, done.stderr)
 
-    def _environment(self, settings: Mapping[str, str]) -> dict[str, str]:
+    def environment(self, **settings: str) -> dict[str, str]:
         mine = {
             "HOME": str(self.home),
             "NIXPROV_INVENTORY": str(self.lab.files.inventory),
@@ -66,7 +65,7 @@ class Operator:
             "NIXPROV_GITLAB_TOKEN_FILE": str(self.lab.files.gitlab_token),
         }
         names = ("PATH", "LANG", "PYTHONPATH", "VIRTUAL_ENV")
-        return {name: os.environ[name] for name in names if name in os.environ} | mine | dict(settings)
+        return {name: os.environ[name] for name in names if name in os.environ} | mine | settings
 
 
 # Everything in /etc/nixos with type, mode, owner, size and content; times of files that nobody should have touched.
@@ -87,8 +86,9 @@ LEFTOVERS = r"""
 ls -d /etc/nixos/nixprov /etc/nixprov* /var/lib/nixprov* /run/nixprov* 2>/dev/null
 systemctl list-units --all --plain --no-legend 'nixprov*' | grep -v '^nixprov-lab'
 systemctl list-unit-files --no-legend 'nixprov*' | grep -v '^nixprov-lab'
-getent passwd nixprov-runner
-getent group nixprov-runner
+getent passwd nixprov-runner nixprov-filter
+getent group nixprov-runner nixprov-filter
+ls -d /nix/var/nix/gcroots/nixprov 2>/dev/null
 ls /run/podman 2>/dev/null
 podman images --quiet
 podman ps --all --quiet
@@ -96,7 +96,7 @@ for link in /nix/var/nix/profiles/system-*-link; do [ ! -e "$link/etc/nixprov-re
 for link in /nix/var/nix/gcroots/auto/*; do
   case $(readlink "$link") in /var/lib/nixprov/*) echo "$link" ;; esac
 done
-grep -hE 'nixprov-(runner|podman|nix-daemon|image)' /proc/[0-9]*/cgroup 2>/dev/null
+grep -hE 'nixprov-(runner|podman|nix-daemon|nix-filter|network|image)' /proc/[0-9]*/cgroup 2>/dev/null
 grep -E '(lib|run)/nixprov' /proc/mounts
 exit 0
 """

@@ -1,0 +1,51 @@
+"""Who holds a host: the run whose connection to it is still open. No clock, no heartbeat.
+
+A run takes the host with its first transaction and gives it back with its last. The lock names the run and the process
+of sshd that serves its connection; that process ends when the operator's program does, kill -9 and a closed laptop
+on the same network included. Only a connection that nobody has closed (a cut cable) keeps a dead run's lock, until
+sshd notices; then `--take-over` is for a person to say.
+
+Owns the shell for taking, giving back and asking (proc(5) for the fields of /proc/PID/stat).
+"""
+
+from __future__ import annotations
+
+import shlex
+from typing import Final
+
+from provisioner.hosts.script import STATE_DIR
+
+FOLDER: Final = STATE_DIR
+LOCK: Final = f"{STATE_DIR}/lock"
+
+# The nearest sshd above this shell. A process is known by its number, its start time and the boot.
+_CONNECTION: Final = r"""connection() {
+  process=$$
+  while [ "$process" -gt 1 ]; do
+    stat=$(cat "/proc/$process/stat" 2>/dev/null) || return 0
+    set -- ${stat##*) }
+    case $stat in
+      *"(sshd"*) shift 19; echo "$process $1 $(cat /proc/sys/kernel/random/boot_id)"; return 0 ;;
+    esac
+    process=$2
+  done
+}
+"""
+
+
+def take(run: str) -> str:
+    """Shell that notes `run` as the holder, through the connection it is run in."""
+    return f'{_CONNECTION}echo {shlex.quote(run)} "$(connection)" > {LOCK}.new && mv -f {LOCK}.new {LOCK}'
+
+
+RELEASE: Final = f"rm -f {LOCK}"
+
+PROBE: Final = f"""\
+if read -r run process start boot 2>/dev/null < {LOCK}; then
+  stat=$(cat "/proc/$process/stat" 2>/dev/null) || stat=
+  [ -z "$stat" ] || {{ set -- ${{stat##*) }}; shift 19; }}
+  if [ -n "$stat" ] && [ "$1" = "$start" ] && [ "$boot" = "$(cat /proc/sys/kernel/random/boot_id)" ]; then
+    echo "$run" | say held
+  fi
+fi
+"""

@@ -1,0 +1,44 @@
+"""What must be so before `up` writes anything: room, writable folders, a clock near ours, a disk that stays.
+
+Pure but for its probe. Limits are what a switch of our size needs, with room to spare, not what would be comfortable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+_ROOM_KIB: Final = {"/nix/store": 200 * 1024, "/var/lib": 16 * 1024, "/etc/nixos": 1024, "/boot": 8 * 1024}
+_MAX_SKEW_S: Final = 24 * 3600
+_MEMORY: Final = ("tmpfs", "ramfs")
+
+# /boot counts only where it is a disk of its own: a full one can let a switch end with 0 (NixOS/nixpkgs#189966).
+PROBE: Final = """\
+date +%s | say clock
+for place in /nix/store /var/lib /etc/nixos /boot; do
+  [ "$place" != /boot ] || grep -q ' /boot ' /proc/mounts || continue
+  df -Pk "$place" 2>/dev/null | awk -v place="$place" 'NR == 2 { print place, $4 }'
+done | say room
+for place in /etc/nixos /var/lib; do [ -w "$place" ] || echo "$place"; done | say read-only
+stat -f -c %T /var/lib 2>/dev/null | say var-lib-disk
+"""
+
+
+def problems(records: Mapping[str, bytes], now_s: float) -> Iterator[tuple[str, str]]:
+    """What stands in the way, each with what to do; `now_s` is the operator's clock (seconds since the epoch)."""
+    text = {name: records.get(name, b"").decode("utf-8", "replace").strip() for name in _RECORDS}
+    for place in text["read-only"].splitlines():
+        yield f"{place} is read-only", "is the disk mounted read-only after an error? see dmesg and mount"
+    for line in text["room"].splitlines():
+        place, _, free = line.partition(" ")
+        if free.isdigit() and int(free) < _ROOM_KIB.get(place, 0):
+            needs = _ROOM_KIB[place] // 1024
+            yield f"{place} has {int(free) // 1024} MiB left, {needs} are needed", "make room there, then run again"
+    if text["var-lib-disk"] in _MEMORY:
+        yield "/var/lib is in memory, and would forget the runner at the next boot", "give /var/lib/nixprov* a disk"
+    if text["clock"].isdigit() and abs(int(text["clock"]) - now_s) > _MAX_SKEW_S:
+        days = round(abs(int(text["clock"]) - now_s) / 86400)
+        yield f"its clock is {days} days off from ours", "set it (timedatectl), TLS with GitLab would fail"
+
+
+_RECORDS: Final = ("clock", "room", "read-only", "var-lib-disk")

@@ -1,0 +1,129 @@
+# The jobs' door to Nix: a small program between them and the untrusting daemon that knows the protocol and lets
+# through what building needs. filter.py says what that is, and why.
+{
+  config,
+  lib,
+  pkgs,
+  ...
+}:
+
+let
+  cfg = config.services.nixprov;
+  version = lib.getVersion (config.nix.package or pkgs.nix);
+
+  # A Nix without an untrusting daemon still trusts by user: the plain one sees the filter's, whoever is behind it.
+  daemon = if cfg.hasOwnDaemon then "nixprov-nix-daemon.socket" else "nix-daemon.socket";
+  daemonSocket =
+    if cfg.hasOwnDaemon then "/run/nixprov/daemon/socket" else "/nix/var/nix/daemon-socket/socket";
+  trusted = (config.nix.settings or { }).trusted-users or (config.nix.trustedUsers or [ ]);
+
+  program = pkgs.writeText "nixprov-filter.py" (builtins.readFile ./filter.py);
+
+  # What the host's own Nix may do at once; a number of ours goes over it.
+  maxJobs = (config.nix.settings or { }).max-jobs or (config.nix.maxJobs or "auto");
+  buildsPerClient =
+    if cfg.limits.buildsPerClient == 0 && builtins.isInt maxJobs then maxJobs else cfg.limits.buildsPerClient;
+
+  start = pkgs.writeScript "nixprov-nix-filter" ''
+    #!${pkgs.bash}/bin/bash
+    set -euo pipefail
+    jobs=${toString buildsPerClient}
+    [ "$jobs" != 0 ] || jobs=$(${pkgs.coreutils}/bin/nproc)
+    exec ${pkgs.python3}/bin/python3 -I -B ${program} --daemon ${daemonSocket} \
+      --max-jobs "$jobs" --timeout ${toString cfg.limits.buildTimeout} --max-silent ${toString cfg.limits.buildSilence} \
+      --per-job ${toString cfg.limits.connectionsPerJob}
+  '';
+in
+{
+  assertions = [
+    {
+      assertion = lib.versionAtLeast version "2.4";
+      message = "nixprov: nix ${version} is older than 2.4: it has no way to keep jobs from being root of this host";
+    }
+    {
+      assertion = cfg.hasOwnDaemon || !(lib.elem "*" trusted || lib.elem "nixprov-filter" trusted);
+      message = "nixprov: nix ${version} is older than 2.18, and trusted-users takes jobs for root of this host: take \"*\" out of it";
+    }
+  ];
+
+  warnings = lib.optional (!cfg.hasOwnDaemon) (
+    "nixprov: nix ${version} is older than 2.18: jobs are no trusted clients, but their fixed-output builds have the"
+    + " host's network and what they build is not held for later jobs"
+  );
+
+  systemd.sockets.nixprov-nix-filter = {
+    description = "Nix for GitLab jobs";
+    wantedBy = [ "sockets.target" ];
+    # A folder of its own: it is mounted into the jobs' containers, so the socket may be replaced inside it.
+    listenStreams = [ "/run/nixprov/nix/socket" ];
+    socketConfig = {
+      SocketMode = "0666";
+      DirectoryMode = "0755";
+    };
+  };
+
+  systemd.services.nixprov-nix-filter = {
+    description = "What GitLab jobs may ask of Nix";
+    requires = [
+      "nixprov-nix-filter.socket"
+      daemon
+    ];
+    after = [ daemon ];
+    # Restarted without ending the connections of running jobs.
+    stopIfChanged = false;
+    serviceConfig = {
+      User = "nixprov-filter";
+      Group = "nixprov-filter";
+      ExecStart = start;
+      KillMode = "process";
+      Restart = "on-failure";
+      RestartSec = 1;
+      LimitNOFILE = 8192;
+      Slice = "nixprov.slice";
+      MemoryMax = "2G";
+      TasksMax = 2048;
+
+      CapabilityBoundingSet = "";
+      LockPersonality = true;
+      MemoryDenyWriteExecute = true;
+      NoNewPrivileges = true;
+      PrivateDevices = true;
+      PrivateNetwork = true;
+      PrivateTmp = true;
+      ProtectClock = true;
+      ProtectControlGroups = true;
+      ProtectHome = true;
+      ProtectHostname = true;
+      ProtectKernelLogs = true;
+      ProtectKernelModules = true;
+      ProtectKernelTunables = true;
+      ProtectSystem = "strict";
+      # Which container a client is in stands in /proc.
+      ProtectProc = "default";
+      RemoveIPC = true;
+      RestrictAddressFamilies = [ "AF_UNIX" ];
+      RestrictNamespaces = true;
+      RestrictRealtime = true;
+      RestrictSUIDSGID = true;
+      SystemCallArchitectures = "native";
+      SystemCallFilter = [
+        "@system-service"
+        "~@privileged @resources"
+      ];
+      SystemCallErrorNumber = "EPERM";
+      UMask = "0077";
+      InaccessiblePaths = [
+        "-/run/docker.sock"
+        "-/run/podman"
+      ]
+      ++ lib.optional cfg.hasOwnDaemon "-/nix/var";
+    };
+  };
+
+  users.users.nixprov-filter = {
+    isSystemUser = true;
+    group = "nixprov-filter";
+    description = "What GitLab jobs may ask of Nix";
+  };
+  users.groups.nixprov-filter = { };
+}

@@ -1,0 +1,178 @@
+"""Pieces of shell that the attacks are made of: tools for jobs, and what the hosts have ready."""
+
+from __future__ import annotations
+
+from typing import Final
+
+# Functions for the jobs' scripts. A builder has its shell alone; what else it needs it takes from the store.
+TOOLS: Final = r"""
+store_path() { readlink -f "$(command -v "$1")" | cut -d/ -f1-4; }
+coreutils=$(store_path cat)
+python=$(ls -d /nix/store/*-python3-*/bin/python3 | head -n 1 | cut -d/ -f1-4)
+# derivation NAME SCRIPT [ATTRIBUTES]: writes NAME.nix
+derivation() {
+  cat > "$1.nix" <<NIX
+derivation ({
+  name = "$1-$stamp";
+  system = builtins.currentSystem;
+  builder = "/bin/sh";
+  args = [ "-c" ''
+    show() { while read -r line; do echo "\$line"; done < "\$1"; }
+    $2
+    echo done > \$out
+  '' ];
+} // { ${3-} })
+NIX
+}
+# One with a fixed output, so that it has a network; its output is never right, its log is what counts.
+fixed='outputHashMode = "flat"; outputHashAlgo = "sha256";
+  outputHash = "0000000000000000000000000000000000000000000000000000";'
+in_store() { echo "\${builtins.storePath \"$1\"}"; }
+"""
+
+# Marks on the host: one that anybody may read, one that only root may.
+MARKS: Final = r"""
+echo "open-mark-$stamp" > /etc/attack-mark
+echo "root-mark-$stamp" > /root/attack-mark
+chmod 0600 /root/attack-mark
+"""
+
+# A program in the store that leaves a file on the host with its uid in it.
+HOOK: Final = r"""
+cat > hook <<SH
+#!/bin/sh
+umask 0
+while read -r key value rest; do [ "\$key" = Uid: ] && echo "\$value" > /var/tmp/attack-@NAME@-$stamp; done < /proc/self/status
+exit 0
+SH
+chmod +x hook
+hook=$(nix-store --add ./hook)
+"""
+
+
+def hook(name: str) -> str:
+    return TOOLS + HOOK.replace("@NAME@", name)
+
+
+BY_ROOT: Final = '[ "$(cat /var/tmp/attack-@NAME@-$stamp 2>/dev/null)" = 0 ]'
+
+# Somebody else's output that nothing holds, as a job's is without us; and one that is held.
+UNROOTED: Final = """
+echo "unrooted $stamp @NAME@" > /tmp/unrooted-@NAME@
+echo "victim=$(nix-store --add /tmp/unrooted-@NAME@)"
+"""
+
+
+def unrooted(name: str) -> str:
+    return UNROOTED.replace("@NAME@", name)
+
+
+# A path that nobody built or signed, as `nix-store --export` would write it.
+POISON: Final = r"""
+hash=$(printf '%s' "$stamp@NAME@" | sha256sum | tr -d e-z | tr -d 0-0 | cut -c1-32)
+victim=/nix/store/$(printf '%s' "${hash}00000000000000000000000000000000" | cut -c1-32)-poison-@NAME@
+echo "echo pwned" > poison
+nix-store --dump ./poison > poison.nar
+"""
+
+EXPORT: Final = r"""
+"$python/bin/python3" - "$victim" > export <<'PY'
+import struct, sys
+def number(n): return struct.pack("<Q", n)
+def text(t): return number(len(t)) + t + b"\0" * (-len(t) % 8)
+nar = open("poison.nar", "rb").read()
+path = sys.argv[1].encode()
+tail = number(0x4558494E) + text(path) + number(0) + text(b"") + number(0) + number(0)
+sys.stdout.buffer.write(number(1) + nar + tail)
+PY
+"""
+
+CACHE: Final = r"""
+mkdir cache
+echo 'StoreDir: /nix/store' > cache/nix-cache-info
+cp poison.nar cache/poison.nar
+cat > "cache/$(basename "$victim" | cut -c1-32).narinfo" <<INFO
+StorePath: $victim
+URL: poison.nar
+Compression: none
+NarHash: sha256:$(nix-hash --type sha256 --flat --base32 poison.nar)
+NarSize: $(stat -c %s poison.nar)
+INFO
+echo "References: " >> "cache/$(basename "$victim" | cut -c1-32).narinfo"
+"""
+
+# Answers on the host's loopback, on an abstract socket, and on its address, where it writes down what it is told.
+LISTENER: Final = r"""
+cat > /run/attack-listener.py <<'PY'
+import socket, sys, threading
+stamp = sys.argv[1]
+def serve(listener, answer):
+    while True:
+        peer, _ = listener.accept()
+        try:
+            answer(peer)
+        finally:
+            peer.close()
+def tell(peer):
+    peer.sendall(b"loopback-answer-" + stamp.encode() + b"\n")
+def note(peer):
+    data = peer.recv(65536)
+    with open("/var/tmp/attack-headers-" + stamp, "ab") as file:
+        file.write(data)
+    peer.sendall(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+def listen(family, address):
+    listener = socket.socket(family)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind(address)
+    listener.listen(16)
+    return listener
+for family, address, answer in (
+    (socket.AF_INET, ("127.0.0.1", 9871), tell),
+    (socket.AF_UNIX, "\0nixprov-attack", tell),
+    (socket.AF_INET, ("0.0.0.0", 9872), note),
+):
+    threading.Thread(target=serve, args=(listen(family, address), answer)).start()
+PY
+systemctl stop attack-listener 2>/dev/null
+systemctl reset-failed attack-listener 2>/dev/null
+systemd-run --quiet --collect --unit=attack-listener \
+  "$(ls -d /nix/store/*-python3-*/bin/python3 | head -n 1)" /run/attack-listener.py "$stamp"
+"""
+
+CONNECT: Final = r"""
+connect() { # NAME PYTHON-EXPRESSION-OF-A-CONNECTED-SOCKET [ATTRIBUTES]
+  cat > connect.py <<PY
+import socket
+s = $2
+s.settimeout(5)
+print(s.recv(100).decode(), flush=True)
+PY
+  program=$(nix-store --add ./connect.py)
+  derivation "$1" "$(in_store "$python")/bin/python3 $(in_store "$program") 2>&1" "${3-}"
+  nix-build --no-out-link "$1.nix" 2>&1 | sed "s/^.*> //"
+}
+"""
+
+# The host's own and its manager's environment, and what the host's Nix knows of passwords. Both daemons start anew.
+LENT: Final = r"""
+systemctl set-environment "NIXPROV_ATTACK=environment-$stamp"
+address=$(cat /proc/net/fib_trie | sed -n 's/.*|-- \(10\..*\.1[0-9]\)$/\1/p' | head -n 1)
+printf 'machine %s login attacker password secret-%s\n' "$address" "$stamp" > /etc/nix/netrc
+systemctl restart nix-daemon.service
+systemctl stop nixprov-nix-daemon.service
+echo "address=$address"
+"""
+
+# More builders than there are processors: each says when it starts and ends, the job counts the most at a time.
+MANY_BUILDERS: Final = r"""
+count=$(($(nproc) + 2))
+for n in $(seq $count); do
+  derivation "par$n" "c=$(in_store $coreutils)/bin; echo \"at \$(\$c/date +%s%N) 1\"; \$c/sleep 5; echo \"at \$(\$c/date +%s%N) -1\""
+done
+nix-build -j 16 --no-out-link par*.nix 2>&1 | sed -n 's/^.*at \([0-9]*\) \(-*1\)$/\1 \2/p' | sort -n > stamps
+most=$(awk '{ now += $2; if (now > most) most = now } END { print most }' stamps)
+echo "at most $most of $count at once"
+[ "$most" -gt "$(nproc)" ] && echo too-many-at-once
+"""
+
+PREPARE: Final = MARKS + LISTENER + LENT

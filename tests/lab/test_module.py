@@ -1,0 +1,265 @@
+"""What jobs get from the module, on a real machine: tools at once, one build for all, a cache that stays, limits that hold."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import secrets
+import shlex
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from provisioner.lab.gitlab_client import Job
+from provisioner.lab.running import Lab
+from tests.lab.operator import Operator
+
+HOST = "host1"
+WAIT_S = 60
+# What gitlab-runner puts before each line: the time and the stream.
+PREFIX = re.compile(r"^\d{4}-\S+Z [0-9a-f]{2}[OE][+ ]", re.MULTILINE)
+
+# A user's image: a shell and applets, a program of its own, no Nix.
+USER_IMAGE = r"""
+set -e
+engine=$(systemctl cat nixprov-podman.service | sed -n 's/^ExecStart=\(.*\) system service.*/\1/p')
+busybox=$(ls -d /nix/store/*-busybox-*/bin/busybox | head -n 1)
+tree=$(mktemp -d)
+mkdir -p $tree/bin $tree/usr/bin $tree/etc $tree/tmp $tree/root
+cp "$busybox" $tree/bin/busybox
+for applet in sh cat ls mkdir rm chmod touch hostname find grep sed; do ln -s busybox $tree/bin/$applet; done
+printf '#!/bin/sh\necho the images own curl\n' > $tree/usr/bin/curl
+chmod +x $tree/usr/bin/curl
+tar -C $tree -c . | $engine import --quiet - localhost/user-image:1 > /dev/null
+rm -rf $tree
+"""
+
+
+@pytest.fixture(scope="module")
+def operator(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
+    home = tmp_path_factory.mktemp("operator")
+    inventory = home / "inventory"
+    inventory.write_text(lab.files.inventory.read_text() + "nixprov_concurrent=4\n")
+    operator = Operator(lab, home)
+    said = operator("up", HOST, "--yes", "--json", NIXPROV_INVENTORY=str(inventory))
+    assert said.code == 0, said.err
+    try:
+        yield operator
+    finally:
+        assert operator("down", HOST, "--yes", "--json").code == 0
+
+
+@pytest.fixture
+def run(lab: Lab, operator: Operator) -> Callable[..., Job]:
+    def run(script: str, **fields: object) -> Job:
+        job = lab.gitlab.wait_for_job(lab.gitlab.queue_job(script, host=HOST, **fields))
+        assert job.is_success, job.trace
+        return dataclasses.replace(job, trace=PREFIX.sub("", job.trace))
+
+    return run
+
+
+@pytest.fixture
+def stamp() -> str:
+    return secrets.token_hex(6)
+
+
+def build(stamp: str, work: str = ":") -> str:
+    """A script that builds something new; `work` is the builder's, which has coreutils in $PATH."""
+    return f"""
+cat > job.nix <<'NIX'
+derivation {{
+  name = "job-{stamp}";
+  system = builtins.currentSystem;
+  builder = "/bin/sh";
+  PATH = "${{builtins.storePath (builtins.getEnv "COREUTILS")}}/bin";
+  args = [ "-c" "echo built-here {stamp}; {work}; echo {stamp} > $out" ];
+}}
+NIX
+export COREUTILS=$(ls -d /nix/store/*-coreutils-[0-9]*/bin/cat | head -n 1 | cut -d/ -f1-4)
+echo "path $(nix-build --no-out-link job.nix)"
+"""
+
+
+def path_in(trace: str) -> str:
+    found = re.search(r"path (/nix/store/\S+)", trace)
+    assert found, trace
+    return found[1]
+
+
+def poll(lab: Lab, what: str, command: str) -> None:
+    """Wait until a shell command on the host ends with 0."""
+    deadline = time.monotonic() + WAIT_S
+    while lab.run(HOST, ["sh", "-c", command], check=False).returncode:
+        assert time.monotonic() < deadline, f"not within {WAIT_S} s: {what}"
+        time.sleep(0.2)
+
+
+def test_a_job_has_its_tools_at_its_first_line_and_pulls_nothing(run: Callable[..., Job]) -> None:
+    trace = run(
+        "nix --version; git --version; ssh -V; curl --version > /dev/null; tar --version > /dev/null\n"
+        'echo "home $HOME user $(whoami)"; id -un\n'
+        'for file in "$NIX_SSL_CERT_FILE" "$GIT_SSL_CAINFO" "$SSL_CERT_FILE" /etc/ssl/certs/ca-certificates.crt; do\n'
+        '  grep -c "BEGIN CERTIFICATE" "$file" > /dev/null && echo "bundle"; done\n'
+        "git init --quiet repo && chown -R 1000:1000 repo && git -C repo status --short && echo not dubious\n"
+        "touch /tmp/a /root/b /etc/passwd && echo writable\n"
+    ).trace
+    assert "nix (Nix)" in trace
+    assert "home /root user root" in trace
+    assert len(re.findall(r"^bundle$", trace, re.MULTILINE)) == 4
+    assert "not dubious" in trace
+    assert re.search(r"^writable$", trace, re.MULTILINE)
+    assert "Pulling" not in trace
+
+
+def test_a_flake_builds(run: Callable[..., Job], stamp: str) -> None:
+    trace = run(f"""
+cat > flake.nix <<'NIX'
+{{
+  outputs = _: {{
+    packages.x86_64-linux.default = derivation {{
+      name = "flake-{stamp}";
+      system = "x86_64-linux";
+      builder = "/bin/sh";
+      args = [ "-c" "echo {stamp} > $out" ];
+    }};
+    packages.aarch64-linux.default = derivation {{
+      name = "flake-{stamp}";
+      system = "aarch64-linux";
+      builder = "/bin/sh";
+      args = [ "-c" "echo {stamp} > $out" ];
+    }};
+  }};
+}}
+NIX
+nix build path:$PWD
+echo "flake says $(cat result)"
+""").trace
+    assert f"flake says {stamp}" in trace
+
+
+def test_a_users_image_gets_nix_behind_its_own_programs(lab: Lab, run: Callable[..., Job], stamp: str) -> None:
+    lab.run(HOST, ["bash", "-c", USER_IMAGE])
+    trace = run(
+        f"curl; command -v nix-build\n{build(stamp)}",
+        image="localhost/user-image:1",
+    ).trace
+    assert "the images own curl" in trace
+    assert path_in(trace).endswith(f"job-{stamp}")
+
+
+def test_a_fixed_output_build_reaches_the_network(lab: Lab, run: Callable[..., Job], stamp: str) -> None:
+    content = lab.run(HOST, ["sh", "-c", f"curl -sS {lab.state.gitlab_url}/no-such-page | sha256sum | cut -d' ' -f1"])
+    sha256 = content.stdout.strip()
+    trace = run(f"""
+cat > fetch.nix <<'NIX'
+derivation {{
+  name = "fetch-{stamp}";
+  system = builtins.currentSystem;
+  builder = "${{builtins.storePath (builtins.getEnv "CURL")}}/bin/curl";
+  args = [ "-sS" "{lab.state.gitlab_url}/no-such-page" "-o" (placeholder "out") ];
+  outputHashMode = "flat"; outputHashAlgo = "sha256"; outputHash = "{sha256}";
+}}
+NIX
+export CURL=$(readlink -f /bin/curl | cut -d/ -f1-4)
+echo "path $(nix-build --no-out-link fetch.nix)"
+""").trace
+    assert path_in(trace).endswith(f"fetch-{stamp}")
+
+
+def test_two_jobs_that_want_the_same_make_it_once(lab: Lab, operator: Operator, stamp: str) -> None:
+    script = build(stamp, "sleep 5")
+    ids = [lab.gitlab.queue_job(script, host=HOST) for _ in range(2)]
+    jobs = [lab.gitlab.wait_for_job(job_id) for job_id in ids]
+    assert all(job.is_success for job in jobs)
+    assert sum(f"built-here {stamp}" in job.trace for job in jobs) == 1
+    assert len({path_in(job.trace) for job in jobs}) == 1
+
+
+def test_the_builds_of_a_job_that_is_cancelled_end(lab: Lab, operator: Operator, stamp: str) -> None:
+    job_id = lab.gitlab.queue_job(build(stamp, "sleep 301"), host=HOST)
+    poll(lab, "the builder runs", "pgrep -f '[s]leep 301'")
+    lab.gitlab.cancel_job(job_id)
+    poll(lab, "the builder is gone", "! pgrep -f '[s]leep 301'")
+
+
+def test_the_hosts_collector_takes_nothing_from_jobs(lab: Lab, operator: Operator, stamp: str) -> None:
+    script = build(stamp, "sleep 6") + "sleep 3; cat $(nix-build --no-out-link job.nix); echo still-there"
+    job_id = lab.gitlab.queue_job(script, host=HOST)
+    poll(lab, "the builder runs", "pgrep -f '[s]leep 6'")
+    for _ in range(4):
+        lab.run(HOST, ["nix-collect-garbage"])
+    job = lab.gitlab.wait_for_job(job_id)
+    assert job.is_success, job.trace
+    assert job.trace.count(f"built-here {stamp}") == 1
+    lab.run(HOST, ["nix-collect-garbage"])
+    assert lab.run(HOST, ["cat", path_in(job.trace)]).stdout == f"{stamp}\n"
+
+
+def test_what_was_not_built_lately_is_let_go(lab: Lab, run: Callable[..., Job], stamp: str) -> None:
+    path = path_in(run(build(stamp)).trace)
+    root = f"/nix/var/nix/gcroots/nixprov/{Path(path).name}"
+    lab.run(HOST, ["systemctl", "start", "nixprov-collect.service"])
+    assert lab.run(HOST, ["readlink", root]).stdout.strip() == path
+    lab.run(HOST, ["touch", "-h", "-d", "15 days ago", root])
+    lab.run(HOST, ["systemctl", "start", "nixprov-collect.service"])
+    assert lab.run(HOST, ["test", "-e", root], check=False).returncode == 1
+    lab.run(HOST, ["nix-store", "--delete", path])
+
+
+# The timer's program with a threshold that no disk meets.
+COLLECT = r"""
+set -e
+program=$(systemctl cat nixprov-collect.service | sed -n 's/^ExecStart=//p')
+sed 's/-lt [0-9]*/-lt 101/' "$program" > /run/nixprov/collect
+exec bash /run/nixprov/collect
+"""
+
+
+def test_a_short_disk_gives_up_what_is_held_but_only_between_jobs(
+    lab: Lab, run: Callable[..., Job], stamp: str
+) -> None:
+    path = path_in(run(build(stamp)).trace)
+    job_id = lab.gitlab.queue_job("sleep 303", host=HOST)
+    poll(lab, "the job runs", "pgrep -f '[s]leep 303'")
+    assert "jobs are running" in lab.run(HOST, ["bash", "-c", COLLECT]).stdout
+    assert lab.run(HOST, ["cat", path]).stdout == f"{stamp}\n"
+    lab.gitlab.cancel_job(job_id)
+    poll(lab, "the job is gone", "! pgrep -f '[s]leep 303'")
+    poll(lab, "the collector had its turn", f"bash -c {shlex.quote(COLLECT)} && ! [ -e {path} ]")
+
+
+def test_both_daemons_may_restart_under_a_build(lab: Lab, operator: Operator, stamp: str) -> None:
+    job_id = lab.gitlab.queue_job(build(stamp, "sleep 7"), host=HOST)
+    poll(lab, "the builder runs", "pgrep -f '[s]leep 7'")
+    lab.run(HOST, ["systemctl", "restart", "nixprov-nix-filter.service", "nixprov-nix-daemon.service"])
+    job = lab.gitlab.wait_for_job(job_id)
+    assert job.is_success, job.trace
+    again = lab.gitlab.wait_for_job(lab.gitlab.queue_job(build(secrets.token_hex(6)), host=HOST))
+    assert again.is_success, again.trace
+
+
+def test_several_runners_differ_in_tags_image_and_limits(lab: Lab, operator: Operator, run: Callable[..., Job]) -> None:
+    lab.run(HOST, ["bash", "-c", USER_IMAGE])
+    inventory = operator.home / "several"
+    small = {
+        "name": "small",
+        "tags": ["small"],
+        "run_untagged": False,
+        "concurrent": 1,
+        "image": "localhost/user-image:1",
+    }
+    runners = repr([{"name": "default", "tags": ["nix"]}, small]).replace(" ", "")
+    text = lab.files.inventory.read_text()
+    inventory.write_text(re.sub(rf"^({HOST} .*)$", rf'\1 nixprov_runners="{runners}"', text, flags=re.MULTILINE))
+    said = operator("up", HOST, "--yes", "--json", NIXPROV_INVENTORY=str(inventory))
+    assert said.code == 0, said.err
+    config = lab.run(HOST, ["cat", "/var/lib/nixprov-runner/small/config.toml"]).stdout
+    assert "concurrent = 1\n" in config
+    assert 'image = "localhost/user-image:1"' in config
+    other = lab.run(HOST, ["cat", "/var/lib/nixprov-runner/default/config.toml"]).stdout
+    assert set(re.findall('token = "(.*)"', config)).isdisjoint(re.findall('token = "(.*)"', other))
+    job = lab.gitlab.wait_for_job(lab.gitlab.queue_job("curl", tags=["small"]))
+    assert "the images own curl" in job.trace
