@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from typing import Any
@@ -9,10 +10,15 @@ from typing import Any
 import click
 
 from provisioner import __version__
+from provisioner.cli import completion as completions
+from provisioner.cli.completion import completion
+from provisioner.cli.help import Group
 from provisioner.cli.inventory import inventory
 from provisioner.cli.lab import lab
+from provisioner.cli.man import man
 from provisioner.cli.options import EXIT_BUG, EXIT_INTERRUPTED, exit_status
-from provisioner.cli.run import down, plan, status, up
+from provisioner.cli.prune import prune
+from provisioner.cli.run import down, plan, play, schema, status, up
 from provisioner.errors import NixprovError
 
 _EPILOG = """\b
@@ -25,19 +31,24 @@ Examples:
 """
 
 
-@click.group(epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+
+@click.group(cls=Group, epilog=_EPILOG, context_settings=_SETTINGS)
 @click.version_option(__version__, prog_name="nixprov")
 def cli() -> None:
     """Turn NixOS machines into GitLab CI runners that build with the machine's own Nix store, and back."""
 
 
-for command in (up, plan, status, down, inventory, lab):
+for command in (up, plan, status, down, prune, play, inventory, lab, schema, completion, man):
     cli.add_command(command)
 
 
 def main(arguments: list[str] | None = None) -> None:
     """The program's entry: one line for what a user can cause, a traceback only under --debug."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    if completions.VARIABLE in os.environ:
+        completions.register()
     try:
         code: Any = cli.main(args=arguments, prog_name="nixprov", standalone_mode=False)
     except click.ClickException as error:

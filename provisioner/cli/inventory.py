@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from provisioner.cli.completion import hosts
+from provisioner.cli.help import Group
+
 if TYPE_CHECKING:
     from provisioner.app import Selection
 
@@ -23,7 +26,7 @@ def _source_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-@click.group("inventory")
+@click.group("inventory", cls=Group)
 def inventory() -> None:
     """Show hosts, groups and variables, and what a pattern selects; no host is touched."""
 
@@ -32,7 +35,11 @@ def inventory() -> None:
 @_source_options
 @click.option("--json", "as_json", is_flag=True, help="The JSON of `ansible-inventory --list`.")
 def list_(as_json: bool, **options: Any) -> None:
-    """List the hosts, one a line."""
+    r"""List the hosts, one a line.
+
+    \b
+    Example: nixprov inventory list --json
+    """
     from provisioner.app import read_inventory
     from provisioner.inventory import export
 
@@ -43,9 +50,13 @@ def list_(as_json: bool, **options: Any) -> None:
 @inventory.command()
 @_source_options
 @click.option("--vars", "with_vars", is_flag=True, help="Show variables too.")
-@click.argument("group", default="all")
+@click.argument("group", default="all", shell_complete=hosts)
 def graph(group: str, with_vars: bool, **options: Any) -> None:
-    """Draw GROUP (default: all) with its groups and hosts."""
+    r"""Draw GROUP (default: all) with its groups and hosts.
+
+    \b
+    Example: nixprov inventory graph ci --vars
+    """
     from provisioner.app import read_inventory
     from provisioner.inventory import export
 
@@ -54,9 +65,13 @@ def graph(group: str, with_vars: bool, **options: Any) -> None:
 
 @inventory.command()
 @_source_options
-@click.argument("name")
+@click.argument("name", shell_complete=hosts)
 def host(name: str, **options: Any) -> None:
-    """Show the merged variables of one host as JSON."""
+    r"""Show the merged variables of one host as JSON.
+
+    \b
+    Example: nixprov inventory host host1
+    """
     from provisioner.app import read_inventory
     from provisioner.inventory import export
 
@@ -65,9 +80,11 @@ def host(name: str, **options: Any) -> None:
 
 @inventory.command()
 @_source_options
-@click.option("--limit", metavar="PATTERN", help="Only hosts that match this too; @FILE reads names.")
+@click.option(
+    "--limit", metavar="PATTERN", shell_complete=hosts, help="Only hosts that match this too; @FILE reads names."
+)
 @click.option("--json", "as_json", is_flag=True, help="An array of names.")
-@click.argument("pattern")
+@click.argument("pattern", shell_complete=hosts)
 def match(pattern: str, limit: str | None, as_json: bool, **options: Any) -> None:
     r"""List the hosts that PATTERN selects, in order.
 

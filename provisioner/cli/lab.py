@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 import click
 
+from provisioner.cli.help import Group
+
 if TYPE_CHECKING:
     from provisioner.lab.gitlab_client import Job
 
 
-@click.group("lab")
+@click.group("lab", cls=Group)
 def lab() -> None:
     """Throw-away NixOS machines and a throw-away GitLab on this computer, to try nixprov on."""
 
@@ -29,7 +31,11 @@ def lab() -> None:
 @click.option("--hosts", default=2, show_default=True, type=click.IntRange(1, 99), help="How many machines.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object: paths, addresses, URLs.")
 def start(hosts: int, as_json: bool) -> None:
-    """Start machines and a GitLab; the first time builds their disk, which takes a few minutes."""
+    r"""Start machines and a GitLab; the first time builds their disk, which takes a few minutes.
+
+    \b
+    Example: nixprov lab start --hosts 3
+    """
     from provisioner.lab import control
 
     with _interruptible():
@@ -43,7 +49,11 @@ def start(hosts: int, as_json: bool) -> None:
 @lab.command()
 @click.option("--all", "everything", is_flag=True, help="Every lab on this computer, not only the newest.")
 def stop(everything: bool) -> None:
-    """Stop the newest lab (or the one NIXPROV_LAB names) and remove all of it."""
+    r"""Stop the newest lab (or the one NIXPROV_LAB names) and remove all of it.
+
+    \b
+    Example: nixprov lab stop --all
+    """
     from provisioner.lab import control
     from provisioner.lab.process import require_root
 
@@ -55,7 +65,11 @@ def stop(everything: bool) -> None:
 @lab.command()
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a lab, one a line.")
 def status(as_json: bool) -> None:
-    """Show the labs of this computer."""
+    r"""Show the labs of this computer.
+
+    \b
+    Example: nixprov lab status --json
+    """
     from provisioner.lab import control
 
     labs = [found.status() for found in control.all_running()]
@@ -72,7 +86,11 @@ def status(as_json: bool) -> None:
 @click.argument("host")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 def ssh(host: str, command: tuple[str, ...]) -> None:
-    """Log in to a machine of the lab, or run one command there, as ssh does."""
+    r"""Log in to a machine of the lab, or run one command there, as ssh does.
+
+    \b
+    Example: nixprov lab ssh host1 systemctl --failed
+    """
     from provisioner.lab import control
 
     argv = [*control.find().ssh_argv(host), *command]
@@ -85,7 +103,11 @@ def ssh(host: str, command: tuple[str, ...]) -> None:
 @click.option("--wait", is_flag=True, help="Wait for the end and print the trace meanwhile.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object: id, status, seconds, trace.")
 def job(script: TextIO, host: str | None, wait: bool, as_json: bool) -> None:
-    """Queue a CI job in the lab's GitLab; with --wait the exit code is 0 only when it succeeds."""
+    r"""Queue a CI job in the lab's GitLab; with --wait the exit code is 0 only when it succeeds.
+
+    \b
+    Example: nixprov lab job --script job.sh --host host1 --wait
+    """
     from provisioner.lab import control
     from provisioner.lab.trace import Reader
 

@@ -8,6 +8,9 @@ from typing import Any, Final, TypeVar
 
 import click
 
+from provisioner.cli.completion import hosts
+from provisioner.cli.reports import REPORT_OPTIONS
+from provisioner.cli.safety import SAFETY_OPTIONS
 from provisioner.errors import ConfigError, ForgeError, NixprovError, NothingSelected, Unreachable
 
 EXIT_BUG: Final = 1
@@ -18,28 +21,43 @@ EXIT_UNREACHABLE: Final = 6
 EXIT_FORGE: Final = 9
 EXIT_INTERRUPTED: Final = 130
 
+_SECONDS: Final = click.FloatRange(min=0, min_open=True)
+_HOSTS: Final = click.IntRange(1, 500)
+_RETRIES: Final = click.IntRange(0, 20)
+
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 _RUN_OPTIONS: Final = (
-    click.argument("pattern", required=False),
+    click.argument("pattern", required=False, shell_complete=hosts),
     click.option("-i", "--inventory", "sources", multiple=True, metavar="PATH", help="Inventory; may be repeated."),
-    click.option("--limit", metavar="PATTERN", help="Only hosts that match this too; @FILE reads names."),
-    click.option("--vault-password-file", metavar="FILE", help="Decrypt vaulted values through ansible-vault."),
+    click.option("--limit", metavar="PATTERN", shell_complete=hosts, help="Only what matches this too; @FILE: names."),
     click.option("--play", metavar="FILE", help="What runners to make; default: the shipped play."),
-    click.option("-f", "--forks", default=5, show_default=True, type=click.IntRange(1, 500), help="Hosts at once."),
+    click.option("-f", "--forks", default=5, show_default=True, type=_HOSTS, metavar="N", help="Hosts at once."),
+    click.option("--timeout", "host_limit_s", type=_SECONDS, metavar="SECONDS", help="Time that each host has."),
     click.option("--gitlab-url", metavar="URL", help="GitLab; else NIXPROV_GITLAB_URL, python-gitlab's files."),
     click.option("--gitlab-token-file", metavar="FILE", help="Access token; else NIXPROV_GITLAB_TOKEN_FILE, ..."),
+    click.option("--vault-password-file", metavar="FILE", help="Decrypt vaulted values through ansible-vault."),
+    click.option("-K", "--ask-become-pass", is_flag=True, help="Ask once for sudo's password."),
+    click.option("--become-password-file", metavar="FILE", help="Read sudo's password from a file."),
+    click.option("-T", "--connect-timeout", default=10.0, type=_SECONDS, metavar="SECONDS", help="Default: 10."),
+    click.option("--connect-retries", default=2, type=_RETRIES, metavar="N", help="With growing pauses; default: 2."),
     click.option("--accept-new-host-keys", is_flag=True, help="Record unknown SSH host keys instead of refusing."),
     click.option("--ssh-config", "ssh_config", metavar="FILE", help="Instead of ~/.ssh/config."),
-    click.option("--json", "as_json", is_flag=True, help="JSON lines on stdout, people's text on stderr."),
-    click.option("-v", "--verbose", is_flag=True, help="Show the build's and the switch's log as it comes."),
-    click.option("--debug", is_flag=True, help="Tracebacks, for reports of bugs."),
+    *REPORT_OPTIONS,
 )
 
 _CHANGE_OPTIONS: Final = (
     click.option("-y", "--yes", is_flag=True, help="Do not ask."),
     click.option("-C", "--check", is_flag=True, help="Only say what would change."),
     click.option("-D", "--diff", is_flag=True, help="Show the files' changes."),
+    click.option("--serial", metavar="SIZES", help="Sizes of batches, hosts or percent: 1,5,20%."),
+    click.option(
+        "--max-fail-percentage", type=click.FloatRange(0, 100), metavar="N", help="Stop when more of a batch failed."
+    ),
+    click.option("--any-errors-fatal", is_flag=True, help="Stop when any host of a batch failed."),
+    click.option("--resume", metavar="RUN", help="Only what an earlier run left; `last` is the newest."),
+    click.option("--all", "all_hosts", is_flag=True, help="Mean all hosts where nixprov_allow_all is false."),
+    *SAFETY_OPTIONS,
 )
 
 

@@ -1,25 +1,33 @@
-"""`up`, `plan`, `status`, `down`: from options to a run, and its exit code."""
+"""`up`, `plan`, `status`, `down`, by themselves and after `play FILE`: from options to a run, and its exit code."""
 
 from __future__ import annotations
 
+import json
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from provisioner.cli import safety
+from provisioner.cli.help import Command, Group
 from provisioner.cli.options import change_options, run_options
+from provisioner.cli.passwords import become_password
+from provisioner.cli.reports import reporting
 
 if TYPE_CHECKING:
     from provisioner.app import App, Report
     from provisioner.engine import Verb
     from provisioner.model import HostSpec
+    from provisioner.selection import Fleet, Overrides, Selection
 
 
-@click.command()
+@click.command(cls=Command)
 @run_options
 @change_options
 def up(pattern: str | None, **options: Any) -> int:
@@ -33,7 +41,7 @@ def up(pattern: str | None, **options: Any) -> int:
     return _run(Verb.PLAN if options["check"] else Verb.UP, pattern, options)
 
 
-@click.command()
+@click.command(cls=Command)
 @run_options
 @click.option("-D", "--diff", is_flag=True, help="Show the files' changes.")
 def plan(pattern: str | None, **options: Any) -> int:
@@ -47,7 +55,7 @@ def plan(pattern: str | None, **options: Any) -> int:
     return _run(Verb.PLAN, pattern, options)
 
 
-@click.command()
+@click.command(cls=Command)
 @run_options
 def status(pattern: str | None, **options: Any) -> int:
     r"""Show machine, module and GitLab side by side, and name every drift.
@@ -60,9 +68,10 @@ def status(pattern: str | None, **options: Any) -> int:
     return _run(Verb.STATUS, pattern, options)
 
 
-@click.command()
+@click.command(cls=Command)
 @run_options
 @change_options
+@click.option("--gone", metavar="HOST", help="A dead machine, or a runner's id: only GitLab's side is taken back.")
 def down(pattern: str | None, **options: Any) -> int:
     r"""Take everything back: drain, remove from the hosts, delete in GitLab.
 
@@ -72,37 +81,124 @@ def down(pattern: str | None, **options: Any) -> int:
     from provisioner.engine import Verb
 
     check = options["check"]
+    if options["gone"] is not None:
+        from provisioner.cli.prune import gone
+
+        return gone(options["gone"], options)
     return _run(Verb.PLAN_DOWN if check else Verb.DOWN, pattern, options, ask=not (check or options["yes"]))
 
 
+@click.group(cls=Group)
+@click.argument("file", type=click.Path(exists=True, dir_okay=False))
+@click.pass_context
+def play(context: click.Context, file: str) -> None:
+    r"""Work with the runners that the play FILE describes.
+
+    \b
+    Example: nixprov play playbooks/builders.yml up --check
+    """
+    context.obj = _PlayFile(file)
+
+
+for _command in (up, plan, status, down):
+    play.add_command(_command)
+
+
+@dataclass(frozen=True, slots=True)
+class _PlayFile:
+    """What `nixprov play FILE` leaves for the command after it."""
+
+    path: str
+
+
+@click.group("schema", cls=Group)
+def schema() -> None:
+    """Print JSON schemas: of plays, for editors; of events, for programs that read them."""
+
+
+@schema.command("play")
+def schema_play() -> None:
+    r"""Print the schema of a file of plays.
+
+    \b
+    Example: nixprov schema play > .vscode/nixprov-play.json
+    """
+    from provisioner.inventory.play import schema as of_plays
+
+    click.echo(json.dumps(of_plays(), indent=2))
+
+
+@schema.command("events")
+def schema_events() -> None:
+    r"""Print the schema of a line of `--json`.
+
+    \b
+    Example: nixprov schema events > events.schema.json
+    """
+    from provisioner.report.schema import events
+
+    click.echo(json.dumps(events(), indent=2))
+
+
 def _run(verb: Verb, pattern: str | None, options: dict[str, Any], *, ask: bool = False) -> int:
-    from provisioner.app import App, Selection, select
+    from provisioner.app import App
+    from provisioner.selection import select
 
-    report = _report(options)
-    selection = Selection(
-        options["sources"], options["play"], pattern, options["limit"], options["vault_password_file"]
-    )
-    hosts = select(selection, report)
+    selection = _selection(pattern, options)
+    fleet = select(selection, verb, _overrides(options))
     if ask:
-        _confirm(hosts)
-    app = App(_settings(options), report)
-    with _interrupting(app):
-        return app.run(verb, hosts)
+        _confirm(fleet.hosts)
+    with reporting({**options, "play": selection.play}, verb.value) as report:
+        app = App(_settings(options), report)
+        with _interrupting(app, report):
+            return app.run(verb, fleet)
 
 
-def _report(options: dict[str, Any]) -> Report:
-    from provisioner.report.both import Both
-    from provisioner.report.json_lines import JsonLines
-    from provisioner.report.text import PlainText
+@contextmanager
+def opened(pattern: str | None, options: dict[str, Any]) -> Iterator[tuple[App, Fleet]]:
+    """An app and its hosts, for commands that are no verb of the engine."""
+    from provisioner.app import App
+    from provisioner.engine import Verb
+    from provisioner.selection import select
 
-    people = sys.stderr if options["as_json"] else sys.stdout
-    text = PlainText(sys.stderr, people, verbose=options["verbose"], debug=options["debug"])
-    return Both((JsonLines(sys.stdout), text)) if options["as_json"] else text
+    selection = _selection(pattern, options)
+    fleet = select(selection, Verb.STATUS, _overrides(options))
+    with reporting({**options, "play": selection.play}, Verb.STATUS.value) as report:
+        yield App(_settings(options), report), fleet
+
+
+def _selection(pattern: str | None, options: dict[str, Any]) -> Selection:
+    from provisioner.selection import Selection
+
+    of_group = click.get_current_context().find_object(_PlayFile)
+    if of_group and options["play"]:
+        raise click.UsageError("--play and `nixprov play FILE` both name a play: leave one out")
+    return Selection(
+        options["sources"],
+        of_group.path if of_group else options["play"],
+        pattern,
+        options["limit"],
+        options["vault_password_file"],
+        resume=options.get("resume"),
+        all_hosts=options.get("all_hosts", False),
+    )
+
+
+def _overrides(options: dict[str, Any]) -> Overrides:
+    from provisioner.engine.batches import parse_serial
+    from provisioner.selection import Overrides
+
+    serial = options.get("serial")
+    return Overrides(
+        serial=None if serial is None else parse_serial(serial),
+        max_fail_percentage=options.get("max_fail_percentage"),
+        any_errors_fatal=options.get("any_errors_fatal", False),
+        become_password=become_password(ask=options["ask_become_pass"], file=options["become_password_file"]),
+    )
 
 
 def _settings(options: dict[str, Any]) -> Any:
     from provisioner.app import Settings
-    from provisioner.engine.host import Limits
     from provisioner.hosts.ssh import SshOptions
 
     token_file = options["gitlab_token_file"]
@@ -113,10 +209,14 @@ def _settings(options: dict[str, Any]) -> Any:
             accept_new_host_keys=options["accept_new_host_keys"],
             debug=options["debug"],
             config_file=Path(options["ssh_config"]) if options["ssh_config"] else None,
+            connect_timeout_s=options["connect_timeout"],
+            retries=options["connect_retries"],
         ),
-        limits=Limits(),
+        limits=safety.limits(options),
+        choices=safety.choices(options),
         forks=options["forks"],
-        diff=options.get("diff", False),
+        diff=bool(options.get("diff") or options["report"]),
+        host_limit_s=options["host_limit_s"],
     )
 
 
@@ -129,11 +229,15 @@ def _confirm(hosts: Sequence[HostSpec]) -> None:
 
 
 @contextmanager
-def _interrupting(app: App) -> Iterator[None]:
+def _interrupting(app: App, report: Report) -> Iterator[None]:
     """Ctrl-C stops the run at the next safe place; what runs on the hosts goes on there."""
 
     def interrupt(*_: object) -> None:
+        from provisioner.events import Event
+
         app.interrupt()
+        # A thread of its own: this one may hold a lock of the report's just now.
+        threading.Thread(target=report.event, args=(Event("interrupt"),)).start()
 
     before: Callable[..., Any] | int | None = signal.signal(signal.SIGINT, interrupt)
     try:

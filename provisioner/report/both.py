@@ -1,4 +1,4 @@
-"""Several reports as one."""
+"""Several reports as one; what remembers the run stands first, so that the others find it up to date."""
 
 from __future__ import annotations
 

@@ -1,18 +1,100 @@
-"""Unified diffs of what a plan would change."""
+"""Unified diffs of what a plan would change: files, and settings of runners in GitLab. Secrets are stars."""
 
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterator, Sequence
 
-from provisioner.plan import FileChange
+from provisioner.model import RunnerSpec
+from provisioner.plan import FileChange, HostPlan, RunnerAction, RunnerVerb
+from provisioner.report.wording import masked
+from provisioner.steps.module import DIR as MODULE_DIR
+from provisioner.steps.wanted import SETTINGS
+
+NO_NEWLINE = "\\ No newline at end of file\n"
 
 
 def unified(change: FileChange) -> str:
     """One file as `diff -u` would show it; bytes that are not UTF-8 appear as replacement characters."""
-    before, after = (_lines(content) for content in (change.before, change.after))
     old = change.path if change.before is not None else "/dev/null"
     new = change.path if change.after is not None else "/dev/null"
-    return "".join(difflib.unified_diff(before, after, f"{old} (host)", f"{new} (nixprov)"))
+    lines = difflib.unified_diff(
+        _lines(change.before), _lines(change.after), _label(old, "host"), _label(new, "nixprov")
+    )
+    return masked("".join(line if line.endswith("\n") else f"{line}\n{NO_NEWLINE}" for line in lines))
+
+
+def plan_diffs(plan: HostPlan, files: Sequence[FileChange]) -> tuple[str, ...]:
+    """All diffs of a plan: GitLab's first, because it comes first."""
+    specs = {runner.name: runner for runner in plan.wanted.host.runners} if plan.wanted else {}
+    runners = (runner_diff(action, specs.get(action.name)) for action in plan.forge_changes)
+    return tuple(text for text in (*runners, *map(unified, files)) if text)
+
+
+def for_people(diffs: Sequence[str]) -> tuple[str, ...]:
+    """Without our own module's code where it comes or goes as a whole: nobody reads that in a diff (--json has it)."""
+    return tuple(_header(text) if _is_code_of_ours(text) else text for text in diffs)
+
+
+def _is_code_of_ours(text: str) -> bool:
+    names = [line.split("\t")[0][len("+++ ") :] for line in text.splitlines()[:2]]
+    path = max(names, key=len)
+    ours = path.startswith(f"{MODULE_DIR}/") and path != f"{MODULE_DIR}/{SETTINGS}"
+    return ours and "/dev/null" in names
+
+
+def _header(text: str) -> str:
+    head = text.splitlines(keepends=True)[:2]
+    return "".join(head) + f"@@ {text.count(chr(10)) - len(head) - 1} lines of nixprov's own @@\n"
+
+
+def runner_diff(action: RunnerAction, spec: RunnerSpec | None = None) -> str:
+    """A runner's settings before and after, in the form of a unified diff; empty when none of them changes."""
+    changes = list(_settings(action, spec))
+    if not changes and action.verb is not RunnerVerb.DELETE:
+        return ""
+    known = f"GitLab runner {action.name}" + (f" #{action.id}" if action.id is not None else "")
+    old = "/dev/null" if action.verb is RunnerVerb.CREATE else f"{known}\t(GitLab)"
+    new = "/dev/null" if action.verb is RunnerVerb.DELETE else f"{known}\t(nixprov)"
+    body = "".join(
+        f"{sign}{name}: {value}\n"
+        for name, before, after in changes
+        for sign, value in (("-", before), ("+", after))
+        if value is not None
+    )
+    return masked(f"--- {old}\n+++ {new}\n{body}")
+
+
+def _settings(action: RunnerAction, spec: RunnerSpec | None) -> Iterator[tuple[str, str | None, str | None]]:
+    if action.verb is RunnerVerb.CREATE and spec is not None:
+        yield from ((name, None, value) for name, value in _wanted(spec))
+    for difference in action.differences:
+        yield difference.name, _one_line(difference.before), _one_line(difference.after)
+
+
+def _wanted(spec: RunnerSpec) -> Iterator[tuple[str, str]]:
+    yield "type", spec.type.value
+    if spec.owner is not None:
+        yield "owner", spec.owner
+    if spec.description:
+        yield "description", _one_line(spec.description)
+    yield "tags", ", ".join(sorted(set(spec.tags))) or "none"
+    for name in ("run_untagged", "locked", "paused"):
+        yield name, "yes" if getattr(spec, name) else "no"
+    yield "access_level", spec.access_level.value
+    if spec.maximum_timeout_s is not None:
+        yield "maximum_timeout", f"{spec.maximum_timeout_s} s"
+    if spec.maintenance_note:
+        yield "maintenance_note", _one_line(spec.maintenance_note)
+
+
+def _one_line(text: str) -> str:
+    return text.replace("\n", "\\n")
+
+
+def _label(path: str, side: str) -> str:
+    # A tab ends the name in a unified diff, so that `patch` reads it.
+    return path if path == "/dev/null" else f"{path}\t({side})"
 
 
 def _lines(content: bytes | None) -> list[str]:

@@ -1,4 +1,4 @@
-"""JSON lines on stdout: one event a line, as docs/json.md says. The version grows when a field changes meaning."""
+"""JSON lines on stdout: one event a line, in the shapes of `documents`."""
 
 from __future__ import annotations
 
@@ -7,83 +7,96 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Final, TextIO
+from typing import TextIO
 
 from provisioner.engine.status import HostReport, RunnerReport
 from provisioner.events import Event, HostResult
-from provisioner.plan import HostPlan
-from provisioner.report.diff import unified
-
-VERSION: Final = 1
+from provisioner.plan import HostPlan, RunnerAction
+from provisioner.report.diff import plan_diffs
+from provisioner.report.documents import VERSION, Host, Plan, RunnerPlan, RunnerStatus, Status
+from provisioner.report.wording import without_tokens
 
 
 @dataclass(slots=True)
 class JsonLines:
+    """`diff`: plans carry their diffs."""
+
     out: TextIO
-    verbose: bool = False
+    diff: bool = False
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def event(self, event: Event) -> None:
-        fields = _fields(event)
-        if fields is not None:
-            host = {"host": event.host} if event.host else {}
-            self._write({"event": event.kind, **host, **fields})
+        host = {"host": event.host} if event.host else {}
+        self._write({"event": event.kind, **host, **self._fields(event)})
 
     def summary(self, fields: Mapping[str, object]) -> None:
         self._write({"event": "summary", **fields})
 
     def _write(self, document: Mapping[str, object]) -> None:
         time = datetime.now(UTC).isoformat(timespec="milliseconds")
-        line = json.dumps({**document, "time": time, "version": VERSION}, ensure_ascii=False)
+        line = json.dumps({**document, "time": time, "version": VERSION}, ensure_ascii=not _is_utf8(self.out))
+        line = without_tokens(line)
         with self._lock:
             self.out.write(line + "\n")
             self.out.flush()
 
+    def _fields(self, event: Event) -> Mapping[str, object]:
+        match event.kind:
+            case "plan":
+                return _plan(event, diff=self.diff)
+            case "status":
+                return _status(event.fields["report"])
+            case "host":
+                return _host(event.fields["result"])
+            case _:
+                return event.fields
 
-def _fields(event: Event) -> Mapping[str, Any] | None:
-    match event.kind:
-        case "plan":
-            return _plan(event)
-        case "status":
-            return _status(event.fields["report"])
-        case "host":
-            return _host(event.fields["result"])
-        case _:
-            return dict(event.fields)
+
+def _is_utf8(stream: TextIO) -> bool:
+    return (getattr(stream, "encoding", None) or "utf-8").lower().replace("-", "") == "utf8"
 
 
-def _plan(event: Event) -> Mapping[str, Any]:
+def _plan(event: Event, *, diff: bool) -> Plan:
     plan = event.fields["plan"]
     assert isinstance(plan, HostPlan)  # noqa: S101 - narrows for mypy
-    runners = [
-        {"name": action.name, "verb": action.verb.value, "id": action.id, "why": action.why} for action in plan.runners
-    ]
-    steps = [{"step": action.step, "why": action.why} for action in plan.steps]
-    diff = [unified(change) for change in event.fields["files"]]  # type: ignore[attr-defined]
     return {
+        "host": plan.host,
         "changes": list(plan.lines()),
-        "runners": runners,
-        "steps": steps,
+        "runners": [_action(action) for action in plan.runners],
+        "steps": [{"step": action.step, "why": action.why} for action in plan.steps],
         "switch": plan.switch or None,
-        "diff": diff,
+        "diff": list(plan_diffs(plan, event.fields["files"])) if diff else [],  # type: ignore[arg-type]
     }
 
 
-def _host(result: object) -> Mapping[str, Any]:
+def _action(action: RunnerAction) -> RunnerPlan:
+    return {
+        "name": action.name,
+        "verb": action.verb.value,
+        "id": action.id,
+        "why": action.why,
+        "differences": [{"name": d.name, "before": d.before, "after": d.after} for d in action.differences],
+    }
+
+
+def _host(result: object) -> Host:
     assert isinstance(result, HostResult)  # noqa: S101 - narrows for mypy
     return {
+        "host": result.host,
         "outcome": result.outcome.value,
         "seconds": round(result.seconds, 3),
         "remote_commands": result.remote_commands,
         "connections": result.connections,
         "error": result.error or None,
         "hint": result.hint or None,
+        "remains": list(result.remains),
     }
 
 
-def _status(report: object) -> Mapping[str, Any]:
+def _status(report: object) -> Status:
     assert isinstance(report, HostReport)  # noqa: S101 - narrows for mypy
     return {
+        "host": report.host,
         "nixos": report.nixos,
         "generation": report.generation,
         "installed": report.is_installed,
@@ -94,7 +107,7 @@ def _status(report: object) -> Mapping[str, Any]:
     }
 
 
-def _runner(report: RunnerReport) -> Mapping[str, Any]:
+def _runner(report: RunnerReport) -> RunnerStatus:
     runner = report.runner
     return {
         "name": report.name,

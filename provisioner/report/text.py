@@ -1,103 +1,99 @@
-"""Plain lines for people: one a phase and host, the reasons of a plan, failures with what to do next."""
+"""Plain lines for people, for logs and pipes: one a phase and host, failures as they come, and the end of the run."""
 
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TextIO
+from typing import Any, TextIO
 
-from provisioner.engine.status import HostReport, RunnerReport
-from provisioner.events import Event, HostResult
-from provisioner.plan import HostPlan
-from provisioner.report.diff import unified
-
-_LOG_LINES_KEPT = 20
+from provisioner.events import Event, HostResult, Outcome
+from provisioner.report.advice import Typed
+from provisioner.report.colour import Painter
+from provisioner.report.ending import Ending, asked_for, warning_lines
+from provisioner.report.lines import that_matter
+from provisioner.report.record import HostRecord, RunRecord
+from provisioner.report.wording import clean, names
 
 
 @dataclass(slots=True)
 class PlainText:
-    """`out` gets the progress (stderr); `result` what was asked for (stdout, or stderr under --json)."""
+    """`out` gets the progress (stderr); `result` what was asked for (stdout, or stderr under --json).
+
+    `record` must have been given each event before this report.
+    """
 
     out: TextIO
     result: TextIO
+    record: RunRecord
+    typed: Typed = field(default_factory=Typed)
+    paint: Painter = field(default_factory=Painter)
+    paint_result: Painter = field(default_factory=Painter)
     verbose: bool = False
     debug: bool = False
-    _started: float = field(default_factory=time.monotonic)
-    _logs: dict[str, list[str]] = field(default_factory=dict)
+    diff: bool = False
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def event(self, event: Event) -> None:
         with self._lock:
             match event.kind:
                 case "phase":
-                    self._say(event.host, str(event.fields["phase"]))
-                case "log":
-                    self._log(event.host, str(event.fields["text"]))
+                    self._say(event.host, self.paint(str(event.fields["phase"]), "cyan"))
+                case "log" if self.verbose:
+                    self._say(event.host, f"  {clean(str(event.fields['text']))}")
                 case "warning":
-                    self._say(event.host, f"warning: {event.fields['text']}")
+                    self._say(event.host, warning_lines(event.fields, self.paint))
+                case "drain":
+                    self._say(event.host, self.record.host(event.host).last_line)
+                case "batch":
+                    hosts: Any = event.fields["hosts"]
+                    self._say("", f"{self.record.batch}: {names(hosts)}")
+                case "interrupt":
+                    self._say("", "interrupted: each host stops at its next safe place")
                 case "plan":
-                    self._plan(event)
-                case "status":
-                    self._status(event.fields["report"])
+                    self._plan(self.record.host(event.host))
                 case "host":
                     self._host(event.fields["result"])
                 case "bug" if self.debug:
-                    self._say(event.host, str(event.fields["traceback"]))
+                    self.out.write(str(event.fields["traceback"]))
 
-    def summary(self, fields: Mapping[str, object]) -> None:
-        counts = ", ".join(f"{fields[name]} {name}" for name in ("changed", "unchanged", "failed", "unreachable"))
-        self.out.write(f"{fields['hosts']} hosts: {counts}; {fields['seconds']} s\n")
-        self.out.flush()
+    def summary(self, _fields: Mapping[str, object]) -> None:
+        """What was asked for comes in the order of the inventory, then the recap."""
+        with self._lock, self.record.reading():
+            ending = Ending(self.record, self.typed, self.paint)
+            self._write(self.result, asked_for(self.record, self.paint_result, diff=self.diff))
+            if len(self.record.hosts) > 1:
+                self._write(self.out, ending.recap())
+            self._write(self.out, (*ending.total(), *ending.advice()))
 
     def _say(self, host: str, text: str) -> None:
-        elapsed = time.monotonic() - self._started
-        self.out.write(f"{elapsed:6.1f}s {host or '-':<16} {text}\n")
-        self.out.flush()
+        self._write(self.out, (f"{self.record.now_s:6.1f}s {clean(host) or '-':<16} {text}",))
 
-    def _log(self, host: str, text: str) -> None:
-        kept = self._logs.setdefault(host, [])
-        kept.append(text)
-        del kept[:-_LOG_LINES_KEPT]
-        if self.verbose:
-            self._say(host, f"  {text}")
-
-    def _plan(self, event: Event) -> None:
-        plan = event.fields["plan"]
-        assert isinstance(plan, HostPlan)  # noqa: S101 - narrows for mypy
-        stream = self.result if event.fields["check"] else self.out
-        for line in plan.lines():
-            stream.write(f"        {plan.host:<16} {line}\n")
-        for change in event.fields["files"]:  # type: ignore[attr-defined]
-            stream.write(unified(change))
+    def _write(self, stream: TextIO, lines: Iterable[str]) -> None:
+        stream.writelines(f"{line}\n" for line in lines)
         stream.flush()
+
+    def _plan(self, host: HostRecord) -> None:
+        """What is about to be done; a plan that was asked for comes at the end."""
+        if host.check:
+            return
+        for change in host.changes:
+            self._say(host.name, f"{self.paint('~', 'yellow')} {clean(change)}")
+        for text in host.diffs if self.diff else ():
+            self.out.write(self.paint.diff(text))
 
     def _host(self, result: object) -> None:
         assert isinstance(result, HostResult)  # noqa: S101 - narrows for mypy
+        if result.outcome is Outcome.SKIPPED:
+            return  # nothing happened there; the recap names all of them
         if result.outcome.is_good:
-            self._say(result.host, result.outcome.value)
+            self._say(result.host, self.paint.outcome(result.outcome, result.outcome.value))
             return
         if not self.verbose:
-            for line in self._logs.get(result.host, ()):
+            for line in that_matter(self.record.host(result.host).log):
                 self._say(result.host, f"  {line}")
-        hint = f"; {result.hint}" if result.hint else ""
-        self._say(result.host, f"{result.outcome.value}: {result.error}{hint}")
-
-    def _status(self, report: object) -> None:
-        assert isinstance(report, HostReport)  # noqa: S101 - narrows for mypy
-        state = "installed" if report.is_installed else "not installed"
-        self.result.write(f"{report.host}: {state}, {report.nixos}, generation {report.generation}, {report.phase}\n")
-        for runner in report.runners:
-            self.result.write(f"  runner {runner.name}: {_runner(runner)}\n")
-        for line in report.drift:
-            self.result.write(f"  drift: {line}\n")
-        self.result.flush()
-
-
-def _runner(report: RunnerReport) -> str:
-    unit = report.unit.active if report.unit else "no unit"
-    if report.runner is None:
-        return f"{unit}; not in GitLab"
-    polled = f"polled {report.contacted_at}" if report.contacted_at else "never polled"
-    return f"{unit}; GitLab #{report.runner.id} {report.runner.status.value}, {polled}"
+        hint = f"; {clean(result.hint)}" if result.hint else ""
+        outcome = self.paint.outcome(result.outcome, result.outcome.value)
+        self._say(result.host, f"{outcome}: {clean(result.error)}{hint}")
+        for line in result.remains:
+            self._say(result.host, f"left behind: {clean(line)}")

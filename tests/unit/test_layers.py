@@ -21,7 +21,8 @@ LAYERS: Final = (
     {"cli"},
     {"report"},
     {"app"},
-    {"engine"},
+    {"selection"},
+    {"engine", "runs"},
     {"plan"},
     {"steps"},
     {"hosts", "forge", "nix", "inventory"},
@@ -47,6 +48,7 @@ SEAMS: Final = {
     "tree_sitter": ("nix/syntax.py",),
     "tree_sitter_nix": ("nix/syntax.py",),
     "click": ("cli/*",),
+    "rich": ("report/live.py",),
     "yaml": ("inventory/*",),
     "pydantic": ("inventory/*",),
     "pydantic_core": ("inventory/*",),
@@ -59,7 +61,7 @@ VOICES: Final = ("cli/*", "lab/__main__.py", "lab/*/__main__.py", "lab/guest/*",
 ALONE: Final = ("lab/guest/*", "lab/nixos/*")
 ALONG: Final = {"runner"}  # ... but lab/guest/runner, as a package of its own
 
-SLOW_LIBRARIES: Final = {"fabric", "invoke", "paramiko", "gitlab", "requests", "jinja2"}
+SLOW_LIBRARIES: Final = {"fabric", "invoke", "paramiko", "gitlab", "requests", "jinja2", "rich"}
 
 
 @dataclass(frozen=True)

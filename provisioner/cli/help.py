@@ -1,0 +1,88 @@
+"""How help is laid out: it fits a screen, and ends in something to type.
+
+Options that are rarely needed are named in one paragraph; the manual (`nixprov man`) says what they do.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import Any, Final
+
+import click
+
+RARE: Final = frozenset(
+    {
+        "--accept-new-host-keys",
+        "--all",
+        "--any-errors-fatal",
+        "--become-password-file",
+        "--confirm",
+        "--confirm-limit",
+        "--connect-retries",
+        "--connect-timeout",
+        "--debug",
+        "--drain-limit",
+        "--force",
+        "--junit",
+        "--log-dir",
+        "--max-fail-percentage",
+        "--no-wait",
+        "--progress",
+        "--ssh-config",
+        "--take-over",
+        "--timeout",
+        "--vault-password-file",
+    }
+)
+_FEW: Final = 12
+
+
+class Command(click.Command):
+    """A command whose docstring may keep the lines of a paragraph as click has it, also in a raw string."""
+
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self.help = _paragraphs(self.help)
+
+    def format_options(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        options = [option for option in self.get_params(context) if isinstance(option, click.Option)]
+        rare = [option for option in options if is_rare(option)] if len(options) > _FEW else []
+        _write(context, formatter, [option for option in options if option not in rare])
+        if rare:
+            names = sorted(_longest(option) for option in rare)
+            with formatter.section("More options (`nixprov man` explains them)"):
+                formatter.write_text(" ".join(names))
+
+
+class Group(click.Group):
+    """Lists its commands as they were added: the everyday ones first."""
+
+    command_class = Command
+    group_class = type
+
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self.help = _paragraphs(self.help)
+
+    def list_commands(self, _context: click.Context) -> list[str]:
+        return list(self.commands)
+
+
+def is_rare(option: click.Option) -> bool:
+    return not RARE.isdisjoint(option.opts)
+
+
+def _write(context: click.Context, formatter: click.HelpFormatter, options: Sequence[click.Option]) -> None:
+    records = [record for option in options if (record := option.get_help_record(context)) is not None]
+    with formatter.section("Options"):
+        formatter.write_dl(records)
+
+
+def _longest(option: click.Option) -> str:
+    return max(option.opts, key=len)
+
+
+def _paragraphs(text: str | None) -> str | None:
+    """A paragraph that begins with a backspace character keeps its lines."""
+    return None if text is None else inspect.cleandoc(text).replace("\\b\n", "\b\n")

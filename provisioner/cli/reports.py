@@ -1,0 +1,149 @@
+"""Options that say who is told of a run and how, and the reports they ask for: opened before it, closed after it."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from provisioner.errors import ConfigError
+
+if TYPE_CHECKING:
+    from provisioner.app import Report
+    from provisioner.report.advice import Typed
+    from provisioner.report.record import RunRecord
+
+REPORT_OPTIONS: Final = (
+    click.option("--json", "as_json", is_flag=True, help="JSON lines on stdout, people's text on stderr."),
+    click.option("--junit", metavar="FILE", help="Write JUnit XML: a test case a host."),
+    click.option("--report", metavar="FILE", help="Write an HTML page: outcomes, timeline, diffs, drift."),
+    click.option("--log-dir", metavar="DIR", help="Write a file a host there: its phases and its whole log."),
+    click.option(
+        "--progress", type=click.Choice(["auto", "live", "plain"]), default="auto", help="Live table or plain lines."
+    ),
+    click.option("-v", "--verbose", is_flag=True, help="Show the build's and the switch's log as it comes."),
+    click.option("--debug", is_flag=True, help="Tracebacks, for reports of bugs."),
+)
+# Options that the next command needs as well, when it is about the same hosts.
+_REPEATED: Final = {
+    "sources": "-i",
+    "play": "--play",
+    "vault_password_file": "--vault-password-file",
+    "gitlab_url": "--gitlab-url",
+    "gitlab_token_file": "--gitlab-token-file",
+    "become_password_file": "--become-password-file",
+    "ssh_config": "--ssh-config",
+}
+
+
+@contextmanager
+def reporting(options: dict[str, Any], verb: str) -> Iterator[Report]:
+    """The reports that the options ask for; files appear at the end, whole, also when the run was cut short.
+
+    Raises ConfigError, before anything happened, for a file that cannot be written.
+    """
+    from provisioner.report.both import Both
+    from provisioner.report.json_lines import JsonLines
+    from provisioner.report.record import RunRecord
+
+    record, told = RunRecord(), typed(options, verb)
+    with ExitStack() as stack:
+        _files(stack, options, record, told)
+        machines = [JsonLines(sys.stdout, diff=options.get("diff", False))] if options["as_json"] else []
+        logs = _logs(stack, options["log_dir"], record)
+        yield Both((record, *logs, *machines, _people(stack, options, record, told)))
+
+
+def typed(options: dict[str, Any], verb: str) -> Typed:
+    """The command as it would be typed again, without the hosts."""
+    from provisioner.report.advice import Typed
+
+    words: list[str] = []
+    for name, flag in _REPEATED.items():
+        value = options.get(name)
+        for one in value if isinstance(value, tuple) else [value] if value else []:
+            words += [flag, str(one)]
+    flags = {"ask_become_pass": "-K", "accept_new_host_keys": "--accept-new-host-keys"}
+    words += [flag for name, flag in flags.items() if options.get(name)]
+    return Typed(verb, tuple(words))
+
+
+def _people(stack: ExitStack, options: dict[str, Any], record: RunRecord, told: Typed) -> Report:
+    from provisioner.report.colour import Painter, can_redraw, wants_colour
+    from provisioner.report.text import PlainText
+
+    people = sys.stderr if options["as_json"] else sys.stdout
+    with suppress(AttributeError):  # a stream that a test put there
+        # What the terminal's encoding lacks is written as \u2713 instead of ending the run.
+        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    settings: dict[str, Any] = {
+        "typed": told,
+        "paint": Painter(wants_colour(sys.stderr, os.environ)),
+        "paint_result": Painter(wants_colour(people, os.environ)),
+        "verbose": options["verbose"],
+        "debug": options["debug"],
+        "diff": options.get("diff", False),
+    }
+    wish = options["progress"]
+    if wish == "plain" or not (wish == "live" or can_redraw(sys.stderr, os.environ)):
+        return PlainText(sys.stderr, people, record, **settings)
+    from provisioner.report.live import LiveTable
+
+    live = LiveTable(sys.stderr, people, record, **settings)
+    stack.callback(live.close)
+    return live
+
+
+def _logs(stack: ExitStack, name: str | None, record: RunRecord) -> list[Report]:
+    if name is None:
+        return []
+    from provisioner.report.logs import HostLogs
+
+    folder = Path(name).expanduser()
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{name} cannot be made: {error.strerror}") from error
+    logs = HostLogs(folder, record)
+    stack.callback(logs.close)
+    return [logs]
+
+
+def _files(stack: ExitStack, options: dict[str, Any], record: RunRecord, told: Typed) -> None:
+    if options["junit"]:
+        from provisioner.report import junit
+
+        stack.enter_context(_written(options["junit"], record, lambda: junit.document(record)))
+    if options["report"]:
+        from provisioner.report import html
+
+        stack.enter_context(_written(options["report"], record, lambda: html.page(record, told).encode()))
+
+
+@contextmanager
+def _written(name: str, record: RunRecord, content: Callable[[], bytes]) -> Iterator[None]:
+    """Write a file once a run ended that had begun; its folder is tried at once, readers never see half of it."""
+    path = Path(name).expanduser()
+    try:
+        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    except OSError as error:
+        raise ConfigError(f"{name} cannot be written: {error.strerror}") from error
+    os.close(handle)
+    draft = Path(temporary)
+    try:
+        yield
+    finally:
+        if record.hosts:
+            draft.write_bytes(content())
+            # mkstemp makes it private; what the operator asked for by name has the usual mode.
+            mask = os.umask(0)
+            os.umask(mask)
+            draft.chmod(0o666 & ~mask)
+            draft.replace(path)
+        draft.unlink(missing_ok=True)

@@ -1,0 +1,51 @@
+"""Options that say how careful a change is: whose run may go on, who confirms it, how long jobs may take."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+if TYPE_CHECKING:
+    from provisioner.engine.host import Choices, Limits
+
+CONFIRM_LIMIT_S: Final = 180
+DRAIN_LIMIT_S: Final = 3600.0
+
+SAFETY_OPTIONS: Final = (
+    click.option("--take-over", is_flag=True, help="Go on where a run that is surely dead holds the host."),
+    click.option(
+        "--confirm/--no-confirm", default=True, help="The host goes back by itself unless we can log in again."
+    ),
+    click.option(
+        "--confirm-limit",
+        "confirm_s",
+        default=CONFIRM_LIMIT_S,
+        type=click.IntRange(5, 3600),
+        metavar="SECONDS",
+        help=f"... within this time after the activation; default: {CONFIRM_LIMIT_S}.",
+    ),
+    click.option(
+        "--drain-limit",
+        "drain_s",
+        default=DRAIN_LIMIT_S,
+        type=click.FloatRange(min=0),
+        metavar="SECONDS",
+        help="How long jobs that run may take to finish; default: an hour.",
+    ),
+    click.option("--force", is_flag=True, help="Do not wait for jobs that run: end them."),
+)
+
+
+def limits(options: dict[str, Any]) -> Limits:
+    from provisioner.engine.host import Limits
+
+    confirm_s = options.get("confirm_s", CONFIRM_LIMIT_S) if options.get("confirm", True) else 0
+    contact_s = min(Limits().contact_s, confirm_s or Limits().contact_s)
+    return Limits(confirm_s=confirm_s, contact_s=contact_s, drain_s=options.get("drain_s", DRAIN_LIMIT_S))
+
+
+def choices(options: dict[str, Any]) -> Choices:
+    from provisioner.engine.host import Choices
+
+    return Choices(take_over=options.get("take_over", False), force=options.get("force", False))

@@ -1,0 +1,64 @@
+"""Whether a stream gets colour and a moving table, and how words are painted. Knows names, not meanings, of colours.
+
+The rules, first match wins: NO_COLOR not empty (no-color.org); CLICOLOR_FORCE or FORCE_COLOR not 0; CLICOLOR=0
+(bixense.com/clicolors); TERM=dumb or unset; else whether the stream is a terminal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, TextIO
+
+from provisioner.events import Outcome
+
+_SGR: Final = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "cyan": "36", "magenta": "35"}
+COLOURS: Final = {
+    Outcome.UNCHANGED: "dim",
+    Outcome.CHANGED: "green",
+    Outcome.UNREACHABLE: "yellow",
+    Outcome.FAILED: "red",
+    Outcome.FORGE: "red",
+    Outcome.ROLLED_BACK: "magenta",
+    Outcome.ROLLBACK_FAILED: "red",
+    Outcome.INTERRUPTED: "yellow",
+    Outcome.SKIPPED: "dim",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Painter:
+    """Paints, or leaves as it is."""
+
+    on: bool = False
+
+    def __call__(self, text: str, *styles: str) -> str:
+        codes = ";".join(_SGR[style] for style in styles if style)
+        return f"\x1b[{codes}m{text}\x1b[0m" if self.on and codes and text else text
+
+    def outcome(self, outcome: Outcome, text: str) -> str:
+        return self(text, COLOURS[outcome])
+
+    def diff(self, text: str) -> str:
+        return "".join(self(line.rstrip("\n"), _diff_style(line)) + "\n" for line in text.splitlines(keepends=True))
+
+
+def _diff_style(line: str) -> str:
+    if line.startswith(("+++", "---")):
+        return "bold"
+    return {"+": "green", "-": "red", "@": "cyan"}.get(line[:1], "")
+
+
+def wants_colour(stream: TextIO, environment: Mapping[str, str]) -> bool:
+    if environment.get("NO_COLOR"):
+        return False
+    if any(environment.get(name, "0") not in ("", "0") for name in ("CLICOLOR_FORCE", "FORCE_COLOR")):
+        return True
+    if environment.get("CLICOLOR") == "0":
+        return False
+    return can_redraw(stream, environment)
+
+
+def can_redraw(stream: TextIO, environment: Mapping[str, str]) -> bool:
+    """Whether the stream is a terminal that can move its cursor; colour has nothing to do with it."""
+    return stream.isatty() and environment.get("TERM", "dumb") not in ("", "dumb")

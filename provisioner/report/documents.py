@@ -1,0 +1,205 @@
+"""The JSON of each event, as types: mypy holds the writer to them, and the published schema is made from them.
+
+`docs/json.md` and `docs/events.schema.json` are generated from here, so a field has one description.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, Literal, TypedDict
+
+VERSION: Final = 1
+
+OutcomeName = Literal[
+    "unchanged",
+    "changed",
+    "unreachable",
+    "failed",
+    "gitlab",
+    "rolled back",
+    "rollback failed",
+    "interrupted",
+    "skipped",
+]
+
+
+class Start(TypedDict):
+    """The run begins: all hosts it is about, in order. Nothing has been touched."""
+
+    verb: Annotated[str, "up, plan, status, down, or `plan down` (down --check)"]
+    run: Annotated[str, "the run's id"]
+    operator: Annotated[str, "user@computer"]
+    hosts: list[str]
+
+
+class Batch(TypedDict):
+    """A batch begins; only when there are several."""
+
+    batch: Annotated[int, "its number, from 1"]
+    of: Annotated[int, "how many"]
+    play: str
+    hosts: list[str]
+
+
+class Phase(TypedDict):
+    """A host enters a phase."""
+
+    host: str
+    phase: Annotated[
+        str, "connect, probe, plan, create, write, build, switch, confirm, drain, delete, clean, unwind; more may come"
+    ]
+
+
+class Difference(TypedDict):
+    name: str
+    before: str
+    after: str
+
+
+class RunnerPlan(TypedDict):
+    name: str
+    verb: Literal["keep", "create", "update", "reset token", "delete"]
+    id: Annotated[int | None, "GitLab's; null while it is to be created"]
+    why: str
+    differences: Annotated[list[Difference], "settings in GitLab, before and after"]
+
+
+class StepPlan(TypedDict):
+    step: str
+    why: str
+
+
+class Plan(TypedDict):
+    """What would change, or is about to."""
+
+    host: str
+    changes: Annotated[list[str], "lines for people; empty: nothing to do"]
+    runners: list[RunnerPlan]
+    steps: list[StepPlan]
+    switch: Annotated[str | None, "why the system is built and activated, or null"]
+    diff: Annotated[list[str], "unified diffs, with --diff; secrets are stars"]
+
+
+class Log(TypedDict):
+    """A line of the build's or the switch's log."""
+
+    host: str
+    text: str
+
+
+class Drain(TypedDict):
+    """Jobs still run on a host that takes no new ones; again whenever their number changes."""
+
+    host: str
+    jobs: int
+    limit_s: Annotated[float, "how long they have in all"]
+
+
+class _AnyHost(TypedDict, total=False):
+    host: Annotated[str, "if it is about one"]
+
+
+class Warned(_AnyHost):
+    """Something to know that stops nothing."""
+
+    text: str
+
+
+class ManagerStatus(TypedDict):
+    system_id: str
+    status: str
+
+
+class RunnerStatus(TypedDict):
+    name: str
+    id: Annotated[int | None, "null: not in GitLab"]
+    gitlab_status: Annotated[str | None, "online, offline, stale, never_contacted, ..."]
+    paused: bool | None
+    contacted_at: Annotated[str | None, "GitLab's time of the last poll, ISO 8601"]
+    managers: list[ManagerStatus]
+    unit: str | None
+    unit_state: Annotated[str, "systemd's ActiveState"]
+
+
+class Status(TypedDict):
+    """Machine, module and GitLab side by side."""
+
+    host: str
+    nixos: str
+    generation: int | None
+    installed: bool
+    phase: Annotated[str, "the journal's on the host"]
+    revision: Annotated[str | None, "of the module in the running system"]
+    drift: Annotated[list[str], "what `up` would change; empty: as wanted"]
+    runners: list[RunnerStatus]
+
+
+class Gone(TypedDict):
+    """GitLab has a runner of ours for a host that this inventory does not have (`status`)."""
+
+    host: str
+    runner: str
+    id: int
+    gitlab_status: str
+
+
+class Host(TypedDict):
+    """A host is done, well or not: exactly one for each."""
+
+    host: str
+    outcome: OutcomeName
+    seconds: float
+    remote_commands: int
+    connections: int
+    error: Annotated[str | None, "one line"]
+    hint: Annotated[str | None, "what to do next"]
+    remains: Annotated[list[str], "what could not be undone"]
+
+
+class Bug(TypedDict):
+    """Something nixprov did not expect."""
+
+    host: str
+    traceback: str
+
+
+class Interrupt(TypedDict):
+    """Ctrl-C: each host stops at its next safe place."""
+
+
+class _OfChanges(TypedDict, total=False):
+    run: Annotated[str, "the run's id, for --resume (`up`, `down`)"]
+    failed_hosts_file: Annotated[str | None, "for --limit @FILE, or null (`up`, `down`)"]
+
+
+class Summary(_OfChanges):
+    """The last line: changed + unchanged + failed + unreachable + skipped = hosts."""
+
+    hosts: int
+    changed: int
+    unchanged: int
+    failed: Annotated[int, "all that is neither good, unreachable nor skipped"]
+    unreachable: int
+    skipped: Annotated[int, "never begun"]
+    rolled_back: Annotated[int, "of the failed: as before the run"]
+    remote_commands: int
+    connections: int
+    gitlab_writes: int
+    seconds: float
+    exit_code: int
+
+
+DOCUMENTS: Final[dict[str, type]] = {
+    "start": Start,
+    "batch": Batch,
+    "phase": Phase,
+    "plan": Plan,
+    "log": Log,
+    "drain": Drain,
+    "warning": Warned,
+    "status": Status,
+    "gone": Gone,
+    "host": Host,
+    "bug": Bug,
+    "interrupt": Interrupt,
+    "summary": Summary,
+}

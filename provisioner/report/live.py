@@ -1,0 +1,207 @@
+"""The live table: drawn over itself on a terminal, a few times a second, never higher than the terminal.
+
+Owns the drawing; `table` says what is in it, `ending` what stays afterwards. The only importer of rich.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Final, TextIO
+
+from provisioner.events import Event
+from provisioner.report.advice import Typed
+from provisioner.report.colour import Painter
+from provisioner.report.ending import Ending, asked_for, warning_lines
+from provisioner.report.record import RunRecord
+from provisioner.report.table import Frame, Row, Table
+from provisioner.report.wording import clean, names
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+    from rich.live import Live
+    from rich.text import Text
+
+FRAMES_PER_SECOND: Final = 4
+_SHOW_CURSOR: Final = "\x1b[?25h"  # DECTCEM
+_ANY: Final = "HOST"
+_BAR_WIDTH: Final = 24
+_HOST_WIDTH: Final = 32
+_WORD_WIDTH: Final = 11  # "unreachable"; only "rollback failed" is longer
+_TIME_WIDTH: Final = 7
+
+
+class LiveTable:
+    """A report for a person at a terminal; `close()` gives the terminal back, whatever happened.
+
+    `record` must have been given each event before this report. The table appears with the first host's event, so
+    that questions asked before it (passwords) have the terminal to themselves.
+    """
+
+    def __init__(
+        self,
+        out: TextIO,
+        result: TextIO,
+        record: RunRecord,
+        *,
+        typed: Typed | None = None,
+        paint: Painter | None = None,
+        paint_result: Painter | None = None,
+        verbose: bool = False,
+        debug: bool = False,
+        diff: bool = False,
+    ) -> None:
+        self._out, self._result, self._record = out, result, record
+        self._paint, self._paint_result = paint or Painter(), paint_result or Painter()
+        self._verbose, self._diff = verbose, diff
+        self._table = Table(record)
+        self._console = _console(out, colour=self._paint.on)
+        self._ending = Ending(record, typed or Typed(), self._paint, debug, self._console.size.width)
+        self._live = _live(self._console, self._render)
+        self._drawn = self._closed = False
+        self._lock = threading.RLock()
+
+    def event(self, event: Event) -> None:
+        with self._lock:
+            if event.kind == "phase" and not (self._drawn or self._closed):
+                self._drawn = True
+                self._live.start(refresh=True)
+            if event.kind == "log" and self._verbose:
+                self._above(f"{clean(event.host)}: {clean(str(event.fields['text']))}")
+            elif event.kind == "warning" and not event.host:
+                self._above(warning_lines(event.fields, self._paint))
+
+    def summary(self, fields: Mapping[str, object]) -> None:
+        with self._lock:
+            self._record.summary(fields)
+            self.close()
+            asked = asked_for(self._record, self._paint_result, diff=self._diff, applied=self._diff)
+            self._write(self._result, asked)
+            self._write(self._out, self._warnings())
+            self._write(self._out, self._ending.failures())
+            self._write(self._out, ("", *self._ending.total(), *self._ending.advice()))
+
+    def close(self) -> None:
+        """Stop drawing, show the cursor again; may be called twice."""
+        with self._lock:
+            was_drawn, self._drawn, self._closed = self._drawn, False, True
+            self._live.transient = bool(self._record.totals) and not self._stays()
+            try:
+                self._live.stop()
+            finally:
+                # rich cannot do this when it was itself interrupted in the middle of a write.
+                if was_drawn:
+                    self._write(self._out, (), end=_SHOW_CURSOR)
+
+    def _stays(self) -> bool:
+        """The last frame is worth keeping when it has every host and nothing that follows says the same."""
+        asked = any(host.check or host.status for host in self._record.hosts.values())
+        return not asked and self._table.fits(self._console.size.height)
+
+    def _warnings(self) -> Iterable[str]:
+        """Hosts that were warned of the same thing share a line."""
+        said: dict[str, list[str]] = {}
+        for host in self._record.hosts.values():
+            for text in host.warnings:
+                said.setdefault(text.replace(host.name, _ANY), []).append(host.name)
+        label = self._paint("warning", "yellow")
+        for text, hosts in said.items():
+            if len(hosts) == 1:
+                yield f"{label}: {clean(hosts[0])}: {text.replace(_ANY, hosts[0])}"
+            else:
+                yield f"{label}: {names(hosts)}: {text}"
+
+    def _above(self, line: str) -> None:
+        from rich.text import Text
+
+        self._console.print(Text.from_ansi(line), soft_wrap=True)
+
+    def _write(self, stream: TextIO, lines: Iterable[str], end: str = "") -> None:
+        stream.writelines(f"{line}\n" for line in lines)
+        stream.write(end)
+        stream.flush()
+
+    def _render(self) -> RenderableType:
+        return draw(self._table.frame(self._console.size.height - 1), self._console.size.width)
+
+
+def draw(frame: Frame, width: int) -> RenderableType:
+    """A frame as lines that fill `width` at most; no line wraps."""
+    from rich.console import Group
+    from rich.table import Table as Grid
+
+    grid = Grid.grid(padding=(0, 1, 0, 0), expand=True)
+    # Widths that do not depend on what is said just now: columns must not move.
+    widest = min(frame.longest_name, max(8, width // 4), _HOST_WIDTH)
+    for fixed in (1, widest, _WORD_WIDTH):
+        grid.add_column(width=fixed, no_wrap=True, overflow="ellipsis")
+    grid.add_column(width=_TIME_WIDTH, no_wrap=True, justify="right")
+    grid.add_column(no_wrap=True, ratio=1, overflow="ellipsis")
+    for row in frame.rows:
+        grid.add_row(*_cells(row))
+    return Group(_head(frame), grid, *(_note(note) for note in frame.notes), _counts(frame))
+
+
+def _head(frame: Frame) -> Text:
+    from rich.text import Text
+
+    done = _BAR_WIDTH * frame.ended // max(1, frame.hosts)
+    head = Text(no_wrap=True, overflow="ellipsis")
+    head.append(frame.title, "bold").append(f"  {frame.time}")
+    if frame.hosts > 1:
+        head.append("  ").append("━" * done, "green").append("╌" * (_BAR_WIDTH - done), "dim")
+        head.append(f"  {frame.ended} of {frame.hosts} hosts")
+    return head
+
+
+def _note(note: str) -> Text:
+    from rich.text import Text
+
+    return Text(note, "yellow" if note.startswith("interrupted") else "dim", no_wrap=True, overflow="ellipsis")
+
+
+def _counts(frame: Frame) -> Text:
+    from rich.text import Text
+
+    counts = Text(no_wrap=True, overflow="ellipsis")
+    for position, (number, word, style) in enumerate(frame.counts):
+        counts.append(" · " if position else "", "dim").append(f"{number} {word}", style)
+    return counts
+
+
+def _cells(row: Row) -> Iterable[Text]:
+    from rich.text import Text
+
+    yield Text(row.symbol, row.style)
+    yield Text(row.host, "dim" if row.style == "dim" else "")
+    yield Text(row.word, row.style)
+    yield Text(row.time, "dim")
+    # What went wrong is read; what goes on is glanced at.
+    yield Text(row.text, "" if row.style in ("red", "yellow", "magenta") else "dim")
+
+
+def _console(out: TextIO, *, colour: bool) -> Console:
+    from rich.console import Console
+
+    return Console(
+        file=out,
+        force_terminal=True,
+        no_color=not colour,
+        color_system="auto" if colour else None,
+        markup=False,
+        emoji=False,
+        highlight=False,
+    )
+
+
+def _live(console: Console, render: Callable[[], RenderableType]) -> Live:
+    from rich.live import Live
+
+    return Live(
+        console=console,
+        get_renderable=render,
+        refresh_per_second=FRAMES_PER_SECOND,
+        redirect_stdout=False,
+        redirect_stderr=False,
+        vertical_overflow="crop",
+    )

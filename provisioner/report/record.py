@@ -1,0 +1,201 @@
+"""What is remembered of a run while it goes on, for those who show it as a whole: the table, the page, JUnit.
+
+Owns no stream. Bounded: a host costs a few hundred lines at most, whatever its build says.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from provisioner.engine.status import HostReport
+from provisioner.events import Event, HostResult, Outcome
+from provisioner.plan import HostPlan
+from provisioner.report.diff import for_people, plan_diffs
+from provisioner.report.wording import clean, draining, without_hashes
+
+LOG_LINES_KEPT: Final = 300
+_LINE_LENGTH_KEPT: Final = 400
+
+
+@dataclass(slots=True)
+class Span:
+    """One phase of one host; times are seconds since the run began, `end_s` is None while it goes on."""
+
+    phase: str
+    start_s: float
+    end_s: float | None = None
+
+
+@dataclass(slots=True)
+class HostRecord:
+    name: str
+    spans: list[Span] = field(default_factory=list)
+    log: deque[str] = field(default_factory=lambda: deque(maxlen=LOG_LINES_KEPT))
+    log_dropped: int = 0
+    last_line: str = ""
+    warnings: list[str] = field(default_factory=list)
+    changes: tuple[str, ...] = ()
+    diffs: tuple[str, ...] = ()
+    check: bool = False
+    status: HostReport | None = None
+    traceback: str = ""
+    result: HostResult | None = None
+
+    @property
+    def outcome(self) -> Outcome | None:
+        return self.result.outcome if self.result else None
+
+    @property
+    def is_waiting(self) -> bool:
+        return not (self.spans or self.result)
+
+    @property
+    def is_active(self) -> bool:
+        return bool(self.spans) and self.result is None
+
+    @property
+    def is_bad(self) -> bool:
+        """Whether there is a failure to explain; a host that was never begun has none of its own."""
+        return self.result is not None and not (self.result.outcome.is_good or self.outcome is Outcome.SKIPPED)
+
+    @property
+    def phase(self) -> str:
+        return self.spans[-1].phase if self.spans else ""
+
+    @property
+    def phase_of_failure(self) -> str:
+        """Going back is what follows a failure, not where it happened."""
+        return next((span.phase for span in reversed(self.spans) if span.phase != "unwind"), "")
+
+    @property
+    def started_s(self) -> float:
+        return self.spans[0].start_s if self.spans else 0.0
+
+    def seconds(self, now_s: float) -> float:
+        if self.result is not None:
+            return self.result.seconds
+        return now_s - self.started_s if self.spans else 0.0
+
+
+class RunRecord:
+    """The run so far; read it under `reading()`. Times are seconds since it began."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.verb = ""
+        self.run_id = ""
+        self.operator = ""
+        self.began = datetime.now(UTC)
+        self.hosts: dict[str, HostRecord] = {}
+        self.warnings: list[str] = []
+        self.batch = ""
+        self.gone: list[str] = []
+        self.totals: Mapping[str, Any] = {}
+        self.interrupted = False
+        self._clock = clock
+        self._start = clock()
+        self._lock = threading.RLock()
+
+    @property
+    def now_s(self) -> float:
+        return self._clock() - self._start
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        with self._lock:
+            yield
+
+    def counts(self) -> Counter[Outcome]:
+        return Counter(host.result.outcome for host in self.hosts.values() if host.result)
+
+    def event(self, event: Event) -> None:
+        with self._lock:
+            if event.kind == "start":
+                self._started(event.fields)
+            elif event.kind == "interrupt":
+                self.interrupted = True
+            elif event.kind == "batch":
+                self.batch = f"batch {event.fields['batch']} of {event.fields['of']}"
+            elif event.kind == "gone":
+                # Not a host of this run: the inventory no longer has it.
+                self.gone.append(_gone(event))
+            elif event.host:
+                self._host_event(self.host(event.host), event)
+            elif event.kind == "warning":
+                self.warnings.append(clean(str(event.fields["text"])))
+
+    def summary(self, fields: Mapping[str, object]) -> None:
+        with self._lock:
+            self.totals = fields
+
+    def host(self, name: str) -> HostRecord:
+        return self.hosts.setdefault(name, HostRecord(name))
+
+    def _started(self, fields: Mapping[str, Any]) -> None:
+        self.verb, self.run_id, self.operator = fields["verb"], fields["run"], fields["operator"]
+        self._start = self._clock()
+        for name in fields["hosts"]:
+            self.host(name)
+
+    def _host_event(self, host: HostRecord, event: Event) -> None:
+        match event.kind:
+            case "phase":
+                self._end_phase(host)
+                host.spans.append(Span(str(event.fields["phase"]), self.now_s))
+                host.last_line = ""
+            case "log":
+                _log(host, str(event.fields["text"]))
+            case "warning":
+                host.warnings.append(clean(str(event.fields["text"])))
+                host.last_line = f"warning: {host.warnings[-1]}"
+            case "drain":
+                host.last_line = draining(int(str(event.fields["jobs"])), float(str(event.fields["limit_s"])))
+            case "plan":
+                _plan(host, event.fields)
+            case "status":
+                host.status = _report(event.fields["report"])
+            case "bug":
+                host.traceback = str(event.fields["traceback"])
+            case "host":
+                self._end_phase(host)
+                host.result = _result(event.fields["result"])
+
+    def _end_phase(self, host: HostRecord) -> None:
+        if host.spans and host.spans[-1].end_s is None:
+            host.spans[-1].end_s = self.now_s
+
+
+def _log(host: HostRecord, text: str) -> None:
+    line = clean(text)[:_LINE_LENGTH_KEPT].rstrip()
+    host.log_dropped += len(host.log) == LOG_LINES_KEPT
+    host.log.append(line)
+    host.last_line = without_hashes(line) or host.last_line
+
+
+def _plan(host: HostRecord, fields: Mapping[str, Any]) -> None:
+    plan = fields["plan"]
+    assert isinstance(plan, HostPlan)  # noqa: S101 - narrows for mypy
+    host.changes = plan.lines()
+    host.check = bool(fields["check"])
+    host.diffs = for_people(plan_diffs(plan, fields["files"]))
+
+
+def _gone(event: Event) -> str:
+    runner, id_, status = (event.fields[name] for name in ("runner", "id", "gitlab_status"))
+    return clean(f"{event.host}: not in the inventory, but GitLab has its runner {runner} (#{id_}, {status})")
+
+
+def _report(report: object) -> HostReport:
+    assert isinstance(report, HostReport)  # noqa: S101 - narrows for mypy
+    return report
+
+
+def _result(result: object) -> HostResult:
+    assert isinstance(result, HostResult)  # noqa: S101 - narrows for mypy
+    return result

@@ -1,0 +1,101 @@
+"""How hosts, times and foreign text are worded for people. Pure; knows no stream and no colour."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Final
+
+from provisioner.events import Outcome
+
+SYMBOLS: Final = {
+    Outcome.UNCHANGED: "=",
+    Outcome.CHANGED: "✓",
+    Outcome.UNREACHABLE: "!",
+    Outcome.FAILED: "✗",
+    Outcome.FORGE: "✗",
+    Outcome.ROLLED_BACK: "↶",
+    Outcome.ROLLBACK_FAILED: "✗",
+    Outcome.INTERRUPTED: "■",
+    Outcome.SKIPPED: "·",
+}
+_MINUTE_S: Final = 60
+_ESCAPES: Final = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?|\x1b.")
+# What a terminal would obey or reorder: C0, DEL, C1, and the bidirectional controls of Unicode.
+_CONTROLS: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+# Tokens by the prefixes GitLab gives them (doc/security/tokens, "Token prefixes").
+_TOKENS: Final = re.compile(r"\b(gl(?:pat|rt|rtr|cbt|dt|ptt|oas|soat|agent|imt|ft)-)[\w.-]{6,}")
+_STORE_PATH: Final = re.compile(r"/nix/store/[0-9a-df-np-sv-z]{32}-")
+_SECRET_VALUE: Final = re.compile(
+    r"""(?ix) ( \b[\w.]* (?:password|passwd|passphrase|secret|token|private_?key|psk)
+        (?! File | _file | Path | Version ) \w* "? \s*=\s* ) ( "[^"]*" | ''.*?'' )"""
+)
+
+
+def elapsed(seconds: float) -> str:
+    """`8.3 s` below a minute, then `4:05`, then `1:02:09`."""
+    if seconds < _MINUTE_S:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def ago(time: str, now: datetime) -> str:
+    """`3 min ago` for an ISO 8601 time; what is none of that stays as it is."""
+    try:
+        seconds = (now - datetime.fromisoformat(time)).total_seconds()
+    except (ValueError, TypeError):
+        return time
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= length:
+            return f"{seconds // length:.0f} {unit} ago"
+    return f"{max(0.0, seconds):.0f} s ago"
+
+
+def clock(seconds: float) -> str:
+    """Whole seconds for what is redrawn again and again: `0:08`, `4:05`, `1:02:09`."""
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def names(hosts: Sequence[str], limit: int = 8) -> str:
+    """`a, b, c and 40 more`."""
+    shown = ", ".join(map(clean, hosts[:limit]))
+    return f"{shown} and {len(hosts) - limit} more" if len(hosts) > limit else shown
+
+
+def clean(text: str) -> str:
+    """One line of foreign text that can neither steer a terminal nor show one of GitLab's tokens."""
+    plain = _CONTROLS.sub("\ufffd", _ESCAPES.sub("", text.replace("\n", " ").expandtabs(4)))
+    return _TOKENS.sub(r"\1***", plain)
+
+
+def without_tokens(text: str) -> str:
+    """The second line of defence: what looks like one of GitLab's tokens is cut to its prefix."""
+    return _TOKENS.sub(r"\1***", text)
+
+
+def without_hashes(text: str) -> str:
+    """Store paths by their names, where there is room for little more."""
+    return _STORE_PATH.sub("", text)
+
+
+def masked(text: str) -> str:
+    """Lines of a file for a diff: tokens, and what is assigned to a name that sounds like a secret, as stars."""
+    return _TOKENS.sub(r"\1***", _SECRET_VALUE.sub(r'\1"***"', text))
+
+
+def draining(jobs: int, limit_s: float) -> str:
+    return f"waits for {count(jobs, 'job')}, {elapsed(limit_s)} at most"
+
+
+def totals(numbers: Sequence[tuple[int, str]]) -> str:
+    """`3 changed, 1 failed`: what is zero is not said."""
+    return ", ".join(f"{number} {word}" for number, word in numbers if number) or "nothing done"

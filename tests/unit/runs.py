@@ -1,0 +1,124 @@
+"""Runs for the tests of reports: events as the engine emits them, on a clock that the test turns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from provisioner.app import Report
+from provisioner.engine.status import HostReport, RunnerReport
+from provisioner.events import Event, HostResult, Outcome, summary
+from provisioner.forge.compare import Difference
+from provisioner.hosts.facts import UnitFact
+from provisioner.model import Connection, ForgeRunner, HostSpec, Manager, RunnerSpec, RunnerStatus, RunnerType
+from provisioner.plan import FileChange, HostPlan, RunnerAction, RunnerVerb, StepAction
+from provisioner.report.record import RunRecord
+from provisioner.steps import Wanted
+
+BUILD_LOG = (
+    "building the system configuration...",
+    "these 2 derivations will be built:",
+    "  /nix/store/0c-unit.drv",
+    "building '/nix/store/0c-unit.drv'...",
+    "error:",
+    "       … while evaluating the option `services.nosuch':",
+    "       error: The option `services.nosuch' does not exist.",
+)
+CHANGE = FileChange("/etc/nixos/configuration.nix", b"a\nb\n", b"a\nc\n")
+
+
+def host_spec(name: str = "host1", *runners: RunnerSpec) -> HostSpec:
+    return HostSpec(name, Connection("192.0.2.1"), runners or (RunnerSpec(tags=("nix",)),))
+
+
+def host_plan(name: str = "host1") -> HostPlan:
+    return HostPlan(
+        name,
+        (
+            RunnerAction("default", RunnerVerb.CREATE, "GitLab has none"),
+            RunnerAction("big", RunnerVerb.UPDATE, "tags: a -> b", 7, (Difference("tags", "a", "b"),)),
+            RunnerAction("same", RunnerVerb.KEEP, id=4),
+        ),
+        (StepAction("hook", "not imported"),),
+        "the configuration changed",
+        Wanted(host_spec(name), {}, "r", {}),
+    )
+
+
+def host_report(name: str = "host1", *drift: str) -> HostReport:
+    runner = RunnerReport(
+        "default",
+        UnitFact("nixprov-runner-default.service", "active", "running", 0),
+        ForgeRunner(7, "x", RunnerType.INSTANCE, paused=False, status=RunnerStatus.ONLINE),
+        (Manager(1, "s_1", "2026-01-01T00:00:00Z", RunnerStatus.ONLINE),),
+    )
+    return HostReport(name, "25.11", 3, "up: confirmed", "abc", (runner,), drift)
+
+
+@dataclass
+class Clock:
+    now: float = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@dataclass
+class Play:
+    """Plays a run to reports; the record comes first, as in the program."""
+
+    names: Sequence[str]
+    verb: str = "up"
+    clock: Clock = field(default_factory=Clock)
+    reports: list[Report] = field(default_factory=list)
+    results: list[HostResult] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.record = RunRecord(self.clock)
+        self.reports.insert(0, self.record)
+
+    def start(self) -> None:
+        self.emit("start", verb=self.verb, run="20260101T000000-abcdef", operator="anna@desk", hosts=self.names)
+
+    def emit(self, kind: str, host: str = "", **fields: object) -> None:
+        for report in self.reports:
+            report.event(Event(kind, host, fields))
+
+    def phases(self, host: str, *phases: str, seconds: float = 1.0) -> None:
+        for phase in phases:
+            self.emit("phase", host, phase=phase)
+            self.clock.now += seconds
+
+    def log(self, host: str, lines: Iterable[str]) -> None:
+        for line in lines:
+            self.emit("log", host, text=line)
+
+    def end(self, host: str, outcome: Outcome, error: str = "", hint: str = "", remains: tuple[str, ...] = ()) -> None:
+        result = HostResult(host, outcome, 2.0, 3, 1, error, hint, remains)
+        self.results.append(result)
+        self.emit("host", host, result=result)
+
+    def summary(self, **more: object) -> None:
+        for report in self.reports:
+            report.summary({**summary(self.results, 2, 12.5), **more})
+
+
+def mixed(names: Sequence[str] = ("host1", "host2", "host3", "host4")) -> Play:
+    """One changed, one rolled back with a log, one unreachable, one not begun; not yet summed up."""
+    play = Play(names)
+    play.start()
+    return play
+
+
+def go(play: Play) -> None:
+    changed, broken, away, *_ = play.names
+    play.phases(changed, "connect", "probe", "plan")
+    play.emit("plan", changed, plan=host_plan(changed), files=(CHANGE,), check=False)
+    play.phases(changed, "create", "write", "switch", "confirm")
+    play.end(changed, Outcome.CHANGED)
+    play.phases(broken, "connect", "probe", "switch")
+    play.log(broken, BUILD_LOG)
+    play.phases(broken, "unwind")
+    play.end(broken, Outcome.ROLLED_BACK, "it does not evaluate; rolled back", "nixos-rebuild build shows it")
+    play.phases(away, "connect")
+    play.end(away, Outcome.UNREACHABLE, "192.0.2.3 port 22: timed out", "is it up?")

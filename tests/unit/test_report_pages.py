@@ -1,0 +1,350 @@
+"""The HTML page, its timeline, JUnit XML, diffs, the lines that matter and the next command."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime
+from html.parser import HTMLParser
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from provisioner.cli.reports import reporting, typed
+from provisioner.errors import ConfigError
+from provisioner.events import Event, HostResult, Outcome
+from provisioner.forge.compare import Difference
+from provisioner.model import RunnerSpec
+from provisioner.plan import FileChange, RunnerAction, RunnerVerb
+from provisioner.report import html, junit
+from provisioner.report.advice import Typed, next_commands
+from provisioner.report.diff import for_people, plan_diffs, runner_diff, unified
+from provisioner.report.lines import that_matter
+from provisioner.report.logs import HostLogs
+from provisioner.report.wording import ago, clean, elapsed, masked
+from tests.unit.runs import BUILD_LOG, CHANGE, Play, go, host_plan, host_report, mixed
+
+VOID = {"meta", "br", "line"}
+
+
+class Strict(HTMLParser):
+    """Balanced tags, and every tag, attribute and text that there is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str | None]] = []
+        self.text = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += attrs
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += attrs
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def parsed(play: Play) -> Strict:
+    parser = Strict()
+    parser.feed(html.page(play.record, Typed(play.verb)))
+    parser.close()
+    assert parser.open == []
+    return parser
+
+
+def test_the_page_has_outcomes_failures_diffs_and_the_picture() -> None:
+    play = mixed()
+    go(play)
+    play.summary()
+    page = parsed(play)
+    for text in (
+        "nixprov up: 4 hosts",
+        "by anna@desk",
+        "rolled back in switch: host2",
+        "it does not evaluate",
+        "The option `services.nosuch' does not exist.",
+        "nixprov up host2,host3",
+        "+tags: nix",
+        "-b\n",
+        "… unfinished",
+    ):
+        assert text in page.text, text
+    assert page.tags.count("svg") == 1
+    assert page.tags.count("details") == 4
+
+
+def test_the_page_loads_nothing_and_runs_nothing() -> None:
+    play = mixed()
+    go(play)
+    page = html.page(play.record)
+    parser = parsed(play)
+    assert not {"script", "link", "img", "iframe", "object"} & set(parser.tags)
+    assert "default-src 'none'" in page
+    assert not [name for name, _ in parser.attributes if name.startswith("on") or name == "src"]
+    assert "url(" not in page
+    assert "@import" not in page
+
+
+EVIL = "</pre><script>alert('x')</script>\"&lt;<img src=x onerror=y>"
+
+
+def test_hostile_text_stays_text() -> None:
+    play = mixed((EVIL, f"{EVIL}2", f"{EVIL}3"))
+    go(play)
+    play.log(play.names[1], [EVIL])
+    play.emit("warning", play.names[0], text=EVIL)
+    play.emit("warning", text=EVIL)
+    play.emit("bug", play.names[2], traceback=EVIL)
+    play.emit("gone", EVIL, runner=EVIL, id=1, gitlab_status=EVIL)
+    play.emit("status", play.names[0], report=host_report(EVIL, EVIL))
+    play.phases(play.names[0], EVIL)
+    play.summary()
+    page = parsed(play)
+    assert not {"script", "img"} & set(page.tags)
+    assert page.text.count("alert('x')") >= 10
+
+
+@given(st.text(max_size=40), st.text(max_size=40))
+def test_no_text_can_break_the_page_or_the_xml(name: str, line: str) -> None:
+    play = Play([name or "h"])
+    play.start()
+    play.phases(play.names[0], "connect", line)
+    play.log(play.names[0], [line])
+    play.end(play.names[0], Outcome.FAILED, line, line)
+    parsed(play)
+    ET.fromstring(junit.document(play.record))  # noqa: S314 - our own
+
+
+def test_a_page_of_200_hosts_is_of_moderate_size() -> None:
+    play = Play([f"build{number:03}" for number in range(200)])
+    play.start()
+    for name in play.names:
+        play.phases(name, "connect", "probe", "plan", "create", "write", "switch", "confirm")
+        play.emit("plan", name, plan=host_plan(name), files=(CHANGE,), check=False)
+        play.log(name, [f"line {number}" for number in range(1000)])
+        play.end(name, Outcome.CHANGED)
+    assert len(html.page(play.record)) < 1_500_000
+
+
+def test_bars_stand_where_the_phases_were() -> None:
+    play = Play(["host1"])
+    play.start()
+    play.phases("host1", "connect", seconds=10)
+    play.phases("host1", "switch", seconds=30)
+    play.end("host1", Outcome.CHANGED)
+    bars = re.findall(r'<rect class="p-(\w+)" x="([\d.]+)" y="\d+" width="([\d.]+)"', html.page(play.record))
+    (_, x1, width1), (_, x2, width2) = bars
+    assert [phase for phase, _, _ in bars] == ["connect", "switch"]
+    assert float(width2) / float(width1) == pytest.approx(3, abs=0.02)
+    assert float(x2) == pytest.approx(float(x1) + float(width1) + 0.4, abs=0.11)
+
+
+def suite(play: Play) -> ET.Element:
+    found = ET.fromstring(junit.document(play.record)).find("testsuite")  # noqa: S314 - our own
+    assert found is not None
+    return found
+
+
+def test_junit_has_a_case_a_host() -> None:
+    play = mixed()
+    go(play)
+    play.summary()
+    found = suite(play)
+    assert {key: found.get(key) for key in ("name", "tests", "failures", "errors", "skipped")} == {
+        "name": "nixprov up",
+        "tests": "4",
+        "failures": "1",
+        "errors": "1",
+        "skipped": "1",
+    }
+    changed, broken, away, unbegun = found.findall("testcase")
+    assert (changed.get("classname"), changed.get("name"), changed.get("time")) == ("nixprov.up", "host1", "2.000")
+    assert [child.tag for child in changed] == ["system-out"]
+    failure = broken.find("failure")
+    assert failure is not None
+    assert (failure.get("type"), failure.get("message")) == ("rolled back", "it does not evaluate; rolled back")
+    assert "services.nosuch" in (failure.text or "")
+    assert away.find("error") is not None
+    assert unbegun.find("skipped") is not None
+
+
+def test_files_are_written_at_the_end_whole_and_only_of_a_run_that_began(tmp_path: Path) -> None:
+    page, xml = tmp_path / "run.html", tmp_path / "run.xml"
+    page.write_text("before")
+    options = {
+        "as_json": False,
+        "junit": str(xml),
+        "report": str(page),
+        "progress": "plain",
+        "verbose": False,
+        "log_dir": None,
+    }
+    options["debug"] = False
+    with reporting(options, "up"):
+        pass
+    assert (page.read_text(), xml.exists()) == ("before", False)
+    with pytest.raises(KeyboardInterrupt), reporting(options, "up") as report:  # noqa: PT012 - the run is cut short
+        fields = {"verb": "up", "run": "r", "operator": "o", "hosts": ["host1"]}
+        report.event(Event("start", fields=fields))
+        assert page.read_text() == "before"
+        raise KeyboardInterrupt
+    assert "unfinished" in page.read_text()
+    assert xml.read_bytes().startswith(b"<?xml")
+    assert {file.name for file in tmp_path.iterdir()} == {"run.html", "run.xml"}
+    assert page.stat().st_mode & 0o777 == xml.stat().st_mode & 0o777 != 0o600
+
+
+def test_logs_are_a_file_a_host_and_no_name_leads_out_of_the_folder(tmp_path: Path) -> None:
+    play = mixed(("host1", "../evil", "host3"))
+    logs = HostLogs(tmp_path / "logs", play.record)
+    logs.folder.mkdir()
+    play.reports.append(logs)
+    go(play)
+    play.summary()
+    assert sorted(file.name for file in logs.folder.iterdir()) == ["..%2Fevil.log", "host1.log", "host3.log"]
+    assert [file.name for file in tmp_path.iterdir()] == ["logs"]
+    lines = logs.path("../evil").read_text().splitlines()
+    assert [line[10:] for line in lines[:4]] == ["== connect", "== probe", "== switch", BUILD_LOG[0]]
+    assert lines[-1][10:] == "== rolled back; it does not evaluate; rolled back; nixos-rebuild build shows it"
+    assert logs.path("host3").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_file_that_cannot_be_written_ends_the_run_before_it_begins(tmp_path: Path) -> None:
+    options = {"as_json": False, "junit": None, "report": str(tmp_path / "no/such.html"), "progress": "plain"}
+    with pytest.raises(ConfigError, match=r"such\.html cannot be written"), reporting(options, "up"):
+        pass
+
+
+def test_diffs_of_files() -> None:
+    assert unified(CHANGE) == (
+        "--- /etc/nixos/configuration.nix\t(host)\n+++ /etc/nixos/configuration.nix\t(nixprov)\n"
+        "@@ -1,2 +1,2 @@\n a\n-b\n+c\n"
+    )
+    assert unified(FileChange("/a", None, b"x")).splitlines() == [
+        "--- /dev/null",
+        "+++ /a\t(nixprov)",
+        "@@ -0,0 +1 @@",
+        "+x",
+        "\\ No newline at end of file",
+    ]
+    assert unified(FileChange("/a", b"x\n", b"x\n")) == ""
+
+
+def test_our_own_code_is_one_line_for_people_where_it_comes_or_goes_as_a_whole() -> None:
+    code, settings = (f"/etc/nixos/nixprov/{name}.nix" for name in ("daemon", "settings"))
+    new, gone = unified(FileChange(code, None, b"a\nb\n")), unified(FileChange(code, b"a\n", None))
+    others = (unified(FileChange(code, b"a\n", b"b\n")), unified(FileChange(settings, None, b"a\n")), unified(CHANGE))
+    assert for_people((new, gone, *others)) == (
+        f"--- /dev/null\n+++ {code}\t(nixprov)\n@@ 2 lines of nixprov's own @@\n",
+        f"--- {code}\t(host)\n+++ /dev/null\n@@ 1 lines of nixprov's own @@\n",
+        *others,
+    )
+
+
+def test_diffs_of_runners_show_settings_before_and_after() -> None:
+    changed = RunnerAction("big", RunnerVerb.UPDATE, "", 7, (Difference("note", "a\nb", "c"),))
+    assert runner_diff(changed) == (
+        "--- GitLab runner big #7\t(GitLab)\n+++ GitLab runner big #7\t(nixprov)\n-note: a\\nb\n+note: c\n"
+    )
+    made = runner_diff(RunnerAction("big", RunnerVerb.CREATE), RunnerSpec(tags=("b", "a"), maximum_timeout_s=700))
+    assert made.startswith("--- /dev/null\n+++ GitLab runner big\t(nixprov)\n+type: instance_type\n")
+    assert "+tags: a, b\n" in made
+    assert "+maximum_timeout: 700 s\n" in made
+    assert (
+        runner_diff(RunnerAction("big", RunnerVerb.DELETE, id=7))
+        == "--- GitLab runner big #7\t(GitLab)\n+++ /dev/null\n"
+    )
+    assert runner_diff(RunnerAction("big", RunnerVerb.RESET_TOKEN, id=7)) == ""
+    assert len(plan_diffs(host_plan(), (CHANGE,))) == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ('users.root.initialHashedPassword = "$6$abc";', 'users.root.initialHashedPassword = "***";'),
+        ("services.x.token = ''abc'';", 'services.x.token = "***";'),
+        ('environment.SECRET_KEY = "abc";', 'environment.SECRET_KEY = "***";'),
+        ('"password" = "abc";', '"password" = "***";'),
+        ('passwordFile = "/run/key";', 'passwordFile = "/run/key";'),
+        ('tokenVersion = "20260101";', 'tokenVersion = "20260101";'),
+        ("# glrt-AbCdEfGhIj", "# glrt-***"),
+        ("tags = [ ];", "tags = [ ];"),
+    ],
+)
+def test_secrets_in_diffs_are_stars(text: str, shown: str) -> None:
+    assert masked(text) == shown
+
+
+def test_the_lines_that_matter_begin_at_the_first_complaint() -> None:
+    assert that_matter(BUILD_LOG) == BUILD_LOG[4:]
+    assert that_matter(["a", "b"]) == ("a", "b")
+    assert that_matter([]) == ()
+    long = ["error: first", *(f"line {number}" for number in range(50)), "last"]
+    told = that_matter(long, 10)
+    assert (told[0], told[-1], len(told)) == ("error: first", "last", 10)
+    assert "[… 43 lines]" in told
+
+
+def result(host: str, outcome: Outcome) -> HostResult:
+    return HostResult(host, outcome, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "commands"),
+    [
+        ((Outcome.CHANGED, Outcome.UNCHANGED), ()),
+        ((Outcome.CHANGED, Outcome.FAILED, Outcome.SKIPPED), ("nixprov up h1,h2 -i 'a b'",)),
+        ((Outcome.ROLLBACK_FAILED, Outcome.FAILED), ("nixprov status h0 -i 'a b'", "nixprov up h0,h1 -i 'a b'")),
+        ((Outcome.INTERRUPTED,), ("nixprov status h0 -i 'a b'", "nixprov up h0 -i 'a b'")),
+    ],
+)
+def test_the_next_command(outcomes: tuple[Outcome, ...], commands: tuple[str, ...]) -> None:
+    results = [result(f"h{number}", outcome) for number, outcome in enumerate(outcomes)]
+    assert next_commands(Typed("up", ("-i", "a b")), results) == commands
+
+
+def test_the_next_command_of_many_hosts_reads_their_names_from_the_file() -> None:
+    results = [result(f"h{number}", Outcome.FAILED) for number in range(50)]
+    assert next_commands(Typed("down"), results, ("--limit", "@/f")) == ("nixprov down --limit @/f",)
+    assert next_commands(Typed("plan down"), results[:1]) == ("nixprov down h0 --check",)
+
+
+def test_the_next_command_repeats_the_options_that_it_needs() -> None:
+    options = {"sources": ("a", "b"), "play": "p.yml", "ask_become_pass": True, "gitlab_url": None, "forks": 5}
+    assert typed(options, "up").options == ("-i", "a", "-i", "b", "--play", "p.yml", "-K")
+
+
+@pytest.mark.parametrize(
+    ("say", "of", "words"),
+    [(elapsed, 8.26, "8.3 s"), (elapsed, 245, "4:05"), (elapsed, 3729, "1:02:09"), (clean, "a\nb\tc", "a b c")],
+)
+def test_wording(say: Callable[[object], str], of: object, words: str) -> None:
+    assert say(of) == words
+
+
+@pytest.mark.parametrize(
+    ("time", "told"),
+    [
+        ("2026-01-02T12:00:00.123Z", "0 s ago"),
+        ("2026-01-02T11:59:15Z", "45 s ago"),
+        ("2026-01-02T13:00:00+02:00", "1 h ago"),
+        ("2025-12-31T11:00:00Z", "2 d ago"),
+        ("2026-01-02T11:00:00", "2026-01-02T11:00:00"),
+        ("yesterday", "yesterday"),
+    ],
+)
+def test_how_long_ago(time: str, told: str) -> None:
+    assert ago(time, datetime(2026, 1, 2, 12, tzinfo=UTC)) == told
