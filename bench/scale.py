@@ -2,8 +2,9 @@
 
 Usage: python -m bench.scale [--sizes 10,100,200] [--rounds N] [--forks N]      (from the root of the repository)
 
-The hosts are one real sshd on loopback that answers as converged hosts do (tests/fleet200/loopback.py); all of it runs
-on this computer, so a host's seconds contain sshd's and GitLab's share too.
+The hosts are one real sshd on loopback that answers as converged hosts do (tests/fleet200/loopback.py). All of it runs
+on this computer, so the seconds contain sshd's and GitLab's share; the ratio is of nixprov's own processor time, which
+other load leaves alone.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ class Row:
 
     hosts: int
     seconds: float
+    cpu_s: float
     peak_mb: float
     commands: float
     calls: float
@@ -32,15 +34,13 @@ def main() -> None:
     alone = _measure(1, options.rounds, options.forks)
     rows = [_measure(int(size), options.rounds, options.forks) for size in options.sizes.split(",")]
     print(f"converged hosts, median of {options.rounds} runs, {options.forks} at once")
-    print(
-        f"  {'hosts':>5} {'seconds':>8} {'ms/host':>8} {'ratio':>6} {'MB':>5} {'commands/host':>14} {'calls/host':>11}"
-    )
+    print(f"  {'hosts':>5} {'seconds':>8} {'cpu ms/host':>12} {'ratio':>6} {'MB':>5} {'commands':>8} {'calls':>6}")
     first = _ms_per_host(rows[0], alone)
     for row in rows:
         own = _ms_per_host(row, alone)
-        each = f"{row.commands / row.hosts:>14.2f} {row.calls / row.hosts:>11.2f}"
-        print(f"  {row.hosts:>5} {row.seconds:>8.2f} {own:>8.1f} {own / first:>6.2f} {row.peak_mb:>5.0f} {each}")
-    print(f"  ms/host is beyond the {alone.seconds:.2f} s of a run with one host")
+        each = f"{row.commands / row.hosts:>8.2f} {row.calls / row.hosts:>6.2f}"
+        print(f"  {row.hosts:>5} {row.seconds:>8.2f} {own:>12.1f} {own / first:>6.2f} {row.peak_mb:>5.0f} {each}")
+    print(f"  per host; processor time is beyond the {alone.cpu_s:.2f} s that a run with one host takes")
 
 
 def _options() -> argparse.Namespace:
@@ -52,7 +52,7 @@ def _options() -> argparse.Namespace:
 
 
 def _ms_per_host(row: Row, alone: Row) -> float:
-    return (row.seconds - alone.seconds) * 1000 / (row.hosts - 1)
+    return (row.cpu_s - alone.cpu_s) * 1000 / (row.hosts - 1)
 
 
 def _measure(size: int, rounds: int, forks: int) -> Row:
@@ -62,6 +62,7 @@ def _measure(size: int, rounds: int, forks: int) -> Row:
     return Row(
         size,
         statistics.median(run.seconds for run in runs),
+        statistics.median(run.cpu_s for run in runs),
         statistics.median(run.peak_mb for run in runs),
         statistics.median(run.summary["remote_commands"] for run in runs),
         calls,

@@ -8,102 +8,33 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import Protocol
 
-from provisioner.engine import Engine, Verb
-from provisioner.engine.host import Limits
-from provisioner.errors import ConfigError, ForgeUnavailable, NothingSelected
+from provisioner import runs
+from provisioner.engine import Engine, Verb, prune
+from provisioner.engine.gone import gone
+from provisioner.engine.host import Choices, Limits
+from provisioner.errors import ForgeError, ForgeUnavailable
 from provisioner.events import Event, HostResult, exit_code, summary
 from provisioner.forge import Forge, connect
 from provisioner.forge.settings import load as load_forge_settings
 from provisioner.hosts.journal import Run
 from provisioner.hosts.ssh import SshOptions
-from provisioner.model import HostSpec
+from provisioner.runs import RunFile
+from provisioner.selection import Fleet, Selection, match, read_inventory, select
 
-if TYPE_CHECKING:
-    from provisioner.inventory import Inventory
-
-DEFAULT_INVENTORIES: Final = ("inventory", "inventory.ini", "inventory.yml", "hosts")
+__all__ = ["App", "Report", "Selection", "Settings", "match", "new_run", "read_inventory", "select"]
 
 
 class Report(Protocol):
     def event(self, event: Event) -> None: ...
 
     def summary(self, fields: Mapping[str, object]) -> None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Selection:
-    """Which hosts, from where: inventory sources, a play (None: the shipped one), patterns."""
-
-    sources: tuple[str, ...] = ()
-    play: str | None = None
-    pattern: str | None = None
-    limit: str | None = None
-    vault_password_file: str | None = None
-
-
-def read_inventory(selection: Selection) -> Inventory:
-    """Read the inventory's sources, with the variables beside the play. Raises InventoryError, ConfigError."""
-    from provisioner import inventory
-
-    return inventory.load(
-        _sources(selection.sources),
-        vault=inventory.VaultReader(selection.vault_password_file) if selection.vault_password_file else None,
-        play_dir=str(Path(selection.play).parent) if selection.play else None,
-    )
-
-
-def match(loaded: Inventory, selection: Selection) -> tuple[str, ...]:
-    """The names that the pattern (None: all) and the limit select. Raises NothingSelected."""
-    return loaded.match("all" if selection.pattern is None else selection.pattern, selection.limit)
-
-
-def select(selection: Selection, warn: Report) -> tuple[HostSpec, ...]:
-    """Read the inventory and the play. Raises InventoryError, NothingSelected; touches no host."""
-    from provisioner.inventory import play
-
-    play_file = selection.play or str(play.shipped())
-    loaded = read_inventory(selection)
-    names = match(loaded, selection)
-    chosen: dict[str, HostSpec] = {}
-    for one in play.read(play_file):
-        meant = [name for name in names if name in _matched(loaded, one.hosts)]
-        for spec in loaded.host_specs(meant, one.runner_settings):
-            if spec.name in chosen:
-                raise ConfigError(f"{spec.name} is in two plays of one file", hint="give one play all of its runners")
-            chosen[spec.name] = spec
-    if not chosen:
-        raise NothingSelected("no play is for the selected hosts", hint="look at the plays' `hosts`")
-    for text in loaded.warnings:
-        warn.event(Event("warning", fields={"text": text}))
-    return tuple(chosen[name] for name in names if name in chosen)
-
-
-def _matched(loaded: Inventory, pattern: str) -> tuple[str, ...]:
-    """A play for hosts that this inventory does not have is no error: plays are shared between inventories."""
-    try:
-        return loaded.match(pattern)
-    except NothingSelected:
-        return ()
-
-
-def _sources(given: tuple[str, ...]) -> tuple[str, ...]:
-    if given:
-        return given
-    if named := os.environ.get("NIXPROV_INVENTORY"):
-        return tuple(named.split(os.pathsep))
-    for name in DEFAULT_INVENTORIES:
-        if Path(name).exists():
-            return (name,)
-    raise ConfigError(
-        f"no inventory: none of {', '.join(DEFAULT_INVENTORIES)} is here",
-        hint="name one with -i, or copy inventory.example",
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +47,8 @@ class Settings:
     limits: Limits
     forks: int = 5
     diff: bool = False
+    host_limit_s: float | None = None
+    choices: Choices = field(default_factory=Choices)
 
 
 class App:
@@ -127,35 +60,102 @@ class App:
         self._cancel = threading.Event()
 
     def interrupt(self) -> None:
+        """Once: leave what runs on the hosts to itself; twice: stop it and take it back."""
+        if self._cancel.is_set():
+            self._settings.choices.stop.set()
         self._cancel.set()
 
-    def run(self, verb: Verb, hosts: Sequence[HostSpec]) -> int:
+    def run(self, verb: Verb, fleet: Fleet) -> int:
         """Run and report; gives the exit code. Raises ConfigError, ForgeError before any host is touched."""
         started = time.monotonic()
+        for text in fleet.warnings:
+            self._warn(text)
         forge = self._open_forge(verb)
+        record = RunFile(runs.directory(), new_run(verb))
+        self._begin(verb, fleet, record)
+        try:
+            results = self._execute(verb, fleet, forge, record)
+            if verb is Verb.STATUS:
+                self._name_gone(forge, fleet)
+        finally:
+            forge.close()
+        fields = summary(results, forge.writes, time.monotonic() - started)
+        self._report.summary({**fields, **self._recorded(record, results)})
+        return exit_code(results)
+
+    @contextmanager
+    def forge(self) -> Iterator[Forge]:
+        """GitLab alone, for what no host takes part in. Raises ConfigError, ForgeError."""
+        forge = self._open_forge(Verb.STATUS)
+        try:
+            yield forge
+        finally:
+            forge.close()
+
+    def known(self, forge: Forge, fleet: Fleet) -> dict[str, prune.Known]:
+        """What the hosts that answer say of themselves; the others are reported and left out. Changes nothing."""
+        engine = Engine(forge, self._settings.ssh, self._report.event, new_run(Verb.STATUS), forks=self._settings.forks)
+        return engine.known(fleet.hosts)
+
+    def _begin(self, verb: Verb, fleet: Fleet, record: RunFile) -> None:
+        """What changes nothing leaves no record: there is nothing to resume."""
+        names = [host.name for host in fleet.hosts]
+        if verb.changes:
+            record.begin(names)
+        fields = {"verb": verb.value, "run": record.run.id, "operator": record.run.by, "hosts": names}
+        self._report.event(Event("start", fields=fields))
+
+    def _execute(self, verb: Verb, fleet: Fleet, forge: Forge, record: RunFile) -> Sequence[HostResult]:
         engine = Engine(
             forge,
             self._settings.ssh,
-            self._report.event,
-            new_run(verb),
+            lambda event: self._event(event, record),
+            record.run,
             limits=self._settings.limits,
             forks=self._settings.forks,
             diff=self._settings.diff,
             cancel=self._cancel,
+            limit_s=self._settings.host_limit_s,
+            choices=self._settings.choices,
         )
+        return engine.roll_out(verb, fleet.stages)
+
+    def _event(self, event: Event, record: RunFile) -> None:
+        result = event.fields.get("result")
+        if isinstance(result, HostResult):
+            record.record(result)
+        self._report.event(event)
+
+    def _recorded(self, record: RunFile, results: Sequence[HostResult]) -> Mapping[str, object]:
+        """Where to go on: nothing for a run that changes nothing, or could not be recorded."""
+        failed = record.end(exit_code(results))
+        if record.problem:
+            self._warn(record.problem)
+        if not record.is_kept:
+            return {}
+        return {"run": record.run.id, "failed_hosts_file": None if failed is None else str(failed)}
+
+    def _name_gone(self, forge: Forge, fleet: Fleet) -> None:
+        """Hosts that left the inventory while GitLab still has a runner of ours for them."""
         try:
-            results: Sequence[HostResult] = engine.execute(verb, hosts)
-        finally:
-            forge.close()
-        self._report.summary(summary(results, forge.writes, time.monotonic() - started))
-        return exit_code(results)
+            found = gone(forge, fleet.hosts, fleet.inventory)
+        except ForgeError as error:
+            self._warn(f"hosts that left the inventory are not looked for: {error.message}")
+            return
+        for runner in found:
+            if runner.mark is not None:
+                fields = {"runner": runner.mark.runner, "id": runner.id, "gitlab_status": runner.status.value}
+                self._report.event(Event("gone", runner.mark.host, fields))
+
+    def _warn(self, text: str) -> None:
+        self._report.event(Event("warning", fields={"text": text}))
 
     def _open_forge(self, verb: Verb) -> Forge:
         settings = load_forge_settings(
             os.environ, url=self._settings.gitlab_url, token_file=self._settings.gitlab_token_file
         )
         for warning in settings.warnings:
-            self._report.event(Event("warning", fields={"text": warning}))
+            self._warn(warning)
         forge = connect(settings)
         try:
             forge.check()
@@ -163,7 +163,7 @@ class App:
             # Taking a machine back must not wait for GitLab: the engine queues what it could not delete.
             if verb not in (Verb.DOWN, Verb.PLAN_DOWN):
                 raise
-            self._report.event(Event("warning", fields={"text": error.message}))
+            self._warn(error.message)
         return forge
 
 

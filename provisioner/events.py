@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 
 class Outcome(Enum):
-    """How a host ended; the order is from good to bad."""
+    """How a host ended. SKIPPED: never begun, because too many others had failed."""
 
     UNCHANGED = "unchanged"
     CHANGED = "changed"
@@ -20,6 +20,7 @@ class Outcome(Enum):
     ROLLED_BACK = "rolled back"
     ROLLBACK_FAILED = "rollback failed"
     INTERRUPTED = "interrupted"
+    SKIPPED = "skipped"
 
     @property
     def is_good(self) -> bool:
@@ -54,9 +55,10 @@ class HostResult:
 
 def exit_code(results: Sequence[HostResult]) -> int:
     """The process' exit status, as docs/exit-codes.md says."""
-    bad = [result.outcome for result in results if not result.outcome.is_good]
+    skipped = any(result.outcome is Outcome.SKIPPED for result in results)
+    bad = [result.outcome for result in results if not result.outcome.is_good and result.outcome is not Outcome.SKIPPED]
     if not bad:
-        return 0
+        return 4 if skipped else 0
     for outcome, code in (
         (Outcome.INTERRUPTED, 130),
         (Outcome.ROLLBACK_FAILED, 8),
@@ -73,7 +75,7 @@ _FAILED = (Outcome.FAILED, Outcome.FORGE, Outcome.ROLLED_BACK, Outcome.ROLLBACK_
 
 
 def summary(results: Sequence[HostResult], gitlab_writes: int, seconds: float) -> Mapping[str, object]:
-    """The `summary` event's fields (docs/json.md); `failed` counts all that is neither good nor unreachable."""
+    """The `summary` event's fields (docs/json.md); `failed`: neither good, unreachable nor skipped."""
     outcomes = Counter(result.outcome for result in results)
     return {
         "hosts": len(results),
@@ -81,6 +83,7 @@ def summary(results: Sequence[HostResult], gitlab_writes: int, seconds: float) -
         "unchanged": outcomes[Outcome.UNCHANGED],
         "failed": sum(outcomes[outcome] for outcome in _FAILED),
         "unreachable": outcomes[Outcome.UNREACHABLE],
+        "skipped": outcomes[Outcome.SKIPPED],
         "rolled_back": outcomes[Outcome.ROLLED_BACK],
         "remote_commands": sum(result.remote_commands for result in results),
         "connections": sum(result.connections for result in results),

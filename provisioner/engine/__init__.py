@@ -1,17 +1,20 @@
-"""Runs verbs over hosts: a bounded pool of threads, one session each, one result each; what happens is emitted."""
+"""Runs verbs over hosts: batch by batch, one session each, one result each; what happens is emitted."""
 
 from __future__ import annotations
 
 import threading
-import time
 import traceback
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
+from typing import Final
 
 from provisioner.engine import down, status, up
-from provisioner.engine.host import HostRun, Limits
+from provisioner.engine.batches import Rules, Stage
+from provisioner.engine.host import Choices, HostRun, Limits
+from provisioner.engine.pool import Pool, Task
+from provisioner.engine.prune import Known
 from provisioner.engine.unwind import RollbackFailed, RolledBack
 from provisioner.errors import ForgeError, NixprovError, Unreachable
 from provisioner.events import Emit, Event, HostResult, Outcome
@@ -20,6 +23,8 @@ from provisioner.hosts.journal import Run
 from provisioner.hosts.ssh import Cancelled, Session, SshOptions
 from provisioner.model import HostSpec
 from provisioner.plan import HostPlan, file_changes
+
+_LATE_HINT: Final = "what was begun there may go on: `nixprov status` tells; --timeout gives it more time"
 
 
 class Verb(Enum):
@@ -36,7 +41,10 @@ class Verb(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """What all hosts of a run share. `diff` makes plans carry the texts that would change."""
+    """What all hosts of a run share. `diff` makes plans carry the texts that would change.
+
+    `limit_s` is the time that each host has, from its first connection on; None is no limit.
+    """
 
     forge: Forge
     ssh: SshOptions
@@ -47,47 +55,121 @@ class Engine:
     diff: bool = False
     debug: bool = False
     cancel: threading.Event = field(default_factory=threading.Event)
+    limit_s: float | None = None
+    choices: Choices = field(default_factory=Choices)
 
     def execute(self, verb: Verb, hosts: Sequence[HostSpec]) -> list[HostResult]:
-        """Run `verb` on every host; never raises for one host's failure. Results stand in the hosts' order."""
-        with ThreadPoolExecutor(max_workers=max(1, min(self.forks, len(hosts)))) as pool:
-            return list(pool.map(lambda host: self._host(verb, host), hosts))
+        """Run `verb` on every host at once; never raises for one host's failure. Results stand in the hosts' order."""
+        return self.roll_out(verb, (Stage(tuple(hosts)),))
 
-    def _host(self, verb: Verb, host: HostSpec) -> HostResult:
-        started = time.monotonic()
+    def roll_out(self, verb: Verb, stages: Sequence[Stage]) -> list[HostResult]:
+        """Run `verb` batch by batch, until the rules say stop: the hosts that are left are then SKIPPED.
+
+        What changes nothing has nothing to be careful about, so it runs on all hosts whatever the rules.
+        """
+        if not verb.changes:
+            stages = (Stage(tuple(host for stage in stages for host in stage.hosts)),)
+        batches = [(stage, batch) for stage in stages for batch in stage.batches()]
+        results: list[HostResult] = []
+        stopped = ""
+        for number, (stage, batch) in enumerate(batches, start=1):
+            if len(batches) > 1 and not stopped:
+                names = [host.name for host in batch]
+                fields = {"batch": number, "of": len(batches), "play": stage.name, "hosts": names}
+                self.emit(Event("batch", fields=fields))
+            standing = _Standing(stage.rules if verb.changes else None, len(batch), stopped)
+            results += self._batch(verb, batch, standing)
+            if standing.stopped and not stopped and (number < len(batches) or standing.is_cut_short):
+                self.emit(Event("warning", fields={"text": f"no further host is begun: {standing.stopped}"}))
+            stopped = standing.stopped
+        return results
+
+    def known(self, hosts: Sequence[HostSpec]) -> dict[str, Known]:
+        """Which machine each host is and what its journal says, of those that answer; the others are a warning."""
+        found: dict[str, Known] = {}
+
+        def ask(host: HostSpec) -> None:
+            try:
+                with Session.open(host, self.ssh, cancel=self.cancel) as session:
+                    run = HostRun(host, session, self.forge, self.emit, self.run, self.limits, self.cancel)
+                    run.probe()
+                    found[host.name] = Known(run.facts.machine, run.journal)
+            except NixprovError as error:
+                self.emit(Event("warning", host.name, {"text": f"not asked: {error.message}"}))
+
+        with ThreadPoolExecutor(max_workers=self.forks) as pool:
+            list(pool.map(ask, hosts))
+        return found
+
+    def _batch(self, verb: Verb, hosts: Sequence[HostSpec], standing: _Standing) -> list[HostResult]:
+        """What runs already is never cut off by the failure of another."""
+        pool: Pool[HostSpec, HostResult] = Pool(
+            lambda task: self._host(verb, task),
+            self._given_up,
+            self.forks,
+            self.limit_s,
+            self.cancel,
+            on_cancel=lambda: self.emit(Event("interrupt")),
+        )
+        for _, result in pool.run(hosts, standing.may_go_on):
+            standing.record(self._ended(result))
+        for host in hosts:
+            if host.name not in standing.results:
+                standing.results[host.name] = self._ended(self._not_run(host, standing.stopped))
+        return [standing.results[host.name] for host in hosts]
+
+    def _ended(self, result: HostResult) -> HostResult:
+        self.emit(Event("host", result.host, {"result": result}))
+        return result
+
+    def _not_run(self, host: HostSpec, why: str) -> HostResult:
+        if self.cancel.is_set():
+            return HostResult(host.name, Outcome.INTERRUPTED, 0.0)
+        return HostResult(host.name, Outcome.SKIPPED, 0.0, error=f"not begun: {why}")
+
+    def _given_up(self, task: Task[HostSpec]) -> HostResult:
+        return HostResult(task.item.name, Outcome.FAILED, task.seconds, error=self._late(), hint=_LATE_HINT)
+
+    def _late(self) -> str:
+        return f"not done within {self.limit_s:g} s"
+
+    def _host(self, verb: Verb, task: Task[HostSpec]) -> HostResult:
         count = _Count()
+        error: Exception | None = None
+        emit = _until_given_up(task, self.emit)
         try:
-            outcome = Outcome.INTERRUPTED if self.cancel.is_set() else self._connected(verb, host, count)
-            error: Exception | None = None
+            outcome = self._connected(verb, task, emit, count)
         except NixprovError as failure:
             outcome, error = _outcome(failure), failure
         except Exception as failure:  # noqa: BLE001 - a bug must not take the other hosts with it
             outcome, error = Outcome.FAILED, failure
-            self.emit(Event("bug", host.name, {"traceback": traceback.format_exc()}))
+            emit(Event("bug", task.item.name, {"traceback": traceback.format_exc()}))
         result = HostResult(
-            host.name,
+            task.item.name,
             outcome,
-            time.monotonic() - started,
+            task.seconds,
             remote_commands=count.commands,
             connections=count.connections,
             error="" if error is None else _message(error),
             hint=error.hint if isinstance(error, NixprovError) else "",
         )
-        self.emit(Event("host", host.name, {"result": result}))
+        if task.is_late and outcome is Outcome.INTERRUPTED:
+            return replace(result, outcome=Outcome.FAILED, error=self._late(), hint=_LATE_HINT)
         return result
 
-    def _connected(self, verb: Verb, host: HostSpec, count: _Count) -> Outcome:
-        self.emit(Event("phase", host.name, {"phase": "connect"}))
-        with Session.open(host, self.ssh, cancel=self.cancel) as session:
+    def _connected(self, verb: Verb, task: Task[HostSpec], emit: Emit, count: _Count) -> Outcome:
+        host = task.item
+        emit(Event("phase", host.name, {"phase": "connect"}))
+        with Session.open(host, self.ssh, cancel=task.cancel) as session:
             for warning in session.warnings:
-                self.emit(Event("warning", host.name, {"text": warning}))
+                emit(Event("warning", host.name, {"text": warning}))
             try:
-                run = HostRun(host, session, self.forge, self.emit, self.run, self.limits, self.cancel)
-                return self._verb(verb, run)
+                run = HostRun(host, session, self.forge, emit, self.run, self.limits, task.cancel, self.choices)
+                return self._verb(verb, run, task)
             finally:
                 count.commands, count.connections = session.commands, session.connections
 
-    def _verb(self, verb: Verb, run: HostRun) -> Outcome:
+    def _verb(self, verb: Verb, run: HostRun, task: Task[HostSpec]) -> Outcome:
         if verb is Verb.STATUS:
             run.emit("status", report=status.look_at(run))
             return Outcome.UNCHANGED
@@ -98,8 +180,43 @@ class Engine:
         if wanted.is_empty:
             return Outcome.UNCHANGED
         if verb.changes:
+            if not task.may_change():
+                raise Cancelled(run.host, "interrupted before anything was changed")
             apply(run, wanted)
         return Outcome.CHANGED
+
+
+@dataclass(slots=True)
+class _Standing:
+    """How a batch stands: its results so far, and why no more of it is begun. Without rules nothing stops it."""
+
+    rules: Rules | None
+    size: int
+    stopped: str = ""
+    results: dict[str, HostResult] = field(default_factory=dict)
+
+    def may_go_on(self) -> bool:
+        return not self.stopped
+
+    def record(self, result: HostResult) -> None:
+        self.results[result.host] = result
+        failed = sum(not known.outcome.is_good for known in self.results.values())
+        if self.rules is not None and not self.stopped:
+            self.stopped = self.rules.why_stop(failed, self.size)
+
+    @property
+    def is_cut_short(self) -> bool:
+        return any(result.outcome is Outcome.SKIPPED for result in self.results.values())
+
+
+def _until_given_up(task: Task[HostSpec], emit: Emit) -> Emit:
+    """A thread that nobody waits for must not speak of a host whose result is out."""
+
+    def guarded(event: Event) -> None:
+        if not task.is_given_up:
+            emit(event)
+
+    return guarded
 
 
 @dataclass(slots=True)

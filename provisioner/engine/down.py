@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Final
 
-from provisioner.engine.host import HostRun, wait_until
+from provisioner.engine import crash
+from provisioner.engine.drain import drain
+from provisioner.engine.host import Detached, DetachedByUser, HostRun
 from provisioner.engine.look import look
-from provisioner.engine.unwind import RolledBack, clean, unwind
-from provisioner.engine.up import switch_error
-from provisioner.errors import ForgeError, ForgeUnavailable, HostError, NixprovError
+from provisioner.engine.unwind import RolledBack, clean, release, unwind
+from provisioner.engine.up import start, switch_error
+from provisioner.errors import ForgeError, ForgeUnavailable, HostError, Locked, NixprovError
 from provisioner.hosts import switch
+from provisioner.hosts.facts import Facts
 from provisioner.hosts.journal import Journal, Phase, RunnerRecord
-from provisioner.hosts.script import Part
+from provisioner.hosts.script import Part, Shell
 from provisioner.plan import ForgeView, HostPlan, RunnerAction, RunnerVerb, plan_down
 from provisioner.steps import STEPS
+
+# SIGTERM ends a runner's jobs at once, where the SIGQUIT of a normal stop waits for them (gitlab-runner, "Signals").
+END_JOBS: Final = "systemctl kill --signal=SIGTERM 'nixprov-runner-*.service' 2>/dev/null || :"
 
 
 def plan(run: HostRun) -> HostPlan:
     """Probe and plan; with GitLab down, GitLab's side is planned from the journal. Raises HostError, ForgeRefused."""
-    run.phase("probe")
-    run.probe()
+    run.settle()
     run.phase("plan")
     try:
         view = look(run.forge, run.spec, run.facts, run.journal)
@@ -34,9 +40,16 @@ def apply(run: HostRun, wanted: HostPlan) -> None:
     """Take everything back. Raises RolledBack, ForgeError (host done, deletion queued), HostError."""
     # Before anything is paused: a file that we cannot edit surely ends the run here.
     parts = [part for step in reversed(STEPS) if step.feeds_system for part in step.remove(run.facts, run.journal)]
-    _drain(run, wanted)
+    before = (run.facts, run.journal)
     if wanted.switch:
-        _take_out(run, parts)
+        run.claim(Phase.DRAINING)
+        try:
+            drain(run, [action.id for action in wanted.runners if action.id is not None])
+        except NixprovError:
+            _resume(run)
+            release(run, before[1])
+            raise
+        _take_out(run, parts, before)
     pending = _delete(run, wanted)
     run.phase("clean")
     if pending:
@@ -65,36 +78,32 @@ def _belongs(journal: Journal, runner: int, url: str) -> bool:
     return any(record.id == runner and record.url == url for record in records)
 
 
-def _drain(run: HostRun, wanted: HostPlan) -> None:
-    """No new jobs, and those that run finish: SIGQUIT alone can lose one that GitLab has just handed out."""
-    ids = [action.id for action in wanted.runners if action.id is not None]
-    if not ids or not wanted.switch:
-        return
-    run.phase("drain")
-    try:
-        there = [id_ for id_ in ids if run.forge.get(id_) is not None]
-        for id_ in there:
-            run.forge.set_paused(id_, paused=True)
-        if not wait_until(run, run.limits.drain_s, lambda: not any(map(run.forge.running_jobs, there))):
-            run.emit("warning", text=f"jobs still run after {run.limits.drain_s:g} s; stopping the runner all the same")
-    except ForgeUnavailable as error:
-        run.emit("warning", text=f"not drained: {error.message}; the unit itself finishes its jobs when it stops")
-
-
-def _take_out(run: HostRun, parts: list[Part]) -> None:
-    before = (run.facts, run.journal)
+def _take_out(run: HostRun, parts: list[Part], before: tuple[Facts, Journal]) -> None:
+    journal = run.journal_for(Phase.REMOVING)
     run.phase("write")
-    run.transact([*parts, *switch.start("switch", switch.NO_REVISION)], run.journal_for(Phase.REMOVING))
     try:
-        run.phase("switch")
-        result = run.follow()
-        if not (result.is_done or result.only_units_failed):
-            raise switch_error(run, result)
+        ending = [Shell(END_JOBS)] if run.choices.force else []
+        with crash.around("write"):
+            run.transact("write", [*parts, *ending, *start(run, switch.NO_REVISION, parts, journal)], journal)
+        _switch(run)
+    except (Detached, DetachedByUser, Locked):
+        raise
     except NixprovError as error:
-        run.phase("unwind")
         unwind(run, *before, created=())
         _resume(run)
         raise RolledBack(run.host, error) from error
+
+
+def _switch(run: HostRun) -> None:
+    run.phase("switch")
+    with crash.around("follow"):
+        result = run.follow()
+    if not (result.is_done or result.only_units_failed):
+        raise switch_error(run, result)
+    if result.waits:
+        run.login_again()
+    with crash.around("commit"):
+        run.transact("commit", (), run.journal_for(Phase.SWITCHED_BACK), guard=switch.confirm((), 0))
 
 
 def _resume(run: HostRun) -> None:
@@ -102,7 +111,10 @@ def _resume(run: HostRun) -> None:
     for runner in run.spec.runners:
         record = run.journal.runners.get(runner.name)
         if record is not None and not runner.paused:
-            run.forge.set_paused(record.id, paused=False)
+            try:
+                run.forge.set_paused(record.id, paused=False)
+            except ForgeError as error:
+                run.emit("warning", text=f"{error.message}: the runner stays paused until `nixprov up`")
 
 
 def _delete(run: HostRun, wanted: HostPlan) -> list[tuple[RunnerRecord, ForgeError]]:
@@ -114,7 +126,8 @@ def _delete(run: HostRun, wanted: HostPlan) -> list[tuple[RunnerRecord, ForgeErr
         if action.id is None:
             continue
         try:
-            run.forge.delete(action.id)
+            with crash.around("delete"):
+                run.forge.delete(action.id)
             if run.forge.get(action.id) is not None:
                 raise ForgeUnavailable(
                     f"GitLab still has runner {action.id} after deleting it", hint="run `down` again"
@@ -134,7 +147,8 @@ def _queue(run: HostRun, pending: list[tuple[RunnerRecord, ForgeError]]) -> None
         if not step.feeds_system and step.name not in keeps
         for part in step.remove(run.facts, run.journal)
     ]
-    run.transact(parts, run.journal_for(Phase.SWITCHED_BACK, runners={}, hook=None, pending_deletions=records))
+    journal = run.journal_for(Phase.SWITCHED_BACK, runners={}, hook=None, pending_deletions=records)
+    run.transact("queue", parts, journal, keep=False)
 
 
 def _look_again(run: HostRun) -> None:

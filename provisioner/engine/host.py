@@ -11,10 +11,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from provisioner.errors import ConnectionLost, Locked, RemoteFailed, SwitchFailed
+from provisioner.engine import crash
+from provisioner.errors import ConnectionLost, HostError, Locked, RemoteFailed, SwitchFailed
 from provisioner.events import Emit, Event
 from provisioner.forge import Forge
-from provisioner.hosts import switch
+from provisioner.hosts import lock, switch
 from provisioner.hosts.facts import Facts, probe_script
 from provisioner.hosts.journal import Journal, Phase, Run
 from provisioner.hosts.script import LOCKED_STATUS, STALE_STATUS, Part, Transaction
@@ -29,14 +30,37 @@ RECONNECT_WAITS_S: Final = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How long things may take, in seconds."""
+    """How long things may take, in seconds. `confirm_s`: how long a host waits to be confirmed; 0: it does not."""
 
     command_s: float = 60.0
     switch_s: float = 3600.0
     unit_s: int = 30
     contact_s: float = 90.0
+    confirm_s: int = 180
     drain_s: float = 3600.0
     poll_s: float = 0.5
+    second_thoughts_s: float = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Choices:
+    """What the operator decided for all hosts. `stop` is set by a second interrupt: end and take back the switches."""
+
+    take_over: bool = False
+    force: bool = False
+    stop: threading.Event = field(default_factory=threading.Event)
+
+
+class Detached(ConnectionLost):
+    """The switch goes on without us, because the connection is gone for good: nothing may be unwound now."""
+
+
+class DetachedByUser(Cancelled):
+    """The same, because the operator said so."""
+
+
+class Stopped(HostError):
+    """The operator wants the switch stopped and everything taken back."""
 
 
 @dataclass(slots=True)
@@ -50,6 +74,7 @@ class HostRun:
     run: Run
     limits: Limits = field(default_factory=Limits)
     cancel: threading.Event = field(default_factory=threading.Event)
+    choices: Choices = field(default_factory=Choices)
     facts: Facts = field(init=False)
     journal: Journal = field(init=False)
 
@@ -69,12 +94,70 @@ class HostRun:
         self.facts = Facts.parse(self.host, done.stdout)
         self.journal = Journal.read(self.facts)
 
-    def transact(self, parts: Sequence[Part], journal: Journal | None, *, guard: str = "") -> None:
-        """Do `parts` under a lock, the journal first. Raises Locked, RemoteFailed: then nothing was renamed."""
+    def settle(self) -> None:
+        """Probe, refuse a host that another run holds, end what a dead one left running. Raises Locked, HostError."""
+        self.phase("probe")
+        self.probe()
+        self._require_free()
+        if not self.facts.is_switching:
+            return
+        self.emit("warning", text=f"a switch of {self._holder()} is still running: following it to its end")
+        result = self.follow()
+        if result.waits:
+            same = (self.journal.phase is Phase.WRITTEN) == (self.run.verb == "up")
+            # That we are here shows that the host can be reached; what else it must be is checked after the next plan.
+            self.script(switch.confirm((), 0) if same and result.is_done else switch.abort(), status_ok=True)
+        self.probe()
+
+    def _require_free(self) -> None:
+        if self.facts.held_by in ("", self.run.id):
+            return
+        if self.choices.take_over:
+            self.emit("warning", text=f"taken over from {self._holder()}")
+            return
+        raise Locked(
+            self.host,
+            f"{self._holder()} holds it, and its connection is open",
+            hint="wait for it to end; if that program is surely dead, run again with --take-over",
+        )
+
+    def _holder(self) -> str:
+        run = self.journal.run
+        if run is None:
+            return "an unknown run"
+        return f"{run.by} (`{run.verb}` since {run.age()}, run {run.id}, {self.journal.phase.value})"
+
+    def claim(self, phase: Phase, **changes: object) -> None:
+        """Take the host for this run, before anything else anywhere is changed. Raises Locked."""
+        with crash.around("claim"):
+            self.transact("claim", (), self.journal_for(phase, **changes))
+
+    def transact(
+        self, name: str, parts: Sequence[Part], journal: Journal | None, *, guard: str = "", keep: bool = True
+    ) -> None:
+        """Do `parts` under a lock, the journal first; `keep`: the host stays ours. Raises Locked, RemoteFailed."""
         content = None if journal is None else journal.render()
-        self._command(Transaction(parts, self.journal.sha256, content, guard).script())
+        first = f"mkdir -p {lock.FOLDER}\n{lock.take(self.run.id)}" if keep else lock.RELEASE
+        at = crash.in_transaction(name)
+        transaction = Transaction(parts, self.journal.sha256, content, guard, first, crash_at=at)
+        self._command(transaction.script(), name)
         if journal is not None:
             self.journal = journal.written()
+
+    def script(self, script: bytes | str, *, status_ok: bool = False) -> Completed:
+        """Run something that is no transaction: ending a switch."""
+        text = script.encode() if isinstance(script, str) else script
+        prologue = b'fail() { printf \'%s\\n\' "$2" >&2; exit "$1"; }\n'
+        return self._run(prologue + text, self.limits.switch_s, None) if status_ok else self._command(prologue + text)
+
+    def login_again(self) -> None:
+        """A connection from nothing: proof that the machine, as it is now, lets us in. Raises ConnectionLost."""
+        with crash.around("login"):
+            self._again(lambda: None, "the host does not let us in after the switch", fresh=True)
+
+    def shield(self) -> None:
+        """From here on an interrupt stops nothing: taking back must not end half-way."""
+        self.cancel = threading.Event()
 
     def journal_for(self, phase: Phase, **changes: object) -> Journal:
         """The journal as this run would write it next."""
@@ -82,25 +165,59 @@ class HostRun:
         return replace(base, **changes)  # type: ignore[arg-type]
 
     def follow(self) -> SwitchResult:
-        """Stream the switch's log until it ended, over as many connections as it takes. Raises ConnectionLost."""
+        """Stream the switch's log until it ended or waits for us, over as many connections as it takes.
+
+        Raises Detached, DetachedByUser: it goes on without us; Stopped: the operator wants it back.
+        """
         follower = _Follower(self)
-        waits = iter(RECONNECT_WAITS_S)
-        while True:
-            try:
-                self._run(switch.follow(follower.cursor), self.limits.switch_s, follower)
-                break
-            except Cancelled as cancelled:
-                raise _detached(self.host) from cancelled
-            except ConnectionLost as lost:
-                wait = next(waits, None)
-                if wait is None:
-                    raise _detached(self.host) from lost
-                self.emit("warning", text=f"connection lost during the switch, which goes on; again in {wait:g} s")
-                self.cancel.wait(wait)
-                self._reconnect()
+        try:
+            self._again(lambda: self._follow(follower), "connection lost during the switch, which goes on")
+        except Cancelled as cancelled:
+            raise self._interrupted() from cancelled
         if follower.result is None:
             raise RemoteFailed(self.host, "the switch ended without a result", hint=f"see journalctl -u {switch.UNIT}")
-        return follower.result
+        return replace(follower.result, failed=follower.failed)
+
+    def _follow(self, follower: _Follower) -> None:
+        self._run(switch.follow(follower.cursor), self.limits.switch_s, follower)
+
+    def _again(self, action: Callable[[], None], what: str, *, fresh: bool = False) -> None:
+        """Do `action`, over new connections with growing pauses while they get lost; `fresh`: over a new one at once.
+
+        Raises Detached when all were in vain.
+        """
+        for wait in (*RECONNECT_WAITS_S, None):
+            try:
+                if fresh:
+                    self._reconnect()
+                return action()
+            except ConnectionLost as lost:
+                if wait is None:
+                    raise self._gone() from lost
+            self.emit("warning", text=f"{what}; again in {wait:g} s")
+            self.cancel.wait(wait)
+            fresh = True
+        return None
+
+    def _gone(self) -> Detached:
+        back = "the host goes back by itself unless it is confirmed: " if self.limits.confirm_s else ""
+        return Detached(
+            self.host,
+            "the connection did not come back; the switch goes on without us",
+            hint=f"{back}`nixprov status` tells how it ended, `nixprov {self.run.verb}` goes on from there",
+        )
+
+    def _interrupted(self) -> Cancelled | Stopped:
+        """Once: leave. Twice within a moment: stop. So the first Ctrl-C waits for a second one."""
+        self.emit("warning", text="interrupted: leaving the switch to itself; Ctrl-C again stops it and takes it back")
+        if self.choices.stop.wait(self.limits.second_thoughts_s):
+            return Stopped(self.host, "stopped by the operator")
+        limit = f" within {self.limits.confirm_s} s, or it goes back" if self.limits.confirm_s else ""
+        return DetachedByUser(
+            self.host,
+            "interrupted; the switch goes on without us",
+            hint=f"`nixprov {self.run.verb}` takes it up again and confirms it{limit}; `nixprov status` tells",
+        )
 
     def _reconnect(self) -> None:
         try:
@@ -110,8 +227,9 @@ class HostRun:
         except Exception as error:  # every way in which a machine can still be away
             raise ConnectionLost(self.host, str(error)) from error
 
-    def _command(self, script: bytes) -> Completed:
+    def _command(self, script: bytes, name: str = "") -> Completed:
         done = self._run(script, self.limits.command_s, None)
+        crash.after_transaction(name, done.status)
         if done.status == 0:
             return done
         said = " / ".join(line for line in done.stderr.splitlines()[-8:] if line.strip())
@@ -119,20 +237,12 @@ class HostRun:
             raise Locked(self.host, said, hint="wait for it to end, then run again")
         if done.status == STALE_STATUS:
             raise Locked(self.host, f"another operator changed the host meanwhile: {said}", hint="run again")
-        if done.status == switch.NOT_ACTIVE_STATUS:
+        if done.status in (switch.NOT_ACTIVE_STATUS, switch.UNCONFIRMED_STATUS):
             raise SwitchFailed(self.host, said, hint="see its log on the host with journalctl")
         raise RemoteFailed(self.host, f"a remote command ended with status {done.status}: {said or 'no message'}")
 
     def _run(self, script: bytes, timeout_s: float, follower: _Follower | None) -> Completed:
         return self.session.run(script, timeout_s=timeout_s, on_output=follower, cancel=self.cancel)
-
-
-def _detached(host: str) -> ConnectionLost:
-    return ConnectionLost(
-        host,
-        "the connection did not come back; the switch goes on without us",
-        hint="`nixprov status` tells how it ended, `nixprov up` goes on from there",
-    )
 
 
 @dataclass(slots=True)
@@ -141,6 +251,7 @@ class _Follower:
 
     run: HostRun
     cursor: str = ""
+    failed: tuple[str, ...] = ()
     result: SwitchResult | None = None
     rest: bytes = b""
 
@@ -153,13 +264,16 @@ class _Follower:
         if said.log is not None:
             self.run.emit("log", text=said.log)
         self.cursor = said.cursor or self.cursor
+        self.failed = self.failed if said.failed is None else said.failed
         self.result = said.result or self.result
 
 
 def wait_until(run: HostRun, limit_s: float, done: Callable[[], bool]) -> bool:
-    """Poll `done()` until it is true or `limit_s` passed or the run was cancelled."""
+    """Poll `done()` until it is true or `limit_s` passed. Raises Cancelled."""
     end = time.monotonic() + limit_s
     while not done():
-        if time.monotonic() > end or run.cancel.wait(run.limits.poll_s):
+        if run.cancel.wait(run.limits.poll_s):
+            raise Cancelled(run.host, "interrupted", hint=f"`nixprov {run.run.verb}` goes on from here")
+        if time.monotonic() > end:
             return False
     return True

@@ -1,7 +1,8 @@
-"""Back to what the host was before this run: files, then the recorded generation, then GitLab."""
+"""Back to what the host was before this run: the switch given up, files, the recorded generation, then GitLab."""
 
 from __future__ import annotations
 
+from provisioner.engine import crash
 from provisioner.engine.host import HostRun
 from provisioner.errors import ForgeError, HostError, NixprovError, SwitchFailed
 from provisioner.hosts import switch
@@ -25,8 +26,10 @@ class RollbackFailed(HostError):
 
 def unwind(run: HostRun, facts: Facts, journal: Journal, *, created: tuple[int, ...]) -> None:
     """Go back to `facts` and `journal` (as probed before the first change). Raises RollbackFailed."""
+    run.phase("unwind")
+    run.shield()
     try:
-        run.probe()
+        _switch_back(run)
         _host_back(run, facts, journal)
     except NixprovError as error:
         raise RollbackFailed(
@@ -36,24 +39,43 @@ def unwind(run: HostRun, facts: Facts, journal: Journal, *, created: tuple[int, 
         _forge_back(run, created)
 
 
+def release(run: HostRun, journal: Journal) -> None:
+    """Give a host back that was claimed and not changed: the journal becomes what it was before. Raises HostError."""
+    run.shield()
+    if journal.phase.has_installed:
+        run.transact("release", (), journal, keep=False)
+    else:
+        clean(run)
+
+
+def _switch_back(run: HostRun) -> None:
+    """End what is running; a system that was only tried goes back by itself, and its files with it."""
+    run.probe()
+    if run.facts.is_switching:
+        run.script(switch.abort(), status_ok=True)
+        run.probe()
+
+
 def _host_back(run: HostRun, facts: Facts, journal: Journal) -> None:
     parts: list[Part] = [part for step in reversed(STEPS) for part in step.restore(facts, run.facts, run.journal)]
     moved = run.facts.text("profile") != facts.text("profile") or run.facts.system != facts.system
     if moved and facts.generation is not None:
-        parts += switch.start("rollback", str(facts.generation))
-    run.transact(parts, run.journal_for(Phase.UNWINDING))
+        parts += switch.start("rollback", str(facts.generation), crash=crash.in_unit())
+    with crash.around("unwind"):
+        run.transact("unwind", parts, run.journal_for(Phase.UNWINDING), keep=moved or not journal.phase.has_installed)
     if moved:
         result = run.follow()
         if not (result.is_done or result.only_units_failed):
             raise SwitchFailed(run.host, result.explain())
-    if not journal.exists:
+    if not journal.phase.has_installed:
         clean(run)
 
 
 def clean(run: HostRun) -> None:
-    """Everything of ours that the system itself no longer uses."""
+    """Everything of ours that the system itself no longer uses, and the lock with it."""
     parts = [part for step in reversed(STEPS) if not step.feeds_system for part in step.remove(run.facts, run.journal)]
-    run.transact(parts, None)
+    with crash.around("clean"):
+        run.transact("clean", parts, None, keep=False)
 
 
 def _forge_back(run: HostRun, created: tuple[int, ...]) -> None:

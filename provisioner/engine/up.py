@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Final
 
-from provisioner.engine.host import HostRun, wait_until
+from provisioner.engine import crash
+from provisioner.engine.host import Detached, DetachedByUser, HostRun, wait_until
 from provisioner.engine.look import look, mark
-from provisioner.engine.unwind import RolledBack, unwind
-from provisioner.errors import ForgeUnavailable, NixprovError, SwitchFailed
-from provisioner.hosts import switch
+from provisioner.engine.undo import undo
+from provisioner.engine.unwind import RolledBack, release, unwind
+from provisioner.errors import ForgeUnavailable, HostRefused, Locked, NixprovError, SwitchFailed
+from provisioner.hosts import preflight, switch
 from provisioner.hosts.journal import Baseline, Journal, Phase, RunnerRecord
-from provisioner.hosts.script import Shell
+from provisioner.hosts.script import Part, Shell, Transaction
 from provisioner.hosts.switch import SwitchResult
 from provisioner.model import Registration, RunnerStatus, Secret
 from provisioner.plan import HostPlan, RunnerAction, RunnerVerb, plan_up, unit_names
@@ -19,14 +23,19 @@ from provisioner.steps import STEPS
 from provisioner.steps.hook import Hook
 from provisioner.steps.wanted import build
 
+RESET_FAILED: Final = "systemctl reset-failed 'nixprov-*' 2>/dev/null || :"
+
 
 def plan(run: HostRun) -> HostPlan:
-    """Probe and plan; changes nothing. Raises HostError, ForgeError."""
-    run.phase("probe")
-    run.probe()
+    """Probe and plan; changes nothing, but for a dead run's switch that is ended. Raises HostError, ForgeError."""
+    run.settle()
     run.phase("plan")
     view = look(run.forge, run.spec, run.facts, run.journal)
-    return plan_up(run.spec, run.facts, run.journal, view)
+    wanted = plan_up(run.spec, run.facts, run.journal, view)
+    if wanted.changes_host:
+        for problem, advice in preflight.problems(run.facts.records, time.time()):
+            raise HostRefused(run.host, problem, hint=advice)
+    return wanted
 
 
 def apply(run: HostRun, wanted: HostPlan) -> None:
@@ -34,16 +43,29 @@ def apply(run: HostRun, wanted: HostPlan) -> None:
     made = _Made()
     before = (run.facts, run.journal)
     try:
-        _forge_changes(run, wanted, made)
-        if wanted.changes_host or made.records:
-            _host_changes(run, wanted, made)
-        _delete_surplus(run, wanted)
+        _change(run, wanted, made)
+    except (Detached, DetachedByUser, Locked):
+        # The switch goes on, or the host is another operator's now: whatever we did here would be in their way.
+        raise
     except NixprovError as error:
         if not made.anything:
+            if made.claimed:
+                release(run, before[1])
             raise
-        run.phase("unwind")
         unwind(run, *before, created=tuple(made.created))
         raise RolledBack(run.host, error) from error
+
+
+def _change(run: HostRun, wanted: HostPlan, made: _Made) -> None:
+    makes_tokens = any(action.verb.makes_a_token for action in wanted.forge_changes)
+    if wanted.changes_host or makes_tokens:
+        # What was there before is known from now on, whatever becomes of us.
+        run.claim(Phase.CLAIMED if not run.journal.phase.has_installed else run.journal.phase, **_origin(run))
+        made.claimed = True
+    _forge_changes(run, wanted, made)
+    if wanted.changes_host or made.records:
+        _host_changes(run, wanted, made)
+    _delete_surplus(run, wanted)
 
 
 @dataclass(slots=True)
@@ -53,6 +75,7 @@ class _Made:
     created: list[int] = field(default_factory=list)
     records: dict[str, RunnerRecord] = field(default_factory=dict)
     tokens: dict[str, Secret] = field(default_factory=dict)
+    claimed: bool = False
     wrote: bool = False
 
     @property
@@ -69,14 +92,17 @@ def _forge_changes(run: HostRun, wanted: HostPlan, made: _Made) -> None:
         if action.verb.makes_a_token:
             _remember(run, action, _token(run, action, made), made)
         if action.id is not None and action.differences:
-            run.forge.update(action.id, specs[action.name], mark(run.spec, action.name, run.facts))
+            with crash.around("update"):
+                run.forge.update(action.id, specs[action.name], mark(run.spec, action.name, run.facts))
 
 
 def _token(run: HostRun, action: RunnerAction, made: _Made) -> Registration:
     if action.id is not None:
-        return run.forge.reset_token(action.id)
+        with crash.around("reset"):
+            return run.forge.reset_token(action.id)
     spec = next(runner for runner in run.spec.runners if runner.name == action.name)
-    registration = run.forge.create(spec, mark(run.spec, action.name, run.facts))
+    with crash.around("create"):
+        registration = run.forge.create(spec, mark(run.spec, action.name, run.facts))
     made.created.append(registration.id)
     return registration
 
@@ -92,16 +118,25 @@ def _host_changes(run: HostRun, plan: HostPlan, made: _Made) -> None:
     needs_switch = bool(plan.switch or made.records)
     journal = _intent(run, made, Phase.WRITTEN if needs_switch else Phase.CONFIRMED)
     if needs_switch:
-        parts += [
-            Shell("systemctl reset-failed 'nixprov-*' 2>/dev/null || :"),
-            *switch.start("switch", wanted.revision),
-        ]
+        parts += [Shell(RESET_FAILED), *start(run, wanted.revision, parts, journal)]
     run.phase("write")
     made.wrote = True
-    run.transact(parts, journal)
+    with crash.around("write"):
+        run.transact("write", parts, journal, keep=needs_switch)
     if needs_switch:
-        _switch(run)
-        _confirm(run)
+        _confirm(run, _switch(run))
+
+
+def start(run: HostRun, revision: str, parts: Sequence[Part], journal: Journal) -> tuple[Part, ...]:
+    """The switch, and with it what the host needs to go back alone: `parts` turned round, as one more transaction."""
+    confirm_s = run.limits.confirm_s
+    if not confirm_s:
+        return switch.start("switch", revision, crash=crash.in_unit())
+    time_text = run.facts.text("etc-nixos-mtime")
+    back = undo(parts, run.facts.files(), int(time_text) if time_text.isdigit() else None)
+    gone_back = replace(journal, phase=Phase.WENT_BACK)
+    script = Transaction(back, journal.written().sha256, gone_back.render(), wait_s=60).script()
+    return switch.start("switch", revision, confirm_s=confirm_s, undo=script, crash=crash.in_unit())
 
 
 def _records(run: HostRun, made: _Made) -> Mapping[str, RunnerRecord]:
@@ -111,19 +146,38 @@ def _records(run: HostRun, made: _Made) -> Mapping[str, RunnerRecord]:
 
 def _intent(run: HostRun, made: _Made, phase: Phase) -> Journal:
     """The journal before the files: what was there, and what is meant."""
+    records = _records(run, made)
+    used = {record.id for record in records.values()}
+    pending = tuple(record for record in run.journal.pending_deletions if record.id not in used)
+    return run.journal_for(phase, **_origin(run), runners=records, pending_deletions=pending)
+
+
+def _origin(run: HostRun) -> Mapping[str, object]:
     hook = run.journal.hook or Hook().record(run.facts)
-    baseline = run.journal.baseline or Baseline(run.facts.generation, run.facts.system)
-    return run.journal_for(phase, hook=hook, baseline=baseline, runners=_records(run, made))
+    return {"hook": hook, "baseline": run.journal.baseline or Baseline(run.facts.generation, run.facts.system)}
 
 
-def _switch(run: HostRun) -> None:
+def _switch(run: HostRun) -> SwitchResult:
     run.phase("switch")
-    result = run.follow()
+    with crash.around("follow"):
+        result = run.follow()
     if not (result.is_done or result.only_units_failed):
         raise switch_error(run, result)
     if result.only_units_failed:
-        # Ours are asked for one by one afterwards; what else failed is said, and is no reason to go back.
-        run.emit("warning", text="some units failed during the switch; nixprov's own are checked next")
+        _name_strangers(run, result)
+    return result
+
+
+def _name_strangers(run: HostRun, result: SwitchResult) -> None:
+    """Somebody else's unit is said and is no reason to go back; ours are asked for one by one when we confirm."""
+    before = set(run.facts.failed_units)
+    strangers = [unit for unit in result.failed if not unit.startswith("nixprov-")]
+    for since, units in (
+        ("were failed before this run too", [unit for unit in strangers if unit in before]),
+        ("fail since this switch", [unit for unit in strangers if unit not in before]),
+    ):
+        if units:
+            run.emit("warning", text=f"units that are not ours {since}, and are left as they are: {', '.join(units)}")
 
 
 def switch_error(run: HostRun, result: SwitchResult) -> SwitchFailed:
@@ -131,20 +185,26 @@ def switch_error(run: HostRun, result: SwitchResult) -> SwitchFailed:
     return SwitchFailed(run.host, result.explain(), hint=hint)
 
 
-def _confirm(run: HostRun) -> None:
+def _confirm(run: HostRun, result: SwitchResult) -> None:
     """The units are active and GitLab has been asked for jobs by them; only then the intents become receipts."""
     run.phase("confirm")
     units = unit_names(run.spec)
     guard = switch.confirm(units, run.limits.unit_s)
     waiting = dict(run.journal.runners)
-    if not wait_until(run, run.limits.contact_s, lambda: _all_seen(run, waiting)):
-        run.transact((), None, guard=guard)
+    with crash.around("contact"):
+        polled = wait_until(run, run.limits.contact_s, lambda: _all_seen(run, waiting))
+    if result.waits:
+        run.login_again()
+    if not polled:
+        # A unit that is not active explains it better than GitLab's silence.
+        run.script(switch.active(units, 1))
         names = ", ".join(sorted(waiting))
         raise ForgeUnavailable(
             f"GitLab at {run.forge.url} was not polled by runner {names} within {run.limits.contact_s:g} s",
             hint=f"can the host reach it? see journalctl -u {units[0]}",
         )
-    run.transact((), replace(run.journal, phase=Phase.CONFIRMED), guard=guard)
+    with crash.around("commit"):
+        run.transact("commit", (), replace(run.journal, phase=Phase.CONFIRMED), guard=guard, keep=False)
 
 
 def _all_seen(run: HostRun, waiting: dict[str, RunnerRecord]) -> bool:
@@ -163,4 +223,5 @@ def _all_seen(run: HostRun, waiting: dict[str, RunnerRecord]) -> bool:
 def _delete_surplus(run: HostRun, wanted: HostPlan) -> None:
     for action in wanted.forge_changes:
         if action.verb is RunnerVerb.DELETE and action.id is not None:
-            run.forge.delete(action.id)
+            with crash.around("surplus"):
+                run.forge.delete(action.id)

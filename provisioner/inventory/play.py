@@ -53,6 +53,7 @@ class Play(BaseModel):
     max_fail_percentage: Annotated[
         float | None, Field(ge=0, le=100, description="stop when more of a batch failed")
     ] = None
+    any_errors_fatal: Annotated[bool, Field(description="stop when any host of a batch failed")] = False
 
     @field_validator("hosts")
     @classmethod

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 PREFIX: Final = "nixprov_"
 LIST: Final = "nixprov_runners"
+# Of the host as a whole, not of its runners: read where hosts are selected.
+OF_HOSTS: Final = ("nixprov_allow_all",)
 _SCOPE: Final = frozenset({"type", "group", "project"})
 
 
@@ -161,7 +163,11 @@ def specs(
     `play_runners` are mappings of RunnerSettings' keys. A `nixprov_*` variable goes over each of them; the entries of
     `nixprov_runners` replace them all, and go over the other variables. Raises InventoryError.
     """
-    own = {name.removeprefix(PREFIX): var for name, var in variables.items() if name.startswith(PREFIX)}
+    own = {
+        name.removeprefix(PREFIX): var
+        for name, var in variables.items()
+        if name.startswith(PREFIX) and name not in OF_HOSTS
+    }
     _check_names(host, own)
     listed = own.pop(LIST.removeprefix(PREFIX), None)
     said = {key: var.value for key, var in own.items()}
@@ -186,7 +192,7 @@ def _over(lower: Mapping[str, object], upper: Mapping[str, object]) -> dict[str,
 def _check_names(host: str, own: Mapping[str, Var]) -> None:
     for key, var in own.items():
         if PREFIX + key not in VARIABLES:
-            hint = nearest(PREFIX + key, VARIABLES) or f"the variables are {', '.join(VARIABLES)}"
+            hint = nearest(PREFIX + key, (*VARIABLES, *OF_HOSTS)) or f"the variables are {', '.join(VARIABLES)}"
             raise var.where.error(f"host {host}: there is no variable {PREFIX}{key}", hint=hint)
 
 

@@ -5,6 +5,7 @@ Knows nothing of the language of the file, but that `#` starts a comment in it.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import re
 from dataclasses import dataclass
@@ -41,9 +42,13 @@ class Header:
 def managed(body: str) -> str:
     """Put our header above a file's text; without a time in it, so that the same text stays the same file."""
     digest = _digest(body.encode())
-    return (
-        f'# Managed by nixprov {version("nixprov")}; do not edit (sha256:{digest}); "nixprov down" removes it\n{body}'
-    )
+    return f'# Managed by nixprov {_version()}; do not edit (sha256:{digest}); "nixprov down" removes it\n{body}'
+
+
+@functools.cache
+def _version() -> str:
+    """Looked up once: the metadata is read from disk, and every file of every host has a header."""
+    return version("nixprov")
 
 
 def _digest(body: bytes) -> str:

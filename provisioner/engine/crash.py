@@ -1,0 +1,61 @@
+"""Named places at which the program can be made to die, for tests: before and after every effect of `up` and `down`.
+
+NIXPROV_CRASH holds one or more of them, separated by commas:
+
+    before:EFFECT, after:EFFECT      this program gets kill -9 there; EFFECT is one of EFFECTS
+    host:TRANSACTION:staged          the script on the host gets it, with everything staged and nothing renamed,
+    host:TRANSACTION:N               ... or before its N-th change; this program dies with it, as in a power cut
+    unit:PHASE                       the switch gets it (switch.sh); this program lives and has to cope
+
+Without the variable nothing here does anything. Dying is all it can do, so it needs no protection.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+VARIABLE: Final = "NIXPROV_CRASH"
+EFFECTS: Final = {
+    "up": ("claim", "create", "reset", "update", "write", "follow", "contact", "login", "commit", "surplus"),
+    "down": ("claim", "pause", "drain", "write", "follow", "login", "commit", "delete", "clean"),
+}
+TRANSACTIONS: Final = ("claim", "write", "commit", "clean", "queue", "release", "unwind")
+UNIT_POINTS: Final = ("build", "built", "activate", "activated", "commit", "set", "back", "activated-old")
+_KILLED: Final = 128 + signal.SIGKILL
+
+
+def reach(point: str) -> None:
+    if point in _wished():
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+@contextmanager
+def around(effect: str) -> Iterator[None]:
+    """One effect on a host or on GitLab; `after` is reached only when it succeeded."""
+    reach(f"before:{effect}")
+    yield
+    reach(f"after:{effect}")
+
+
+def in_transaction(name: str) -> str:
+    """Where the transaction `name` is to die, in the words of script.Transaction."""
+    prefix = f"host:{name}:"
+    return next((point.removeprefix(prefix) for point in _wished() if point.startswith(prefix)), "")
+
+
+def after_transaction(name: str, status: int) -> None:
+    """Go down with the host's script."""
+    if status == _KILLED and in_transaction(name):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def in_unit() -> str:
+    return next((point for point in _wished() if point.startswith("unit:")), "")
+
+
+def _wished() -> tuple[str, ...]:
+    return tuple(os.environ.get(VARIABLE, "").split(",")) if VARIABLE in os.environ else ()

@@ -1,0 +1,54 @@
+"""Before a runner is stopped: no new jobs, and those that run are given time to finish."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from provisioner.engine import crash
+from provisioner.engine.host import HostRun, wait_until
+from provisioner.errors import ForgeUnavailable, HostError
+
+
+class StillBusy(HostError):
+    """Jobs run longer than the operator wants to wait."""
+
+
+def drain(run: HostRun, runners: Sequence[int]) -> None:
+    """Pause `runners` and wait for zero jobs; SIGQUIT alone can lose one that GitLab has just handed out.
+
+    Raises StillBusy when the limit is over, Cancelled. With GitLab down the unit itself finishes its jobs as it stops.
+    """
+    if not runners:
+        return
+    run.phase("drain")
+    try:
+        there = [runner for runner in runners if run.forge.get(runner) is not None]
+        for runner in there:
+            with crash.around("pause"):
+                run.forge.set_paused(runner, paused=True)
+        if run.choices.force:
+            run.emit("warning", text="--force: jobs that run now are ended")
+            return
+        with crash.around("drain"):
+            _wait(run, there)
+    except ForgeUnavailable as error:
+        run.emit("warning", text=f"not drained: {error.message}; the unit itself finishes its jobs when it stops")
+
+
+def _wait(run: HostRun, runners: Sequence[int]) -> None:
+    said = 0
+
+    def is_idle() -> bool:
+        nonlocal said
+        jobs = sum(map(run.forge.running_jobs, runners))
+        if jobs and jobs != said:
+            run.emit("drain", jobs=jobs, limit_s=run.limits.drain_s)
+        said = jobs
+        return jobs == 0
+
+    if not wait_until(run, run.limits.drain_s, is_idle):
+        raise StillBusy(
+            run.host,
+            f"{said} jobs still run after {run.limits.drain_s:g} s; the runner takes jobs again",
+            hint="wait longer with --drain-limit, or end them with --force",
+        )

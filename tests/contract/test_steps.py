@@ -1,0 +1,151 @@
+"""What every step promises, found by itself in STEPS: apply, apply again, take back, take back again, die anywhere.
+
+The scripts run in a real sh below a folder. "everything" is all steps in one transaction, as `up` does it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from provisioner.hosts.journal import Journal
+from provisioner.hosts.script import RemoveFile, WriteFile
+from provisioner.steps import STEPS, Step, Wanted
+from provisioner.steps.remnants import PATHS
+from tests.contract.scratch import ScratchHost
+from tests.unit.hosts import wanted as wanted_on
+
+KILLED = -9
+GROUPS = [pytest.param((step,), id=step.name) for step in STEPS] + [pytest.param(STEPS, id="everything")]
+LONGEST = 40
+
+
+@pytest.fixture
+def wanted() -> Wanted:
+    """Three files of the module stand for all: each is a change at which to die."""
+    whole = wanted_on()
+    return replace(whole, files={name: whole.files[name] for name in ("default.nix", "options.nix", "settings.nix")})
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Callable[[], ScratchHost]:
+    count = iter(range(1000))
+
+    def new() -> ScratchHost:
+        folder = tmp_path / f"host{next(count)}"
+        folder.mkdir()
+        return ScratchHost(folder)
+
+    return new
+
+
+def changes(steps: Sequence[Step], wanted: Wanted, host: ScratchHost) -> list[str]:
+    facts = host.probe()
+    journal = host.journal(facts)
+    parts = [part for step in steps for part in step.write(wanted, facts, journal)]
+    return [part.path for part in parts if isinstance(part, WriteFile | RemoveFile)]
+
+
+def comparisons(steps: Sequence[Step], wanted: Wanted, host: ScratchHost) -> list[str]:
+    facts = host.probe()
+    journal = Journal.read(facts)
+    found = [(step, step.compare(wanted, facts, journal)) for step in steps]
+    return [f"{step.name}: {one.state.value} {one.why}" for step, one in found if not one.is_present]
+
+
+def without_tokens(wanted: Wanted) -> Wanted:
+    return replace(wanted, tokens={})
+
+
+@pytest.mark.parametrize("steps", GROUPS)
+def test_applied_is_present_and_applied_again_is_nothing(
+    steps: Sequence[Step], wanted: Wanted, make: Callable[[], ScratchHost]
+) -> None:
+    host = make()
+    assert host.write(steps, wanted) == 0
+    assert comparisons(steps, without_tokens(wanted), host) == []
+    assert changes(steps, without_tokens(wanted), host) == []
+
+
+@pytest.mark.parametrize("steps", GROUPS)
+def test_taken_back_is_as_before_and_again_is_nothing(
+    steps: Sequence[Step], wanted: Wanted, make: Callable[[], ScratchHost]
+) -> None:
+    host = make()
+    before = host.users_files()
+    assert host.write(steps, wanted) == 0
+    units_ran(host)
+    assert host.remove(steps) == 0
+    assert (host.remains(steps), host.users_files()) == ([], before)
+    assert host.remove(steps) == 0
+    assert (host.remains(steps), host.users_files()) == ([], before)
+
+
+@pytest.mark.parametrize("steps", GROUPS)
+@pytest.mark.parametrize("then", ["apply", "take back"])
+def test_killed_while_applying_another_operator_finishes(
+    steps: Sequence[Step], wanted: Wanted, make: Callable[[], ScratchHost], then: str
+) -> None:
+    before = make().users_files()
+    for point in points():
+        host = make()
+        died = host.write(steps, wanted, crash_at=point) == KILLED
+        finish(steps, wanted, host, before, then)
+        if not died:
+            return
+    pytest.fail(f"more than {LONGEST} changes: the points do not end")
+
+
+@pytest.mark.parametrize("steps", GROUPS)
+@pytest.mark.parametrize("then", ["apply", "take back"])
+def test_killed_while_taking_back_another_operator_finishes(
+    steps: Sequence[Step], wanted: Wanted, make: Callable[[], ScratchHost], then: str
+) -> None:
+    before = make().users_files()
+    for point in points():
+        host = make()
+        assert host.write(steps, wanted) == 0
+        units_ran(host)
+        died = host.remove(steps, crash_at=point) == KILLED
+        finish(steps, wanted, host, before, then)
+        if not died:
+            return
+    pytest.fail(f"more than {LONGEST} changes: the points do not end")
+
+
+def points() -> list[str]:
+    return ["staged", *map(str, range(1, LONGEST))]
+
+
+def finish(
+    steps: Sequence[Step], wanted: Wanted, host: ScratchHost, before: dict[str, tuple[int, float, bytes]], then: str
+) -> None:
+    if then == "apply":
+        assert host.write(steps, wanted) == 0
+        assert comparisons(steps, without_tokens(wanted), host) == []
+    assert host.remove([*steps, *clearing(steps)]) == 0
+    assert (host.remains(steps), host.users_files()) == ([], before)
+
+
+def clearing(steps: Sequence[Step]) -> list[Step]:
+    """What was staged is a step of its own, whichever step had staged it."""
+    return [step for step in STEPS if step.name == "staged" and step not in steps]
+
+
+def units_ran(host: ScratchHost) -> None:
+    """What the units of a running system would have made by then."""
+    for path in PATHS:
+        made = host.folder / path.lstrip("/") / "something"
+        made.mkdir(parents=True)
+
+
+def test_a_step_that_does_not_take_back_is_caught(wanted: Wanted, make: Callable[[], ScratchHost]) -> None:
+    host = make()
+    before = host.users_files()
+    assert host.write(STEPS, wanted) == 0
+    assert host.remove([step for step in STEPS if step.name != "hook"]) == 0
+    assert host.users_files() != before
+    assert host.remains(STEPS) != []

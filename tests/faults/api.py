@@ -1,0 +1,31 @@
+"""GitLab's own API, as a person with a token and curl would use it behind nixprov's back."""
+
+from __future__ import annotations
+
+import json
+import urllib.request
+from typing import Any
+
+from provisioner.lab.running import Lab
+
+
+def call(lab: Lab, method: str, path: str, body: dict[str, object] | None = None) -> Any:
+    request = urllib.request.Request(  # noqa: S310 - the lab's own address
+        f"{lab.state.gitlab_url}/api/v4{path}",
+        method=method,
+        data=None if body is None else json.dumps(body).encode(),
+        headers={"PRIVATE-TOKEN": lab.files.gitlab_token.read_text().strip(), "Content-Type": "application/json"},
+    )
+    with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310
+        text = answer.read()
+    return json.loads(text) if text else None
+
+
+def pause(lab: Lab, runner: int) -> None:
+    call(lab, "PUT", f"/runners/{runner}", {"paused": True})
+
+
+def double(lab: Lab, runner: int) -> int:
+    """A second runner with the same mark, as a lost reply leaves it."""
+    description = call(lab, "GET", f"/runners/{runner}")["description"]
+    return int(call(lab, "POST", "/user/runners", {"runner_type": "instance_type", "description": description})["id"])

@@ -1,0 +1,60 @@
+"""A lab of their own for tests that break things: a row that goes wrong must not take the other tests with it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from provisioner.lab import control
+from provisioner.lab.process import missing_for_lab
+from provisioner.lab.running import Lab
+from tests.lab.operator import Operator
+
+HERE = Path(__file__).parent
+TIMEOUT_S = 1200
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker(pytest.mark.lab)
+            item.add_marker(pytest.mark.timeout(TIMEOUT_S))
+
+
+@pytest.fixture(scope="session")
+def lab() -> Iterator[Lab]:
+    """NIXPROV_LAB names one that runs already, for a person who tries a single test."""
+    problem = missing_for_lab()
+    if problem and os.environ.get("CI"):
+        pytest.fail(f"in CI the lab's tests must run, but {problem}", pytrace=False)
+    if problem:
+        pytest.skip(f"lab tests: {problem}")
+    if os.environ.get("NIXPROV_LAB"):
+        yield control.find()
+        return
+    started = control.start(2, progress=print)
+    try:
+        yield started
+    finally:
+        started.stop()
+
+
+@pytest.fixture
+def operators(lab: Lab, tmp_path: Path) -> Callable[[], Operator]:
+    """Each call is another person, with an empty home."""
+    count = iter(range(100))
+
+    def another() -> Operator:
+        home = tmp_path / f"home{next(count)}"
+        home.mkdir()
+        return Operator(lab, home)
+
+    return another
+
+
+@pytest.fixture
+def operator(operators: Callable[[], Operator]) -> Operator:
+    return operators()

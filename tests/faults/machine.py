@@ -1,0 +1,93 @@
+"""What tests do to a machine behind nixprov's back, and what they ask it afterwards."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from provisioner.lab.running import Lab
+from tests.lab.operator import Operator, leftovers, snapshot
+
+CONFIGURATION = "/etc/nixos/configuration.nix"
+
+
+@contextmanager
+def edited(lab: Lab, host: str, *lines: str) -> Iterator[None]:
+    """The owner has these lines at the end of configuration.nix; taken out again, mode and time included."""
+    lab.run(host, ["cp", "-a", CONFIGURATION, "/root/kept"])
+    text = lab.run(host, ["cat", CONFIGURATION]).stdout.rstrip().removesuffix("}")
+    lab.run(host, ["tee", CONFIGURATION], stdin="\n".join([text, *(f"  {line}" for line in lines), "}\n"]))
+    try:
+        yield
+    finally:
+        lab.run(host, ["mv", "/root/kept", CONFIGURATION])
+
+
+@contextmanager
+def untouched(lab: Lab, host: str, operator: Operator) -> Iterator[None]:
+    """Whatever happens inside, afterwards a `down` leaves nothing on the host and nothing in GitLab."""
+    before = snapshot(lab, host)
+    try:
+        yield
+    finally:
+        lab.restore_network(host)
+        lab.gitlab.clear_faults()
+        said = operator("down", host, "--yes", "--force", "--take-over")
+    assert said.code == 0, said.err
+    assert leftovers(lab, host) == ""
+    assert snapshot(lab, host) == before
+    assert runners(lab, host) == []
+
+
+def runners(lab: Lab, host: str) -> list[int]:
+    return [runner["id"] for runner in lab.gitlab.runners() if runner["host"] == host]
+
+
+def system(lab: Lab, host: str) -> tuple[str, str]:
+    """What runs and what would boot."""
+    links = ["/run/current-system", "/nix/var/nix/profiles/system"]
+    running, boot = lab.run(host, ["readlink", "-f", *links]).stdout.split()
+    return running, boot
+
+
+def journal(lab: Lab, host: str) -> dict[str, Any]:
+    read: dict[str, Any] = json.loads(lab.run(host, ["cat", "/var/lib/nixprov/journal.json"]).stdout)
+    return read
+
+
+class Begun:
+    """A run that a test watches while it goes on; its output is JSON lines."""
+
+    def __init__(self, operator: Operator, *arguments: str, **settings: str) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "provisioner", *arguments, "--json"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            stdin=subprocess.DEVNULL,
+            text=True,
+            env=operator.environment(**settings),
+        )
+
+    def until(self, wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+        """Read events up to the first that is wanted."""
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            event: dict[str, Any] = json.loads(line)
+            if wanted(event):
+                return event
+        raise AssertionError(f"it ended before: {self.process.communicate()[1]}")
+
+    def phase(self, name: str) -> dict[str, Any]:
+        return self.until(lambda event: event["event"] == "phase" and event["phase"] == name)
+
+    def log(self, text: str) -> dict[str, Any]:
+        return self.until(lambda event: event["event"] == "log" and text in event["text"])
+
+    def end(self) -> tuple[int, str]:
+        """Wait for the end: its code, and what it told people."""
+        err = self.process.communicate(timeout=300)[1]
+        return self.process.returncode, err

@@ -1,0 +1,163 @@
+"""Batches and when to stop, as Ansible counts; and the engine rolling out by them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import pytest
+from typing_extensions import override
+
+from provisioner.engine import Engine, Verb
+from provisioner.engine.batches import Rules, Stage, parse_serial, sizes
+from provisioner.engine.pool import Task
+from provisioner.errors import ConfigError
+from provisioner.events import Event, HostResult, Outcome, exit_code
+from provisioner.hosts.journal import Run
+from provisioner.hosts.ssh import SshOptions
+from provisioner.model import Connection, HostSpec
+
+
+@pytest.mark.parametrize(
+    ("serial", "total", "expected"),
+    [
+        ((), 7, [7]),
+        ((), 0, []),
+        ((3,), 7, [3, 3, 1]),
+        ((1, 5, "20%"), 30, [1, 5, 6, 6, 6, 6]),
+        ((1, 4, "50%"), 12, [1, 4, 6, 1]),
+        (("30%",), 5, [1, 1, 1, 1, 1]),
+        (("1%",), 3, [1, 1, 1]),
+        (("100%",), 3, [3]),
+        ((50,), 3, [3]),
+    ],
+)
+def test_sizes(serial: tuple[int | str, ...], total: int, expected: list[int]) -> None:
+    assert sizes(serial, total) == expected
+
+
+@pytest.mark.parametrize(
+    ("rules", "failed", "size", "stops"),
+    [
+        (Rules(), 0, 1, False),
+        (Rules(), 9, 10, False),
+        (Rules(), 10, 10, True),
+        (Rules(), 1, 1, True),
+        (Rules(max_fail_percentage=30), 3, 10, False),
+        (Rules(max_fail_percentage=30), 4, 10, True),
+        (Rules(max_fail_percentage=0), 0, 10, False),
+        (Rules(max_fail_percentage=0), 1, 10, True),
+        (Rules(max_fail_percentage=33.4), 1, 3, False),
+        (Rules(max_fail_percentage=33.3), 1, 3, True),
+        (Rules(max_fail_percentage=100), 3, 3, True),
+        (Rules(any_errors_fatal=True), 1, 10, True),
+        (Rules(any_errors_fatal=True), 0, 10, False),
+    ],
+)
+def test_a_limit_must_be_exceeded_and_a_whole_batch_is_enough(
+    rules: Rules, failed: int, size: int, stops: bool
+) -> None:
+    assert bool(rules.why_stop(failed, size)) is stops
+
+
+def test_serial_is_read() -> None:
+    assert parse_serial("1, 5,20%") == (1, 5, "20%")
+
+
+@pytest.mark.parametrize("text", ["", "0", "1,,2", "0%", "101%", "-1", "1.5", "x", "5 %", "٣"])
+def test_no_serial(text: str) -> None:
+    with pytest.raises(ConfigError, match="no size of a batch"):
+        parse_serial(text)
+
+
+def specs(*names: str) -> tuple[HostSpec, ...]:
+    return tuple(HostSpec(name, Connection("192.0.2.1")) for name in names)
+
+
+@dataclass(frozen=True)
+class Rehearsal(Engine):
+    """The engine, but for what happens on a host: those in `bad` fail. `begun` are the hosts in the order of events."""
+
+    bad: Collection[str] = ()
+    begun: list[str] = field(default_factory=list)
+
+    @override
+    def _host(self, verb: Verb, task: Task[HostSpec]) -> HostResult:
+        name = task.item.name
+        self.begun.append(name)
+        return HostResult(name, Outcome.FAILED if name in self.bad else Outcome.CHANGED, 0.0)
+
+
+def rehearsal(*bad: str, forks: int = 1, cancel: threading.Event | None = None) -> tuple[Rehearsal, list[Event]]:
+    events: list[Event] = []
+    run = Run("20260101T000000-abcdef", "up", "a@b", "2026-01-01")
+    engine = Rehearsal(
+        cast("Any", None), SshOptions(), events.append, run, forks=forks, bad=bad, cancel=cancel or threading.Event()
+    )
+    return engine, events
+
+
+def outcomes(results: Sequence[HostResult]) -> str:
+    letters = {Outcome.CHANGED: "c", Outcome.FAILED: "F", Outcome.SKIPPED: "-", Outcome.INTERRUPTED: "i"}
+    return "".join(letters[result.outcome] for result in results)
+
+
+@pytest.mark.parametrize(
+    ("rules", "bad", "expected"),
+    [
+        (Rules(), "", "cccccccccc"),
+        (Rules(), "abi", "FFccccccFc"),
+        (Rules((1, 4)), "a", "F---------"),
+        (Rules((1, 4)), "b", "cFcccccccc"),
+        (Rules((1, 4)), "bcde", "cFFFF-----"),
+        (Rules((1, 4), 25), "b", "cFcccccccc"),
+        (Rules((1, 4), 24), "b", "cF--------"),
+        (Rules((1, 4), 24), "e", "ccccF-----"),
+        (Rules((1, 4), any_errors_fatal=True), "d", "cccF------"),
+        (Rules((), 10), "bd", "cFcF------"),
+    ],
+)
+def test_a_rollout_stops_by_its_rules(rules: Rules, bad: str, expected: str) -> None:
+    engine, _ = rehearsal(*bad)
+    assert outcomes(engine.roll_out(Verb.UP, [Stage(specs(*"abcdefghij"), rules)])) == expected
+
+
+def test_every_host_is_told_of_and_the_stop_once() -> None:
+    engine, events = rehearsal("a")
+    results = engine.roll_out(Verb.UP, [Stage(specs("a"), Rules(), "canary"), Stage(specs("b", "c"))])
+    assert outcomes(results) == "F--"
+    assert [event.kind for event in events] == ["batch", "host", "warning", "host", "host"]
+    assert events[0].fields == {"batch": 1, "of": 2, "play": "canary", "hosts": ["a"]}
+    assert events[2].fields["text"] == "no further host is begun: the only host of the batch failed"
+    assert results[2].error == "not begun: the only host of the batch failed"
+    assert exit_code(results) == 4
+
+
+def test_the_last_batch_stops_nothing_and_says_nothing() -> None:
+    engine, events = rehearsal("c")
+    engine.roll_out(Verb.UP, [Stage(specs("a", "b", "c"), Rules((2,)))])
+    assert "warning" not in [event.kind for event in events]
+
+
+def test_what_changes_nothing_runs_everywhere_at_once() -> None:
+    engine, events = rehearsal(*"abc")
+    results = engine.roll_out(Verb.STATUS, [Stage(specs("a"), Rules((1,), 0, True)), Stage(specs("b", "c"))])
+    assert outcomes(results) == "FFF"
+    assert {event.kind for event in events} == {"host"}
+
+
+def test_batches_keep_the_order_whatever_the_forks() -> None:
+    engine, _ = rehearsal(forks=4)
+    results = engine.roll_out(Verb.UP, [Stage(specs(*"hgfedcba"), Rules((3,)))])
+    assert [result.host for result in results] == list("hgfedcba")
+    assert [set(engine.begun[place : place + 3]) for place in (0, 3, 6)] == [set("hgf"), set("edc"), set("ba")]
+
+
+def test_an_interrupted_run_begins_nothing() -> None:
+    cancel = threading.Event()
+    cancel.set()
+    engine, _ = rehearsal(cancel=cancel)
+    assert outcomes(engine.roll_out(Verb.UP, [Stage(specs("a", "b"))])) == "ii"
+    assert engine.begun == []

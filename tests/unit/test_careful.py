@@ -1,0 +1,182 @@
+"""The pure parts of being careful: going back, what stands in the way, what is left on one side, how long ago."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+
+from provisioner.engine.prune import Finding, Known, survey
+from provisioner.engine.undo import undo
+from provisioner.errors import HookRefused
+from provisioner.hosts.facts import Facts
+from provisioner.hosts.journal import Journal, Phase, Run, RunnerRecord
+from provisioner.hosts.preflight import problems
+from provisioner.hosts.script import KeepCopy, Part, RemoveFile
+from provisioner.hosts.switch import Followed, SwitchResult
+from provisioner.model import RunnerStatus
+from provisioner.steps import STEPS
+from provisioner.steps.hook import Hook
+from provisioner.steps.module import DIR, ModuleFiles
+from tests.unit.hosts import MACHINE, URL, after, converged, new_host, runner, wanted
+
+
+def feeding(facts: Facts, journal: Journal, *, remove: bool = False) -> list[Part]:
+    steps = [step for step in STEPS if step.feeds_system]
+    if remove:
+        return [part for step in reversed(steps) for part in step.remove(facts, journal)]
+    return [part for step in steps for part in step.write(wanted(), facts, journal)]
+
+
+def configuration_of(facts: Facts) -> dict[str, bytes]:
+    return {name: data for name, data in facts.records.items() if name.startswith(("configuration.", "module/"))}
+
+
+def test_what_up_writes_can_be_turned_round() -> None:
+    before = new_host()
+    parts = feeding(before, Journal())
+    back = undo(parts, before.files(), 1000)
+    assert configuration_of(after(after(before, parts), back)) == configuration_of(before)
+
+
+def test_what_down_removes_can_be_turned_round() -> None:
+    facts, journal = converged()
+    parts = feeding(facts, journal, remove=True)
+    assert parts
+    assert configuration_of(after(after(facts, parts), undo(parts, facts.files(), None))) == configuration_of(facts)
+
+
+def test_going_back_leaves_a_file_that_was_edited_meanwhile() -> None:
+    before = new_host()
+    parts = feeding(before, Journal())
+    edited = after(before, parts)
+    edited = Facts("host1", {**edited.records, "configuration.data": b"{ }"})
+    with pytest.raises(AssertionError, match=r"configuration\.nix"):
+        after(edited, undo(parts, before.files(), None))
+
+
+@pytest.mark.parametrize(
+    ("records", "words"),
+    [
+        ({}, None),
+        ({"room": b"/nix/store 99999999\n/var/lib 99999999\n/etc/nixos 99999\n"}, None),
+        ({"room": b"/nix/store 99999999\n/boot 1024\n"}, "/boot has 1 MiB left"),
+        ({"room": b"/nix/store 4096\n"}, "/nix/store has 4 MiB left"),
+        ({"read-only": b"/etc/nixos\n"}, "/etc/nixos is read-only"),
+        ({"var-lib-disk": b"tmpfs\n"}, "/var/lib is in memory"),
+        ({"clock": b"86400\n"}, "days off"),
+        ({"clock": b"1000000000\n"}, None),
+    ],
+)
+def test_what_stands_in_the_way(records: dict[str, bytes], words: str | None) -> None:
+    found = [problem for problem, _ in problems(records, 1_000_000_000.0)]
+    assert [words in problem for problem in found] if words else found == []
+    assert bool(found) == bool(words)
+
+
+@pytest.mark.parametrize(
+    ("line", "result"),
+    [
+        ("end exited commit 0 7", SwitchResult("commit", 0, 7)),
+        ("end waits activate 4 6", SwitchResult("activate", 4, 6, waits=True)),
+        ("end failed back 0 6 expired", SwitchResult("back", 0, 6, why="expired")),
+        ("end failed build running 6", SwitchResult("build", 1, 6)),
+        ("end dead lost 1", SwitchResult("lost", 1, None)),
+    ],
+)
+def test_the_end_of_a_switch_is_read(line: str, result: SwitchResult) -> None:
+    assert Followed.parse(line).result == result
+
+
+def test_a_host_that_went_back_is_not_done() -> None:
+    result = SwitchResult("back", 0, 6, why="expired")
+    assert (result.is_done, result.went_back) == (False, True)
+    assert "nobody confirmed" in result.explain()
+
+
+def known(*ids: int, machine: str = MACHINE, pending: tuple[int, ...] = ()) -> Known:
+    records = {f"r{number}": RunnerRecord(number, URL, "") for number in ids}
+    waiting = tuple(RunnerRecord(number, URL, "") for number in pending)
+    return Known(machine, Journal("x", runners=records, pending_deletions=waiting))
+
+
+def texts(findings: list[Finding]) -> list[tuple[bool, str]]:
+    return [(finding.deletes, finding.why) for finding in findings]
+
+
+def test_prune_leaves_what_its_host_knows() -> None:
+    assert survey([runner(7)], {"host1"}, {"host1": known(7)}, URL) == []
+
+
+@pytest.mark.parametrize(
+    ("status", "inventory", "hosts", "deletes", "words"),
+    [
+        (RunnerStatus.ONLINE, {"host1"}, {"host1": known(8)}, True, "does not know it"),
+        (RunnerStatus.OFFLINE, {"host1"}, {}, False, "does not answer"),
+        (RunnerStatus.ONLINE, set(), {}, False, "it polls"),
+        (RunnerStatus.STALE, set(), {}, True, "not in the inventory"),
+        (RunnerStatus.OFFLINE, {"host1"}, {"host1": known(8, machine="0" * 12)}, True, "another machine now"),
+        (RunnerStatus.ONLINE, {"host1"}, {"host1": known(8, machine="0" * 12)}, False, "it polls"),
+    ],
+)
+def test_prune_deletes_only_what_is_surely_left(
+    status: RunnerStatus, inventory: set[str], hosts: dict[str, Known], deletes: bool, words: str
+) -> None:
+    findings = survey([runner(7, status=status)], inventory, hosts, URL)
+    about = [finding for finding in findings if finding.runner]
+    assert [(finding.deletes, words in finding.why) for finding in about] == [(deletes, True)]
+
+
+def test_prune_never_looks_at_what_is_not_marked() -> None:
+    assert survey([runner(7, description="mine")], set(), {}, URL) == []
+
+
+def test_prune_names_hosts_without_a_runner_and_deletions_that_wait() -> None:
+    found = texts(survey([], {"host1"}, {"host1": known(7, pending=(9,))}, URL))
+    assert found == [
+        (False, "host1: runner 9 waits to be deleted"),
+        (False, "host1 has our files, and GitLab no runner 7: run `up` or `down` there"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("at", "age"),
+    [
+        ("2026-01-01T11:57:00+00:00", "3 min"),
+        ("2026-01-01T06:00:00+00:00", "6 h"),
+        ("2026-01-01T13:00:00+00:00", "2026-01-01T13:00:00+00:00"),
+        ("yesterday", "yesterday"),
+    ],
+)
+def test_how_long_ago(at: str, age: str) -> None:
+    assert Run("r", "up", "me@here", at).age(datetime(2026, 1, 1, 12, tzinfo=UTC)) == age
+
+
+def test_a_claim_has_installed_nothing() -> None:
+    assert [phase.has_installed for phase in (Phase.NONE, Phase.CLAIMED, Phase.WRITTEN)] == [False, False, True]
+
+
+@pytest.mark.parametrize("verb", ["write", "remove"])
+def test_what_a_person_wrote_into_our_file_is_kept_beside_it(verb: str) -> None:
+    facts, journal = converged()
+    name = "module/runner.nix.data"
+    edited = Facts("host1", {**facts.records, name: facts.records[name] + b"# mine\n"})
+    step = ModuleFiles()
+    parts = step.write(wanted(), edited, journal) if verb == "write" else step.remove(edited, journal)
+    copies = [part for part in parts if isinstance(part, KeepCopy)]
+    assert [copy.path for copy in copies] == [f"{DIR}/runner.nix"]
+    assert copies[0].copy.startswith(f"{DIR}/runner.nix.edited-")
+    beside = {
+        f"module/{copies[0].copy.rpartition('/')[2]}.{kind}": edited.records[f"module/runner.nix.{kind}"]
+        for kind in ("stat", "data")
+    }
+    later = Facts("host1", {**edited.records, **beside})
+    removed = [part.path for part in step.remove(later, journal) if isinstance(part, RemoveFile)]
+    assert copies[0].copy not in removed
+
+
+def test_a_configuration_in_the_store_is_refused_before_anything() -> None:
+    facts, journal = converged()
+    linked = Facts("host1", {**facts.records, "configuration.real": b"/nix/store/xxx-configuration.nix"})
+    with pytest.raises(HookRefused, match="link into the store"):
+        Hook().remove(linked, journal)
