@@ -116,11 +116,19 @@ def claim(hosts: int, lower: tuple[Path, ...]) -> Claim:
         sweep()
         lab_id = _free_id()
         files = LabFiles(runtime_dir() / lab_id)
-        files.root.mkdir(mode=0o700)
-        lease = os.open(files.lease, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        flock(lease, LOCK_EX)
-        state = _new_state(lab_id, hosts, lower)
-        state.save(files.state)
+        try:
+            return _write(files, lab_id, hosts, lower)
+        except BaseException:  # an interruption too: nobody knows of this lab yet who could remove it
+            remove(files)
+            raise
+
+
+def _write(files: LabFiles, lab_id: str, hosts: int, lower: tuple[Path, ...]) -> Claim:
+    files.root.mkdir(mode=0o700)
+    lease = os.open(files.lease, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    flock(lease, LOCK_EX)
+    state = _new_state(lab_id, hosts, lower)
+    state.save(files.state)
     disks = Path(state.disks)
     disks.mkdir(mode=0o700, parents=True)
     (disks / "lab").symlink_to(files.root)

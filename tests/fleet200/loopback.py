@@ -71,17 +71,32 @@ class Fleet:
         with (self.folder / "out").open("w+") as out, (self.folder / "err").open("w+") as err:
             started = time.monotonic()
             process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=out, stderr=err, env=self._environment())
+            peak_mb = _watch(process.pid)
             _, status, usage = os.wait4(process.pid, 0)
             process.returncode = os.waitstatus_to_exitcode(status)
             seconds = time.monotonic() - started
             events = [json.loads(line) for line in _content(out).splitlines()]
             cpu_s = usage.ru_utime + usage.ru_stime
-            return Measured(process.returncode, seconds, cpu_s, usage.ru_maxrss / 1024, events, _content(err))
+            return Measured(process.returncode, seconds, cpu_s, peak_mb, events, _content(err))
 
     def _environment(self) -> dict[str, str]:
         kept = {name: os.environ[name] for name in ("PATH", "LANG", "VIRTUAL_ENV", "PYTHONPATH") if name in os.environ}
         mine = {"NIXPROV_GITLAB_URL": self.gitlab.url, "NIXPROV_GITLAB_TOKEN_FILE": str(self.folder / "gitlab.token")}
         return {**kept, **mine, "HOME": str(self.folder / "home"), "NO_PROXY": "*"}
+
+
+def _watch(pid: int) -> float:
+    """Wait for the end of a process and give its peak in MB; getrusage would count what its parent had at the fork."""
+    peak_kb = 0
+    while os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is None:
+        peak_kb = max(peak_kb, _peak_kb(pid))
+        time.sleep(0.05)
+    return peak_kb / 1024
+
+
+def _peak_kb(pid: int) -> int:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return next((int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:")), 0)
 
 
 def _content(file: Any) -> str:

@@ -216,7 +216,7 @@ def test_an_interrupted_start_leaves_nothing(
         starter.send_signal(number)
     if number == signal.SIGKILL:
         control.stop_all()
-    soon(lambda: traces(lab_id) == [], f"left: {traces(lab_id)}", within_s=2)
+    soon(lambda: traces(lab_id) == [], f"left: {traces(lab_id)}", within_s=30)
 
 
 def running(found: list[str]) -> list[str]:

@@ -60,7 +60,10 @@ class Masker:
                 if data.endswith(word[:length]):
                     cut = min(cut, len(data) - length)
                     break
-        return cut
+        # The end of a whole secret may be the start of one, too: it goes out in one piece or not yet.
+        return min(
+            (found.start() for found in self._secret.finditer(data) if found.start() < cut < found.end()), default=cut
+        )
 
 
 def _replacement(found: re.Match[bytes]) -> bytes:
