@@ -7,7 +7,7 @@ say how a host differs; this file puts both together and decides what follows.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from provisioner.errors import HookRefused
@@ -91,10 +91,12 @@ class ForgeView:
     surplus: Sequence[ForgeRunner] = ()
 
 
-def plan_up(spec: HostSpec, facts: Facts, journal: Journal, view: ForgeView) -> HostPlan:
+def plan_up(spec: HostSpec, facts: Facts, journal: Journal, view: ForgeView, *, new_tokens: bool = False) -> HostPlan:
     """Raises HostRefused, HookRefused: what stops `up` before anything is touched."""
     facts.require_nixos()
     runners = [action for runner in spec.runners for action in _runner_actions(spec, runner, facts, journal, view)]
+    if new_tokens:
+        runners = [_with_new_token(action) for action in runners]
     runners += [
         RunnerAction(_runner_name(runner), RunnerVerb.DELETE, "no longer wanted on this host", runner.id)
         for runner in view.surplus
@@ -152,6 +154,12 @@ def _for_existing(
     if changes:
         return RunnerAction(runner.name, RunnerVerb.UPDATE, ", ".join(map(str, changes)), kept.id, changes)
     return RunnerAction(runner.name, RunnerVerb.KEEP, id=kept.id)
+
+
+def _with_new_token(action: RunnerAction) -> RunnerAction:
+    if action.verb in (RunnerVerb.KEEP, RunnerVerb.UPDATE):
+        return replace(action, verb=RunnerVerb.RESET_TOKEN, why="a new token was asked for")
+    return action
 
 
 def _doubles(name: str, runners: Sequence[ForgeRunner]) -> list[RunnerAction]:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 @click.command(cls=Command)
 @run_options
 @change_options
+@click.option("--new-tokens", is_flag=True, help="Replace the runners' tokens; the old ones end at once.")
 def up(pattern: str | None, **options: Any) -> int:
     r"""Turn the hosts that PATTERN names (default: all) into GitLab runners.
 

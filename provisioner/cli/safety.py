@@ -48,4 +48,8 @@ def limits(options: dict[str, Any]) -> Limits:
 def choices(options: dict[str, Any]) -> Choices:
     from provisioner.engine.host import Choices
 
-    return Choices(take_over=options.get("take_over", False), force=options.get("force", False))
+    return Choices(
+        take_over=options.get("take_over", False),
+        force=options.get("force", False),
+        new_tokens=options.get("new_tokens", False),
+    )

@@ -40,6 +40,7 @@ class Limits:
     drain_s: float = 3600.0
     poll_s: float = 0.5
     second_thoughts_s: float = 3.0
+    overtaken_s: float = 120.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,7 @@ class Choices:
 
     take_over: bool = False
     force: bool = False
+    new_tokens: bool = False
     stop: threading.Event = field(default_factory=threading.Event)
 
 
@@ -120,6 +122,11 @@ class HostRun:
             f"{self._holder()} holds it, and its connection is open",
             hint="wait for it to end; if that program is surely dead, run again with --take-over",
         )
+
+    def require_ours(self) -> None:
+        """After a claim and a probe: nobody has taken the host over meanwhile. Raises Locked."""
+        if self.journal.run is None or self.journal.run.id != self.run.id:
+            raise Locked(self.host, f"taken over by another operator: {self._holder()}", hint="nothing was undone")
 
     def _holder(self) -> str:
         run = self.journal.run

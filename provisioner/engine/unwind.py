@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from provisioner.engine import crash
+from provisioner.engine import crash, overtaken
 from provisioner.engine.host import HostRun
-from provisioner.errors import ForgeError, HostError, NixprovError, SwitchFailed
+from provisioner.errors import HostError, Locked, NixprovError, SwitchFailed
 from provisioner.hosts import switch
 from provisioner.hosts.facts import Facts
 from provisioner.hosts.journal import Journal, Phase
@@ -25,18 +25,26 @@ class RollbackFailed(HostError):
 
 
 def unwind(run: HostRun, facts: Facts, journal: Journal, *, created: tuple[int, ...]) -> None:
-    """Go back to `facts` and `journal` (as probed before the first change). Raises RollbackFailed."""
+    """Go back to `facts` and `journal` (as probed before the first change); runners of `created` go with it.
+
+    Raises Locked, with nothing undone, when another run has taken the host over; RollbackFailed: then `created` is
+    left, because the host may use it.
+    """
     run.phase("unwind")
     run.shield()
     try:
         _switch_back(run)
         _host_back(run, facts, journal)
+    except Locked:
+        raise
     except NixprovError as error:
+        for runner in created:
+            overtaken.leave(run, runner, "the host could not be taken back")
         raise RollbackFailed(
             run.host, f"the rollback failed: {error.message}", hint="`nixprov up` or `nixprov down` goes on from here"
         ) from error
-    finally:
-        _forge_back(run, created)
+    for runner in created:
+        overtaken.delete(run, runner)
 
 
 def release(run: HostRun, journal: Journal) -> None:
@@ -51,6 +59,7 @@ def release(run: HostRun, journal: Journal) -> None:
 def _switch_back(run: HostRun) -> None:
     """End what is running; a system that was only tried goes back by itself, and its files with it."""
     run.probe()
+    run.require_ours()
     if run.facts.is_switching:
         run.script(switch.abort(), status_ok=True)
         run.probe()
@@ -76,12 +85,3 @@ def clean(run: HostRun) -> None:
     parts = [part for step in reversed(STEPS) if not step.feeds_system for part in step.remove(run.facts, run.journal)]
     with crash.around("clean"):
         run.transact("clean", parts, None, keep=False)
-
-
-def _forge_back(run: HostRun, created: tuple[int, ...]) -> None:
-    for runner in created:
-        try:
-            run.forge.delete(runner)
-        except ForgeError as error:
-            # It carries our mark: the next `up` finds it, and so does `down`.
-            run.emit("warning", text=f"runner {runner} was created and could not be deleted: {error.message}")

@@ -7,13 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from provisioner.engine import crash
+from provisioner.engine import crash, overtaken
 from provisioner.engine.host import Detached, DetachedByUser, HostRun, wait_until
 from provisioner.engine.look import look, mark
 from provisioner.engine.undo import undo
 from provisioner.engine.unwind import RolledBack, release, unwind
 from provisioner.errors import ForgeUnavailable, HostRefused, Locked, NixprovError, SwitchFailed
 from provisioner.hosts import preflight, switch
+from provisioner.hosts.facts import Facts
 from provisioner.hosts.journal import Baseline, Journal, Phase, RunnerRecord
 from provisioner.hosts.script import Part, Shell, Transaction
 from provisioner.hosts.switch import SwitchResult
@@ -31,7 +32,7 @@ def plan(run: HostRun) -> HostPlan:
     run.settle()
     run.phase("plan")
     view = look(run.forge, run.spec, run.facts, run.journal)
-    wanted = plan_up(run.spec, run.facts, run.journal, view)
+    wanted = plan_up(run.spec, run.facts, run.journal, view, new_tokens=run.choices.new_tokens)
     if wanted.changes_host:
         for problem, advice in preflight.problems(run.facts.records, time.time()):
             raise HostRefused(run.host, problem, hint=advice)
@@ -44,16 +45,36 @@ def apply(run: HostRun, wanted: HostPlan) -> None:
     before = (run.facts, run.journal)
     try:
         _change(run, wanted, made)
-    except (Detached, DetachedByUser, Locked):
-        # The switch goes on, or the host is another operator's now: whatever we did here would be in their way.
+    except (Detached, DetachedByUser):
+        raise  # the switch goes on without us
+    except Locked:
+        _overtaken(run, made)
         raise
     except NixprovError as error:
+        _take_back(run, made, before)
         if not made.anything:
-            if made.claimed:
-                release(run, before[1])
             raise
-        unwind(run, *before, created=tuple(made.created))
         raise RolledBack(run.host, error) from error
+
+
+def _take_back(run: HostRun, made: _Made, before: tuple[Facts, Journal]) -> None:
+    try:
+        if made.anything:
+            unwind(run, *before, created=tuple(made.created))
+        elif made.claimed:
+            release(run, before[1])
+    except Locked:
+        _overtaken(run, made)
+        raise
+
+
+def _overtaken(run: HostRun, made: _Made) -> None:
+    """The host is another operator's, and we would be in their way; in GitLab is what we made and they do not know."""
+    overtaken.give_back(run, made.created)
+    for name, record in made.records.items():
+        if record.id not in made.created:
+            text = f"the token of runner {name} was replaced by this run too"
+            run.emit("warning", text=f"{text}; if GitLab is polled no more, `nixprov up --new-tokens` mends it")
 
 
 def _change(run: HostRun, wanted: HostPlan, made: _Made) -> None:

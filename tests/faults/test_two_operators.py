@@ -5,8 +5,10 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable
 
+import pytest
+
 from provisioner.lab.running import Lab
-from tests.faults.machine import Begun, runners, untouched
+from tests.faults.machine import Begun, journal, runners, untouched
 from tests.lab.operator import Operator
 
 
@@ -21,10 +23,14 @@ def test_at_once_one_wins_and_the_other_gets_one_line(lab: Lab, operators: Calla
         assert operators()("plan", "host1", "--json").summary["unchanged"] == 1
 
 
-def test_a_run_that_sleeps_is_named_and_may_be_taken_over(lab: Lab, operators: Callable[[], Operator]) -> None:
+@pytest.mark.parametrize("phase", ["create", "write"])
+def test_a_run_that_sleeps_is_named_and_may_be_taken_over(
+    lab: Lab, operators: Callable[[], Operator], phase: str
+) -> None:
+    """Asleep at `create` it doubles the runner when it wakes; at `write` the other run has found its runner and uses it."""
     with untouched(lab, "host1", operators()):
         asleep = Begun(operators(), "up", "host1", "--yes")
-        asleep.phase("create")
+        asleep.phase(phase)
         asleep.process.send_signal(signal.SIGSTOP)
         try:
             told = operators()("up", "host1", "--yes", "--json")
@@ -33,9 +39,11 @@ def test_a_run_that_sleeps_is_named_and_may_be_taken_over(lab: Lab, operators: C
             assert "--take-over" in told.err
             took = operators()("up", "host1", "--yes", "--json", "--take-over")
             assert took.code == 0, took.err
+            used = journal(lab, "host1")["runners"]["default"]["id"]
         finally:
             asleep.process.send_signal(signal.SIGCONT)
         code, err = asleep.end()
         assert code == 5, err
         assert "another operator" in err
-        assert len(runners(lab, "host1")) == 1
+        assert runners(lab, "host1") == [used]
+        assert operators()("plan", "host1", "--json").summary["unchanged"] == 1

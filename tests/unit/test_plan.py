@@ -103,6 +103,15 @@ def test_a_runner_no_longer_wanted_is_deleted_and_its_token_removed() -> None:
     assert {action.step for action in plan.steps} == {"secrets", "module"}
 
 
+def test_a_new_token_is_made_for_the_same_runner_when_asked() -> None:
+    facts, journal = converged()
+    plan = plan_up(spec(), facts, journal, view(runner()), new_tokens=True)
+    assert [(action.verb, action.id) for action in plan.runners] == [(RunnerVerb.RESET_TOKEN, RECORD.id)]
+    assert plan.changes_host
+    other = plan_up(spec(), new_host(), Journal(), view(), new_tokens=True)
+    assert [action.verb for action in other.runners] == [RunnerVerb.CREATE]
+
+
 def test_adding_a_runner_keeps_the_other() -> None:
     facts, journal = converged()
     both = spec(RunnerSpec(), RunnerSpec("extra"))
