@@ -69,6 +69,13 @@ class AccessLevel(Enum):
     REF_PROTECTED = "ref_protected"
 
 
+class Trust(Enum):
+    """Whom the host's Nix takes a job for. PLAIN: for root of the host, where the job is root in its container."""
+
+    NONE = "none"
+    PLAIN = "plain"
+
+
 @dataclass(frozen=True, slots=True)
 class Become:
     """How to become root when the login user is not."""
@@ -99,7 +106,8 @@ class RunnerSpec:
 
     `owner` is a group or project, numeric id or full path, for those types.
     `maximum_timeout_s` is in seconds, at least 600; None is GitLab's default.
-    `concurrent` is how many jobs the runner works on at once.
+    From `concurrent` (jobs at once) on, what is None or empty is left to the module's defaults (templates/options.nix);
+    `memory` and `cpus` are of one container, in Docker's spelling.
     """
 
     name: str = "default"
@@ -113,9 +121,24 @@ class RunnerSpec:
     maximum_timeout_s: int | None = None
     paused: bool = False
     maintenance_note: str = ""
-    concurrent: int = 2
+    concurrent: int | None = None
     image: str | None = None
+    allowed_images: tuple[str, ...] = ()
+    memory: str | None = None
+    cpus: str | None = None
+    stop_timeout_s: int | None = None
     environment: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+
+
+@dataclass(frozen=True, slots=True)
+class ModuleSpec:
+    """What is wanted of the module on one host beside its runners; what is not said has the module's default.
+
+    `settings` are options of templates/options.nix by group and name, such as `limits` and `buildTimeout`.
+    """
+
+    settings: Mapping[str, Mapping[str, int]] = field(default_factory=lambda: MappingProxyType({}))
+    trust: Trust = Trust.NONE
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +148,7 @@ class HostSpec:
     name: str
     connection: Connection
     runners: tuple[RunnerSpec, ...] = (RunnerSpec(),)
+    module: ModuleSpec = ModuleSpec()
     groups: tuple[str, ...] = ()
     vars: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}))
 

@@ -146,7 +146,8 @@ def _stages(loaded: Inventory, plays: Sequence[Play], names: Sequence[str], over
         if double := next((name for name in mine if name in taken), None):
             raise ConfigError(f"{double} is in two plays of one file", hint="give one play all of its runners")
         taken |= set(mine)
-        specs = [_with_password(spec, overrides) for spec in loaded.host_specs(mine, one.runner_settings)]
+        wanted = loaded.host_specs(mine, one.runner_settings, one.module_settings)
+        specs = [_with_password(spec, overrides) for spec in wanted]
         stages.append(Stage(tuple(_ordered(specs, one.order)), _rules(one, overrides), one.name))
     return stages
 

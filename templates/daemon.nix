@@ -11,6 +11,7 @@
 let
   cfg = config.services.nixprov;
   nix = config.nix.package or pkgs.nix;
+  internal = import ./internal.nix { inherit lib; };
 
   # Fixed here, because the daemon's own configuration belongs to the user and may say otherwise.
   forced = {
@@ -62,13 +63,9 @@ let
   '';
 in
 {
-  options.services.nixprov.hasOwnDaemon = lib.mkOption {
-    type = lib.types.bool;
-    internal = true;
-    readOnly = true;
-    default = lib.versionAtLeast (lib.getVersion nix) "2.18";
-    description = "Whether this Nix has a daemon that can be told to trust nobody.";
-  };
+  options.services.nixprov.hasOwnDaemon = internal lib.types.bool (
+    cfg.trust == "none" && lib.versionAtLeast (lib.getVersion nix) "2.18"
+  ) "Whether jobs have a daemon of theirs: this Nix has one that can be told to trust nobody, and it is wanted.";
 
   config.environment.etc."nixprov-revision".text = cfg.revision;
 

@@ -1,14 +1,59 @@
 # The entry of nixprov's module: what configuration.nix imports.
+{ config, lib, ... }:
+
+let
+  settings = import ./settings.nix;
+
+  # What the inventory says goes over the module's defaults and over a mkDefault of the host's own configuration (1000);
+  # what that says plainly (100) goes over it.
+  wish = lib.mapAttrs (_: lib.mkOverride 500);
+  runner =
+    _: said:
+    { inherit (said) id tokenVersion; }
+    // wish (removeAttrs said [ "id" "tokenVersion" "environment" ])
+    // {
+      environment = wish (said.environment or { });
+    };
+
+  # Said, or a change of the inventory would do nothing and nobody would know why.
+  overruled =
+    path: wanted: actual:
+    lib.concatLists (
+      lib.mapAttrsToList (
+        name: value:
+        let
+          here = path ++ [ name ];
+          counts = actual.${name} or value;
+        in
+        if builtins.isAttrs value then
+          overruled here value counts
+        else
+          lib.optional (counts != value) (
+            "nixprov: the inventory's ${lib.concatStringsSep "." here} (${builtins.toJSON value}) does not count:"
+            + " the host's own configuration says ${builtins.toJSON counts}"
+          )
+      ) wanted
+    );
+in
 {
   imports = [
     ./options.nix
     ./cache.nix
     ./daemon.nix
+    ./door.nix
     ./engine.nix
     ./filter.nix
     ./network.nix
     ./runner.nix
   ];
 
-  services.nixprov = import ./settings.nix;
+  services.nixprov = {
+    inherit (settings) revision gitlabUrl;
+    runners = lib.mapAttrs runner settings.runners;
+    limits = wish (settings.limits or { });
+    cache = wish (settings.cache or { });
+  }
+  // wish (if settings ? trust then { inherit (settings) trust; } else { });
+
+  warnings = overruled [ ] settings config.services.nixprov;
 }

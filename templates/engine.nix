@@ -10,6 +10,8 @@
 let
   cfg = config.services.nixprov;
 
+  internal = import ./internal.nix { inherit lib; };
+
   podman = config.virtualisation.podman.package or pkgs.podman;
   engine = cfg.engine;
   engineCommand = "${podman}/bin/podman --root /var/lib/nixprov-containers/storage --runroot /run/nixprov/containers";
@@ -152,44 +154,14 @@ let
   '';
 in
 {
-  options.services.nixprov.jobImage = lib.mkOption {
-    type = lib.types.package;
-    internal = true;
-    readOnly = true;
-    default = image;
-    description = "The image of links: a folder with `name` and `image.tar`.";
-  };
-
-  options.services.nixprov.jobTools = lib.mkOption {
-    type = lib.types.package;
-    internal = true;
-    readOnly = true;
-    default = tools;
-    description = "The programs that jobs find on their PATH.";
-  };
-
-  options.services.nixprov.certificates = lib.mkOption {
-    type = lib.types.str;
-    internal = true;
-    readOnly = true;
-    default = certificates;
-    description = "The authorities that jobs trust, a file in the store.";
-  };
-
-  options.services.nixprov.engineConfiguration = lib.mkOption {
-    type = lib.types.package;
-    internal = true;
-    readOnly = true;
-    default = overrides;
-    description = "What goes over the host's containers.conf for our engine: CONTAINERS_CONF_OVERRIDE.";
-  };
-
-  options.services.nixprov.engine = lib.mkOption {
-    type = lib.types.str;
-    internal = true;
-    readOnly = true;
-    default = engineCommand;
-    description = "The engine's program on our own storage, with its options.";
+  options.services.nixprov = {
+    jobImage = internal lib.types.package image "The image of links: a folder with `name` and `image.tar`.";
+    jobTools = internal lib.types.package tools "The programs that jobs find on their PATH.";
+    certificates = internal lib.types.str certificates "The authorities that jobs trust, a file in the store.";
+    engine = internal lib.types.str engineCommand "The engine's program on our own storage, with its options.";
+    engineConfiguration =
+      internal lib.types.package overrides
+        "What goes over the host's containers.conf for our engine: CONTAINERS_CONF_OVERRIDE.";
   };
 
   config = {

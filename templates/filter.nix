@@ -17,6 +17,13 @@ let
     if cfg.hasOwnDaemon then "/run/nixprov/daemon/socket" else "/nix/var/nix/daemon-socket/socket";
   trusted = (config.nix.settings or { }).trusted-users or (config.nix.trustedUsers or [ ]);
 
+  # Whom it must not trust, then.
+  jobs = [
+    "*"
+    "nixprov-filter"
+    "@nixprov-filter"
+  ];
+
   program = pkgs.writeText "nixprov-filter.py" (builtins.readFile ./filter.py);
 
   # What the host's own Nix may do at once; a number of ours goes over it.
@@ -35,95 +42,75 @@ let
   '';
 in
 {
-  assertions = [
-    {
-      assertion = lib.versionAtLeast version "2.4";
-      message = "nixprov: nix ${version} is older than 2.4: it has no way to keep jobs from being root of this host";
-    }
-    {
-      assertion = cfg.hasOwnDaemon || !(lib.elem "*" trusted || lib.elem "nixprov-filter" trusted);
-      message = "nixprov: nix ${version} is older than 2.18, and trusted-users takes jobs for root of this host: take \"*\" out of it";
-    }
-  ];
-
-  warnings = lib.optional (!cfg.hasOwnDaemon) (
-    "nixprov: nix ${version} is older than 2.18: jobs are no trusted clients, but their fixed-output builds have the"
-    + " host's network and what they build is not held for later jobs"
-  );
-
-  systemd.sockets.nixprov-nix-filter = {
-    description = "Nix for GitLab jobs";
-    wantedBy = [ "sockets.target" ];
-    # A folder of its own: it is mounted into the jobs' containers, so the socket may be replaced inside it.
-    listenStreams = [ "/run/nixprov/nix/socket" ];
-    socketConfig = {
-      SocketMode = "0666";
-      DirectoryMode = "0755";
-    };
-  };
-
-  systemd.services.nixprov-nix-filter = {
-    description = "What GitLab jobs may ask of Nix";
-    requires = [
-      "nixprov-nix-filter.socket"
-      daemon
+  config = lib.mkIf (cfg.trust != "plain") {
+    assertions = [
+      {
+        assertion = lib.versionAtLeast version "2.4";
+        message = "nixprov: nix ${version} is older than 2.4: it has no way to keep jobs from being root of this host (nixprov_trust: plain allows it)";
+      }
+      {
+        assertion = cfg.hasOwnDaemon || !(lib.any (user: lib.elem user trusted) jobs);
+        message = "nixprov: nix ${version} is older than 2.18, and trusted-users takes jobs for root of this host: take \"*\" out of it (nixprov_trust: plain allows it)";
+      }
     ];
-    after = [ daemon ];
-    # Restarted without ending the connections of running jobs.
-    stopIfChanged = false;
-    serviceConfig = {
-      User = "nixprov-filter";
-      Group = "nixprov-filter";
-      ExecStart = start;
-      KillMode = "process";
-      Restart = "on-failure";
-      RestartSec = 1;
-      LimitNOFILE = 8192;
-      Slice = "nixprov.slice";
-      MemoryMax = "2G";
-      TasksMax = 2048;
 
-      CapabilityBoundingSet = "";
-      LockPersonality = true;
-      MemoryDenyWriteExecute = true;
-      NoNewPrivileges = true;
-      PrivateDevices = true;
-      PrivateNetwork = true;
-      PrivateTmp = true;
-      ProtectClock = true;
-      ProtectControlGroups = true;
-      ProtectHome = true;
-      ProtectHostname = true;
-      ProtectKernelLogs = true;
-      ProtectKernelModules = true;
-      ProtectKernelTunables = true;
-      ProtectSystem = "strict";
-      # Which container a client is in stands in /proc.
-      ProtectProc = "default";
-      RemoveIPC = true;
-      RestrictAddressFamilies = [ "AF_UNIX" ];
-      RestrictNamespaces = true;
-      RestrictRealtime = true;
-      RestrictSUIDSGID = true;
-      SystemCallArchitectures = "native";
-      SystemCallFilter = [
-        "@system-service"
-        "~@privileged @resources"
-      ];
-      SystemCallErrorNumber = "EPERM";
-      UMask = "0077";
-      InaccessiblePaths = [
-        "-/run/docker.sock"
-        "-/run/podman"
-      ]
-      ++ lib.optional cfg.hasOwnDaemon "-/nix/var";
+    warnings = lib.optional (!cfg.hasOwnDaemon) (
+      "nixprov: nix ${version} is older than 2.18: jobs are no trusted clients, but their fixed-output builds have the"
+      + " host's network and what they build is not held for later jobs"
+    );
+
+    systemd.sockets.nixprov-nix-filter = {
+      description = "Nix for GitLab jobs";
+      wantedBy = [ "sockets.target" ];
+      # A folder of its own: it is mounted into the jobs' containers, so the socket may be replaced inside it.
+      listenStreams = [ "/run/nixprov/nix/socket" ];
+      socketConfig = {
+        SocketMode = "0666";
+        DirectoryMode = "0755";
+      };
     };
-  };
 
-  users.users.nixprov-filter = {
-    isSystemUser = true;
-    group = "nixprov-filter";
-    description = "What GitLab jobs may ask of Nix";
+    systemd.services.nixprov-nix-filter = {
+      description = "What GitLab jobs may ask of Nix";
+      requires = [
+        "nixprov-nix-filter.socket"
+        daemon
+      ];
+      after = [ daemon ];
+      # Restarted without ending the connections of running jobs.
+      stopIfChanged = false;
+      serviceConfig = import ./hardening.nix // {
+        User = "nixprov-filter";
+        Group = "nixprov-filter";
+        ExecStart = start;
+        KillMode = "process";
+        Restart = "on-failure";
+        RestartSec = 1;
+        LimitNOFILE = 8192;
+        MemoryMax = "2G";
+        TasksMax = 2048;
+
+        PrivateNetwork = true;
+        # Which container a client is in stands in /proc.
+        ProtectProc = "default";
+        RestrictAddressFamilies = [ "AF_UNIX" ];
+        SystemCallFilter = [
+          "@system-service"
+          "~@privileged @resources"
+        ];
+        InaccessiblePaths = [
+          "-/run/docker.sock"
+          "-/run/podman"
+        ]
+        ++ lib.optional cfg.hasOwnDaemon "-/nix/var";
+      };
+    };
+
+    users.users.nixprov-filter = {
+      isSystemUser = true;
+      group = "nixprov-filter";
+      description = "What GitLab jobs may ask of Nix";
+    };
+    users.groups.nixprov-filter = { };
   };
-  users.groups.nixprov-filter = { };
 }

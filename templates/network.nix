@@ -24,7 +24,7 @@ let
   '';
 in
 {
-  systemd.services.nixprov-network = {
+  systemd.services.nixprov-network = lib.mkIf cfg.hasOwnDaemon {
     description = "Network of the builds of GitLab jobs";
     # Before the first job needs it, and so that a host that cannot have it says so at the switch.
     wantedBy = [ "multi-user.target" ];

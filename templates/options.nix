@@ -1,15 +1,19 @@
-# The settings that nixprov pushes, typed, so that a mistake stops at evaluation.
-{ lib, ... }:
+# The settings that nixprov pushes, typed, so that a mistake stops at evaluation; all defaults are here and nowhere else.
+{ config, lib, ... }:
 
 let
   inherit (lib) mkOption types;
+  cfg = config.services.nixprov;
 
   number =
-    default: description:
+    type: default: description:
     mkOption {
-      type = types.ints.unsigned;
-      inherit default description;
+      inherit type default description;
     };
+  amount = number types.ints.unsigned;
+  positive = number types.ints.positive;
+  percent = number (types.ints.between 1 100);
+  weight = number (types.ints.between 1 10000);
 
   runner = types.submodule {
     options = {
@@ -26,7 +30,7 @@ let
         description = "The runner's name in its own log and in the job's first lines.";
       };
       concurrent = mkOption {
-        type = types.int;
+        type = types.ints.positive;
         default = 2;
         description = "How many jobs the runner works on at once.";
       };
@@ -41,12 +45,12 @@ let
         description = "Patterns of the images that jobs and their services may name; none is any.";
       };
       memory = mkOption {
-        type = types.nullOr types.str;
+        type = types.nullOr (types.strMatching "[1-9][0-9]*[bkmgBKMG]");
         default = null;
         description = "Memory of one container, as 4g; builds are the daemon's and not counted.";
       };
       cpus = mkOption {
-        type = types.nullOr types.str;
+        type = types.nullOr (types.strMatching "[0-9]+(\\.[0-9]+)?");
         default = null;
         description = "Processors of one container, as 1.5.";
       };
@@ -56,7 +60,7 @@ let
         description = "More variables for every job. They are readable in the store: no secrets.";
       };
       stopTimeout = mkOption {
-        type = types.int;
+        type = types.ints.positive;
         default = 3600;
         description = "Seconds that running jobs get to finish when the unit stops.";
       };
@@ -79,20 +83,28 @@ in
       description = "One unit each, nixprov-runner-NAME.service.";
     };
     limits = {
-      buildTimeout = number 21600 "Seconds that one build may take; a job may ask for less, not for more.";
-      buildSilence = number 7200 "Seconds that one build may take without a word.";
-      buildLogMiB = number 128 "MiB of output after which a build is ended.";
-      buildsPerClient = number 0 "Derivations that one command of a job builds at once; 0: as the host's max-jobs, or as many as there are processors.";
-      connectionsPerJob = number 64 "Connections to Nix that one container may have at once.";
-      cpuWeight = number 50 "Processor time of the builds against the host's other work, which has 100.";
-      ioWeight = number 50 "The same of the disk.";
-      memoryPercent = number 90 "Share of the memory that the builds may take together.";
-      tasks = number 16384 "Processes and threads of all builds together.";
+      buildTimeout = amount 21600 "Seconds that one build may take, 0: no limit; a job may ask for less, not for more.";
+      buildSilence = amount 7200 "Seconds that one build may take without a word, 0: no limit.";
+      buildLogMiB = amount 128 "MiB of output after which a build is ended, 0: no limit.";
+      buildsPerClient = amount 0 "Derivations that one command of a job builds at once; 0: as the host's max-jobs, or as many as there are processors.";
+      connectionsPerJob = positive 64 "Connections to Nix that one container may have at once.";
+      cpuWeight = weight 50 "Processor time of the builds against the host's other work, which has 100.";
+      ioWeight = weight 50 "The same of the disk.";
+      memoryPercent = percent 90 "Share of the memory that the builds may take together.";
+      tasks = positive 16384 "Processes and threads of all builds together.";
     };
     cache = {
-      keepDays = number 14 "Days for which what a job built is held from the garbage collector.";
-      minFreePercent = number 5 "Share of the store's disk below which a running build makes Nix collect garbage.";
-      maxFreePercent = number 10 "Share that is then to be free; the timer collects below it too, between jobs.";
+      keepDays = positive 14 "Days for which what a job built is held from the garbage collector.";
+      minFreePercent = percent 5 "Share of the store's disk below which a running build makes Nix collect garbage.";
+      maxFreePercent = percent 10 "Share that is then to be free; the timer collects below it too, between jobs.";
+    };
+    trust = mkOption {
+      type = types.enum [
+        "none"
+        "plain"
+      ];
+      default = "none";
+      description = "Whom Nix takes a job for; plain: jobs get the host's own daemon, which takes root in a container for root of the host.";
     };
     jobPackages = mkOption {
       type = types.listOf types.package;
@@ -100,4 +112,11 @@ in
       description = "More packages on the PATH of jobs, from the host's store.";
     };
   };
+
+  config.assertions = [
+    {
+      assertion = cfg.cache.minFreePercent <= cfg.cache.maxFreePercent;
+      message = "nixprov: cache.minFreePercent (${toString cfg.cache.minFreePercent}) is above cache.maxFreePercent (${toString cfg.cache.maxFreePercent})";
+    }
+  ];
 }

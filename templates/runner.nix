@@ -61,7 +61,7 @@ let
           disable_cache = true;
           volumes = [
             "/nix/store:/nix/store:ro"
-            "/run/nixprov/nix:/nix/var/nix/daemon-socket:ro"
+            "${cfg.door.folder}:/nix/var/nix/daemon-socket:ro"
           ];
         }
         // lib.filterAttrs (_: value: value != null && value != [ ]) {
@@ -109,13 +109,13 @@ let
       wants = [ "network-online.target" ];
       requires = [
         "nixprov-image.service"
-        "nixprov-nix-filter.socket"
+        cfg.door.unit
         "nixprov-podman.socket"
       ];
       after = [
         "network-online.target"
         "nixprov-image.service"
-        "nixprov-nix-filter.socket"
+        cfg.door.unit
         "nixprov-podman.socket"
         "nixprov-podman.service"
       ];
@@ -123,13 +123,12 @@ let
       environment.HOME = "/var/lib/nixprov-runner/${name}";
       # Never give up: GitLab may be down for longer than any counter of starts.
       unitConfig.StartLimitIntervalSec = 0;
-      serviceConfig = {
+      serviceConfig = import ./hardening.nix // {
         User = "nixprov-runner";
         Group = "nixprov-runner";
         StateDirectory = "nixprov-runner/${name}";
         StateDirectoryMode = "0700";
         WorkingDirectory = "/var/lib/nixprov-runner/${name}";
-        UMask = "0077";
         ExecStartPre =
           lib.optional (
             !hasCredentials
@@ -148,33 +147,12 @@ let
         KillMode = "mixed";
         TimeoutStopSec = runner.stopTimeout;
 
-        CapabilityBoundingSet = "";
-        LockPersonality = true;
-        MemoryDenyWriteExecute = true;
-        NoNewPrivileges = true;
-        PrivateDevices = true;
-        PrivateTmp = true;
-        ProtectClock = true;
-        ProtectControlGroups = true;
-        ProtectHome = true;
-        ProtectHostname = true;
-        ProtectKernelLogs = true;
-        ProtectKernelModules = true;
-        ProtectKernelTunables = true;
         ProtectProc = "invisible";
-        ProtectSystem = "strict";
-        RemoveIPC = true;
         RestrictAddressFamilies = [
           "AF_INET"
           "AF_INET6"
           "AF_UNIX"
         ];
-        RestrictNamespaces = true;
-        RestrictRealtime = true;
-        RestrictSUIDSGID = true;
-        Slice = "nixprov.slice";
-        SystemCallArchitectures = "native";
-        SystemCallErrorNumber = "EPERM";
         SystemCallFilter = [
           "@system-service"
           "~@privileged"

@@ -15,7 +15,7 @@ from provisioner.engine import crash
 from provisioner.errors import ConnectionLost, HostError, Locked, RemoteFailed, SwitchFailed
 from provisioner.events import Emit, Event
 from provisioner.forge import Forge
-from provisioner.hosts import lock, switch
+from provisioner.hosts import lock, switch, trust
 from provisioner.hosts.facts import Facts, probe_script
 from provisioner.hosts.journal import Journal, Phase, Run
 from provisioner.hosts.script import LOCKED_STATUS, STALE_STATUS, Part, Transaction
@@ -95,6 +95,10 @@ class HostRun:
         done = self._command(probe_script(step.probe() for step in STEPS))
         self.facts = Facts.parse(self.host, done.stdout)
         self.journal = Journal.read(self.facts)
+
+    def warn_of_trust(self) -> None:
+        for text in trust.warnings(self.spec.module.trust, self.facts):
+            self.emit("warning", text=text)
 
     def settle(self) -> None:
         """Probe, refuse a host that another run holds, end what a dead one left running. Raises Locked, HostError."""

@@ -47,6 +47,7 @@ def look_at(run: HostRun) -> HostReport:
     """Probe and compare; changes nothing. Raises HostError, ForgeError."""
     run.phase("probe")
     run.probe()
+    run.warn_of_trust()
     run.phase("plan")
     view = look(run.forge, run.spec, run.facts, run.journal)
     wanted = plan_up(run.spec, run.facts, run.journal, view)

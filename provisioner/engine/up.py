@@ -13,7 +13,7 @@ from provisioner.engine.look import look, mark
 from provisioner.engine.undo import undo
 from provisioner.engine.unwind import RolledBack, release, unwind
 from provisioner.errors import ForgeUnavailable, HostRefused, Locked, NixprovError, SwitchFailed
-from provisioner.hosts import preflight, switch
+from provisioner.hosts import preflight, switch, trust
 from provisioner.hosts.facts import Facts
 from provisioner.hosts.journal import Baseline, Journal, Phase, RunnerRecord
 from provisioner.hosts.script import Part, Shell, Transaction
@@ -33,8 +33,10 @@ def plan(run: HostRun) -> HostPlan:
     run.phase("plan")
     view = look(run.forge, run.spec, run.facts, run.journal)
     wanted = plan_up(run.spec, run.facts, run.journal, view, new_tokens=run.choices.new_tokens)
+    run.warn_of_trust()
     if wanted.changes_host:
-        for problem, advice in preflight.problems(run.facts.records, time.time()):
+        doubts = trust.problems(run.spec.module.trust, run.facts)
+        for problem, advice in (*doubts, *preflight.problems(run.facts.records, time.time())):
             raise HostRefused(run.host, problem, hint=advice)
     return wanted
 

@@ -16,7 +16,7 @@ from typing import Final
 
 from provisioner.errors import HostRefused, RemoteFailed
 from provisioner.hosts import lock, preflight
-from provisioner.model import machine_key
+from provisioner.model import Trust, machine_key
 
 ABSENT: Final = "absent"
 
@@ -40,6 +40,10 @@ COMMON: Final = r"""{ cat /etc/os-release 2>/dev/null; } | say os
 { readlink -f /nix/var/nix/profiles/system 2>/dev/null; } | say profile
 { cat /run/current-system/etc/nixprov-revision 2>/dev/null; } | say revision
 { cat /nix/var/nix/profiles/system/etc/nixprov-revision 2>/dev/null; } | say revision-at-boot
+{ cat /run/current-system/etc/nixprov-trust 2>/dev/null; } | say trust
+{ nix --version 2>/dev/null; } | say nix-version
+{ sed -n 's/^[[:space:]]*\(extra-\)\{0,1\}trusted-users[[:space:]]*=//p' /etc/nix/nix.conf 2>/dev/null; } |
+  say trusted-users
 { systemctl show -p ActiveState,SubState nixprov-switch.service 2>/dev/null; } | say switch
 { cat /var/lib/nixprov/switch/result 2>/dev/null; } | say switch-result
 { systemctl list-units --failed --plain --no-legend --no-pager 2>/dev/null | cut -d' ' -f1; } | say failed-units
@@ -132,6 +136,21 @@ class Facts:
     @property
     def revision_at_boot(self) -> str:
         return self.text("revision-at-boot")
+
+    @property
+    def trusts_jobs(self) -> bool:
+        """The running system gives jobs the plain daemon's socket, whatever is wanted now."""
+        return self.text("trust") == Trust.PLAIN.value
+
+    @property
+    def nix_version(self) -> str:
+        """`2.26.3` of `nix (Nix) 2.26.3`, and of what other makers of a Nix print; empty when unknown."""
+        version = re.search(r" (\d+\.\d+\S*)$", self.text("nix-version"))
+        return version[1] if version else ""
+
+    @property
+    def trusted_users(self) -> tuple[str, ...]:
+        return tuple(self.text("trusted-users").split())
 
     @property
     def failed_units(self) -> tuple[str, ...]:

@@ -70,19 +70,27 @@ class Inventory:
         return names
 
     def select(
-        self, pattern: str, limit: str | None = None, play_runners: Sequence[Mapping[str, object]] = ()
+        self,
+        pattern: str,
+        limit: str | None = None,
+        play_runners: Sequence[Mapping[str, object]] = (),
+        play_module: Mapping[str, object] = MappingProxyType({}),
     ) -> tuple[HostSpec, ...]:
         """The hosts that a pattern and a limit select, in order. Raises NothingSelected, InventoryError."""
-        return self.host_specs(self.match(pattern, limit), play_runners)
+        return self.host_specs(self.match(pattern, limit), play_runners, play_module)
 
     def host_specs(
-        self, names: Iterable[str], play_runners: Sequence[Mapping[str, object]] = ()
+        self,
+        names: Iterable[str],
+        play_runners: Sequence[Mapping[str, object]] = (),
+        play_module: Mapping[str, object] = MappingProxyType({}),
     ) -> tuple[HostSpec, ...]:
         """The named hosts, with what a play wants on each below what the inventory says (docs/inventory.md).
 
-        `play_runners` are mappings of the keys of a play's `runners`. Raises InventoryError.
+        `play_runners` are mappings of the keys of a play's `runners`, `play_module` one of its `limits`, `cache` and
+        `trust`. Raises InventoryError.
         """
-        return tuple(self._spec(self.host(name), play_runners) for name in names)
+        return tuple(self._spec(self.host(name), play_runners, play_module) for name in names)
 
     def host(self, name: str) -> InventoryHost:
         """One host by its name. Raises InventoryError."""
@@ -90,14 +98,17 @@ class Inventory:
             raise InventoryError(f"there is no host {name} in the inventory", hint=nearest(name, self.hosts))
         return self.hosts[name]
 
-    def _spec(self, host: InventoryHost, play_runners: Sequence[Mapping[str, object]]) -> HostSpec:
+    def _spec(
+        self, host: InventoryHost, play_runners: Sequence[Mapping[str, object]], play_module: Mapping[str, object]
+    ) -> HostSpec:
         # pydantic is slow to import, and listing an inventory needs none of it
-        from provisioner.inventory import runners
+        from provisioner.inventory import module, runners
 
         return HostSpec(
             name=host.name,
             connection=connections.connection(connections.Variables(host.name, host.origins), self.notices),
             runners=runners.specs(host.name, host.origins, play_runners),
+            module=module.spec(host.name, host.origins, play_module),
             groups=host.groups,
             vars=host.vars,
         )

@@ -10,14 +10,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
+from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
 
 from provisioner import resources
 from provisioner.errors import InventoryError
 from provisioner.inventory import patterns
 from provisioner.inventory.document import Located, Reader, line_of
+from provisioner.inventory.fields import explain, first_error
+from provisioner.inventory.module import GROUPS, ModuleSettings
 from provisioner.inventory.origin import Notices, Where, kind_of, nearest
-from provisioner.inventory.runners import KEYS, RunnerSettings, explain, first_error
+from provisioner.inventory.runners import KEYS, RunnerSettings
 
 _PERCENT = re.compile(r"(?:100|[1-9][0-9]?)%")
 
@@ -38,7 +40,7 @@ Batch = Annotated[int | str, BeforeValidator(_batch)]
 Serial = Annotated[tuple[Batch, ...], BeforeValidator(_as_list, json_schema_input_type=list[int | str] | int | str)]
 
 
-class Play(BaseModel):
+class Play(ModuleSettings):
     """One play. `serial` are the sizes of batches, hosts or percent, the last one repeated; empty is all at once."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -119,7 +121,8 @@ def _is_of_a_union(step: str | int) -> bool:
 
 
 def _hint(path: Sequence[str | int]) -> str:
-    keys = KEYS if path[0] == "runners" else tuple(Play.model_fields)
+    group = GROUPS.get(str(path[0])) if len(path) > 1 else None
+    keys = KEYS if path[0] == "runners" else tuple((group or Play).model_fields)
     return nearest(path[-1], keys) or f"the keys are {', '.join(keys)}"
 
 

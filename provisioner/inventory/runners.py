@@ -8,75 +8,36 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Annotated, Final, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from provisioner.inventory.origin import Var, Where, kind_of, nearest
-from provisioner.model import MARK_PATTERN, NAME_PATTERN, AccessLevel, RunnerSpec, RunnerType, Secret
-
-if TYPE_CHECKING:
-    from pydantic_core import ErrorDetails
+from provisioner.inventory import module
+from provisioner.inventory.fields import (
+    Flag,
+    Image,
+    Images,
+    Line,
+    Owner,
+    Processors,
+    Size,
+    Tags,
+    Text,
+    Value,
+    VariableName,
+    Whole,
+    explain,
+    first_error,
+    kind,
+)
+from provisioner.inventory.origin import Var, Where, nearest
+from provisioner.model import MARK_PATTERN, NAME_PATTERN, AccessLevel, RunnerSpec, RunnerType
 
 PREFIX: Final = "nixprov_"
 LIST: Final = "nixprov_runners"
-# Of the host as a whole, not of its runners: read where hosts are selected.
-OF_HOSTS: Final = ("nixprov_allow_all",)
+# Of the host as a whole, not of its runners: the first is read where hosts are selected.
+OF_HOSTS: Final = ("nixprov_allow_all", *module.VARIABLES)
 _SCOPE: Final = frozenset({"type", "group", "project"})
-
-
-def _text(value: object) -> object:
-    """A string, or a whole number as one, as INI and YAML make numbers of `42`; `1.10` is none."""
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
-    if not isinstance(value, str):
-        raise _wrong("a string", value)
-    return value
-
-
-def _tags(value: object) -> object:
-    if isinstance(value, list | tuple):
-        return [_text(item) for item in value]
-    if not isinstance(value, str | int) or isinstance(value, bool):
-        raise _wrong("a list of tags, or tags with commas between", value)
-    return [tag for tag in str(value).split(",") if tag.strip()]
-
-
-def _whole(value: object) -> object:
-    if isinstance(value, bool | float):
-        raise _wrong("a whole number", value)
-    return value
-
-
-def _flag(value: object) -> object:
-    if isinstance(value, float) or value is None:
-        raise _wrong("true or false", value)
-    return value
-
-
-def _wrong(expected: str, value: object) -> ValueError:
-    return ValueError(f"expected {expected}, got {_kind(value)}" + ("; quote it" if isinstance(value, float) else ""))
-
-
-def _kind(value: object) -> str:
-    return "a vaulted value, and this is no secret" if isinstance(value, Secret) else kind_of(value)
-
-
-def _untemplated(value: str) -> str:
-    if "{{" in value or "{%" in value:
-        raise ValueError("templates are not evaluated here; write the value itself")
-    return value
-
-
-Text = Annotated[str, BeforeValidator(_text, json_schema_input_type=str | int)]
-Line = Annotated[Text, Field(pattern=r"^[^\x00-\x1f\x7f]*$"), AfterValidator(_untemplated)]
-Tag = Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[^,\x00-\x1f\x7f]+$"), AfterValidator(_untemplated)]
-Tags = Annotated[tuple[Tag, ...], BeforeValidator(_tags, json_schema_input_type=list[str | int] | str | int)]
-Flag = Annotated[bool, BeforeValidator(_flag)]
-Whole = Annotated[int, BeforeValidator(_whole)]
-Owner = Annotated[Line, Field(min_length=1)]
-VariableName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
-Value = Annotated[Text, Field(pattern=r"^[^\x00]*$")]
 
 
 class RunnerSettings(BaseModel):
@@ -99,9 +60,16 @@ class RunnerSettings(BaseModel):
     maximum_timeout: Annotated[Whole | None, Field(ge=600, description="longest time of a job, in seconds")] = None
     paused: Annotated[Flag, Field(description="whether it takes no jobs for now")] = False
     maintenance_note: Annotated[Text, Field(max_length=1024, description="shown by GitLab to maintainers")] = ""
-    concurrent: Annotated[Whole, Field(ge=1, le=1000, description="how many jobs at once")] = 2
-    image: Annotated[Line | None, Field(min_length=1, description="image of jobs that name none")] = None
+    # What follows is the module's, and so are its defaults (templates/options.nix).
+    concurrent: Annotated[Whole | None, Field(ge=1, le=1000, description="how many jobs at once")] = None
+    image: Annotated[Image | None, Field(description="image of jobs that name none")] = None
+    allowed_images: Annotated[Images, Field(description="patterns of the images that jobs may name; none is any")] = ()
+    memory: Annotated[Size | None, Field(description="of one container, as 4g")] = None
+    cpus: Annotated[Processors | None, Field(description="processors of one container, as 1.5")] = None
     environment: Annotated[dict[VariableName, Value], Field(description="variables of every job; no secrets")] = {}
+    stop_timeout: Annotated[
+        Whole | None, Field(ge=1, description="seconds that running jobs get when the unit stops")
+    ] = None
 
     @model_validator(mode="after")
     def _agrees(self) -> Self:
@@ -147,6 +115,10 @@ class RunnerSettings(BaseModel):
             maintenance_note=self.maintenance_note,
             concurrent=self.concurrent,
             image=self.image,
+            allowed_images=self.allowed_images,
+            memory=self.memory,
+            cpus=self.cpus,
+            stop_timeout_s=self.stop_timeout,
             environment=MappingProxyType(dict(self.environment)),
         )
 
@@ -199,7 +171,7 @@ def _check_names(host: str, own: Mapping[str, Var]) -> None:
 def _entries(host: str, listed: Var) -> list[Mapping[str, object]]:
     entries = listed.value
     if not isinstance(entries, list) or not all(isinstance(entry, Mapping) for entry in entries):
-        raise listed.where.error(f"host {host}: {LIST}: expected a list of mappings, got {_kind(entries)}")
+        raise listed.where.error(f"host {host}: {LIST}: expected a list of mappings, got {kind(entries)}")
     return entries
 
 
@@ -224,18 +196,3 @@ def _check_unique(host: str, found: Iterable[RunnerSpec], listed: Var | None) ->
             where = listed.where if listed else Where()
             raise where.error(f"host {host}: two runners are named {spec.name}", hint="give each a name of its own")
         seen.add(spec.name)
-
-
-def first_error(error: ValidationError) -> ErrorDetails:
-    """The error to show; the values are left out of it, because one may be a secret in the wrong place."""
-    return error.errors(include_url=False, include_input=False)[0]
-
-
-def explain(details: ErrorDetails) -> str:
-    """Say in one lower-case line what was expected."""
-    if details["type"] == "extra_forbidden":
-        return "there is no such key"
-    if details["type"] == "missing":
-        return "is missing"
-    message = details["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
-    return message[:1].lower() + message[1:]

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from provisioner import resources
 from provisioner.hosts.journal import RunnerRecord
-from provisioner.model import HostSpec, RunnerSpec, Secret
+from provisioner.model import HostSpec, ModuleSpec, RunnerSpec, Secret, Trust
 from provisioner.nix.header import managed
 from provisioner.nix.render import render
 from provisioner.steps.base import Wanted
@@ -18,9 +18,12 @@ CODE: Final = (
     "cache.nix",
     "daemon.nix",
     "default.nix",
+    "door.nix",
     "engine.nix",
     "filter.nix",
     "filter.py",
+    "hardening.nix",
+    "internal.nix",
     "network.nix",
     "options.nix",
     "runner.nix",
@@ -38,6 +41,7 @@ def build(
     """
     code = _code()
     settings: dict[str, Any] = {
+        **_module(host.module),
         "gitlabUrl": url,
         "runners": {spec.name: _runner(spec, runners[spec.name], host.name) for spec in host.runners},
     }
@@ -54,14 +58,27 @@ def _code() -> Mapping[str, str]:
     return {name: resources.templates().joinpath(name).read_text() for name in CODE}
 
 
+def _module(spec: ModuleSpec) -> dict[str, Any]:
+    trust = {} if spec.trust is Trust.NONE else {"trust": spec.trust.value}
+    return {**{group: dict(options) for group, options in spec.settings.items()}, **trust}
+
+
 def _runner(spec: RunnerSpec, record: RunnerRecord, host: str) -> dict[str, Any]:
+    """What is not said is not written, so that every default is in options.nix and nowhere else."""
+    wishes = {
+        "concurrent": spec.concurrent,
+        "image": spec.image,
+        "allowedImages": spec.allowed_images,
+        "memory": spec.memory,
+        "cpus": spec.cpus,
+        "stopTimeout": spec.stop_timeout_s,
+        "environment": dict(spec.environment),
+    }
     return {
         "id": record.id,
         "tokenVersion": record.token_version,
         "description": spec.description or f"{host} {spec.name}",
-        "concurrent": spec.concurrent,
-        "image": spec.image,
-        "environment": dict(spec.environment),
+        **{name: value for name, value in wishes.items() if value not in (None, (), {})},
     }
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from provisioner.errors import InventoryError
 from provisioner.inventory import load, play
+from provisioner.model import Trust
 
 
 def _read(tmp_path: Path, text: str) -> tuple[play.Play, ...]:
@@ -31,6 +32,8 @@ def test_a_play_is_read_whole(tmp_path: Path) -> None:
   order: sorted
   serial: [1, 5, 20%]
   max_fail_percentage: 20
+  limits: {tasks: 100, memory_percent: null}
+  trust: plain
   runners:
     - {name: a, tags: [x], group: 12}
     - {name: b, concurrent: 8}
@@ -45,7 +48,8 @@ def test_a_play_is_read_whole(tmp_path: Path) -> None:
         20,
     )
     assert first.runner_settings == ({"name": "a", "tags": ("x",), "group": "12"}, {"name": "b", "concurrent": 8})
-    assert (second.serial, second.runner_settings) == (("25%",), ({},))
+    assert first.module_settings == {"limits": {"tasks": 100, "memory_percent": None}, "trust": Trust.PLAIN}
+    assert (second.serial, second.runner_settings, second.module_settings) == (("25%",), ({},), {})
 
 
 @pytest.mark.parametrize(
@@ -65,6 +69,10 @@ def test_a_play_is_read_whole(tmp_path: Path) -> None:
         ("- hosts: ':'\n", "1: hosts: the pattern of hosts is empty"),
         ("- hosts: all\n- hosts: [\n", "2: not valid YAML"),
         ("- hosts: all\n  max_fail_percentage: 101\n", "2: max_fail_percentage: expected less than or equal to 100"),
+        ("- hosts: all\n  limits:\n    tsks: 5\n", "3: limits.tsks: there is no such key; did you mean tasks?"),
+        ("- hosts: all\n  limits: {tasks: 1.5}\n", "2: limits.tasks: expected a whole number, got a number"),
+        ("- hosts: all\n  cache: 5\n", "2: cache: expected a valid dictionary"),
+        ("- hosts: all\n  trust: full\n", "2: trust: expected 'none' or 'plain'"),
         ("- hosts: all\n  vars: {a: 1}\n", "2: vars: there is no such key; "),
     ],
 )  # fmt: skip

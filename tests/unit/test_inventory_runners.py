@@ -42,7 +42,11 @@ def test_every_variable_reaches_the_spec(tmp_path: Path) -> None:
         "nixprov_maintenance_note": "ask\nops",
         "nixprov_concurrent": "8",
         "nixprov_image": "alpine:3",
+        "nixprov_allowed_images": ["{ruby,python}:*", "local/*"],
+        "nixprov_memory": "4g",
+        "nixprov_cpus": 1.5,
         "nixprov_environment": {"A": "b", "N": 3},
+        "nixprov_stop_timeout": "600",
     }
     assert {*variables, "nixprov_group", "nixprov_runners"} == set(VARIABLES)
     assert _runners(tmp_path, variables) == (
@@ -59,6 +63,10 @@ def test_every_variable_reaches_the_spec(tmp_path: Path) -> None:
             maintenance_note="ask\nops",
             concurrent=8,
             image="alpine:3",
+            allowed_images=("{ruby,python}:*", "local/*"),
+            memory="4g",
+            cpus="1.5",
+            stop_timeout_s=600,
             environment={"A": "b", "N": "3"},
         ),
     )
@@ -78,9 +86,26 @@ def test_runners_of_the_host_replace_those_of_the_play(tmp_path: Path) -> None:
     entries = [{"name": "fast", "tags": "x"}, {"name": "slow", "project": 7}]
     specs = _runners(tmp_path, {"nixprov_runners": entries, "nixprov_tags": "all", "nixprov_group": "g"}, PLAY)
     assert [(s.name, s.tags, s.type, s.owner, s.concurrent) for s in specs] == [
-        ("fast", ("x",), RunnerType.GROUP, "g", 2),
-        ("slow", ("all",), RunnerType.PROJECT, "7", 2),
+        ("fast", ("x",), RunnerType.GROUP, "g", None),
+        ("slow", ("all",), RunnerType.PROJECT, "7", None),
     ]
+
+
+@pytest.mark.parametrize(
+    ("variables", "field", "value"),
+    [
+        ({"nixprov_cpus": 2}, "cpus", "2"),
+        ({"nixprov_cpus": "0.25"}, "cpus", "0.25"),
+        ({"nixprov_memory": "512M"}, "memory", "512M"),
+        ({"nixprov_memory": None}, "memory", None),
+        ({"nixprov_allowed_images": "{a,b}:*"}, "allowed_images", ("{a,b}:*",)),
+    ],
+)
+def test_limits_of_containers_are_spelled_as_people_do(
+    tmp_path: Path, variables: dict[str, object], field: str, value: object
+) -> None:
+    [spec] = _runners(tmp_path, variables)
+    assert getattr(spec, field) == value
 
 
 def test_no_runner_at_all_can_be_said(tmp_path: Path) -> None:
@@ -100,6 +125,18 @@ def test_no_runner_at_all_can_be_said(tmp_path: Path) -> None:
         ({"nixprov_maximum_timeout": "1h"}, "host h1: nixprov_maximum_timeout: expected a valid integer"),
         ({"nixprov_concurrent": True}, "host h1: nixprov_concurrent: expected a whole number, got a boolean"),
         ({"nixprov_concurrent": 0}, "host h1: nixprov_concurrent: expected greater than or equal to 1"),
+        ({"nixprov_memory": 4}, "host h1: nixprov_memory: expected a whole number with its unit, as 512m or 4g"),
+        ({"nixprov_memory": "4 GiB"}, "host h1: nixprov_memory: expected a whole number with its unit"),
+        ({"nixprov_memory": 1.5}, "host h1: nixprov_memory: expected a string, got a number; quote it"),
+        ({"nixprov_cpus": 0}, "host h1: nixprov_cpus: expected a number of processors, as 2 or 1.5"),
+        ({"nixprov_cpus": "two"}, "host h1: nixprov_cpus: expected a number of processors, as 2 or 1.5"),
+        ({"nixprov_cpus": True}, "host h1: nixprov_cpus: expected a number of processors, got a boolean"),
+        ({"nixprov_allowed_images": 5}, "host h1: nixprov_allowed_images: expected a list of patterns of images, or one"),
+        ({"nixprov_allowed_images": ["a", 5.0]}, "host h1: nixprov_allowed_images: expected a string, got a number"),
+        ({"nixprov_allowed_images": "['a/*']"}, "host h1: nixprov_allowed_images: a list that is quoted is no list;"),
+        ({"nixprov_allowed_images": [""]}, "host h1: nixprov_allowed_images: value should have at least 1 item"),
+        ({"nixprov_stop_timeout": 0}, "host h1: nixprov_stop_timeout: expected greater than or equal to 1"),
+        ({"nixprov_allowed_image": "x"}, "there is no variable nixprov_allowed_image; did you mean nixprov_allowed_images"),
         ({"nixprov_type": "world"}, "host h1: nixprov_type: expected 'instance', 'group' or 'project'"),
         ({"nixprov_type": "group"}, "host h1: a runner of type group needs a group"),
         ({"nixprov_type": "instance", "nixprov_group": 1}, "host h1: a runner of type instance has no group"),

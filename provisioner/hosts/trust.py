@@ -1,0 +1,42 @@
+"""Whether this host's Nix can be kept from taking a job for root, as far as the facts tell before anything is built.
+
+templates/filter.nix asserts the same of the configuration that is built, and has the last word.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Final
+
+from provisioner.hosts.facts import Facts
+from provisioner.model import Trust
+
+# From the first on a client is trusted by its user; from the second on a daemon can be told to trust nobody.
+BY_USER: Final = (2, 4)
+NOBODY: Final = (2, 18)
+# Whom the daemon of an older Nix sees instead of the job.
+_FILTER: Final = ("*", "nixprov-filter", "@nixprov-filter")
+_PLAIN: Final = "or say `nixprov_trust: plain` for it and trust every job"
+
+
+def problems(wanted: Trust, facts: Facts) -> Iterator[tuple[str, str]]:
+    """Why jobs would be root of the host, each with what to do; nothing where that is wanted, or not known."""
+    version = tuple(int(number) for number in re.findall(r"\d+", facts.nix_version)[:2])
+    if wanted is Trust.PLAIN or not version or version >= NOBODY:
+        return
+    if version < BY_USER:
+        problem = f"nix {facts.nix_version} is older than 2.4 and cannot keep jobs from being root of the host"
+        yield problem, f"switch the host to a newer Nix, {_PLAIN}"
+    elif taken := next((user for user in _FILTER if user in facts.trusted_users), ""):
+        problem = (
+            f"nix {facts.nix_version} is older than 2.18, and `{taken}` in trusted-users makes jobs root of the host"
+        )
+        yield problem, f"take `{taken}` out of trusted-users and switch, {_PLAIN}"
+
+
+def warnings(wanted: Trust, facts: Facts) -> Iterator[str]:
+    """What every run says of a host whose jobs are, or are to be, trusted."""
+    if wanted is Trust.PLAIN or facts.trusts_jobs:
+        whose = "nixprov_trust: plain" if wanted is Trust.PLAIN else "not what the inventory says"
+        yield f"jobs have the host's own Nix daemon, and root in a job's container is root of the host ({whose})"

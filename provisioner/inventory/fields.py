@@ -1,0 +1,119 @@
+"""The types of what may be written in plays and `nixprov_*` variables, and how an error says what was expected.
+
+Knows the spellings that INI and YAML give to a value; knows nothing of what a key means.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Annotated, Final
+
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
+
+from provisioner.inventory.origin import kind_of
+from provisioner.model import Secret
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
+_SIZE: Final = re.compile(r"[1-9][0-9]*[bkmgBKMG]")
+_DECIMAL: Final = re.compile(r"[0-9]+(\.[0-9]+)?")
+
+
+def _text(value: object) -> object:
+    """A string, or a whole number as one, as INI and YAML make numbers of `42`; `1.10` is none."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    if not isinstance(value, str):
+        raise wrong("a string", value)
+    return value
+
+
+def _tags(value: object) -> object:
+    if isinstance(value, list | tuple):
+        return [_text(item) for item in value]
+    if not isinstance(value, str | int) or isinstance(value, bool):
+        raise wrong("a list of tags, or tags with commas between", value)
+    return [tag for tag in str(value).split(",") if tag.strip()]
+
+
+def _images(value: object) -> object:
+    """Patterns may have commas (`{ruby,python}:*`), so a string is one of them."""
+    if not isinstance(value, str | list | tuple):
+        raise wrong("a list of patterns of images, or one", value)
+    if isinstance(value, str) and value.startswith("["):
+        # In INI a quoted list is a string: a pattern that fits nothing, and every job would be refused.
+        raise ValueError("a list that is quoted is no list; leave the quotes out")
+    return [value] if isinstance(value, str) else value
+
+
+def _whole(value: object) -> object:
+    if isinstance(value, bool | float):
+        raise wrong("a whole number", value)
+    return value
+
+
+def _flag(value: object) -> object:
+    if isinstance(value, float) or value is None:
+        raise wrong("true or false", value)
+    return value
+
+
+def _size(value: str) -> str:
+    if not _SIZE.fullmatch(value):
+        raise ValueError("expected a whole number with its unit, as 512m or 4g")
+    return value
+
+
+def _processors(value: object) -> object:
+    """A number is meant, so `1.5` without quotes is right here."""
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise wrong("a number of processors", value)
+    text = str(value)
+    if not _DECIMAL.fullmatch(text) or not float(text):
+        raise ValueError("expected a number of processors, as 2 or 1.5")
+    return text
+
+
+def wrong(expected: str, value: object) -> ValueError:
+    return ValueError(f"expected {expected}, got {kind(value)}" + ("; quote it" if isinstance(value, float) else ""))
+
+
+def kind(value: object) -> str:
+    return "a vaulted value, and this is no secret" if isinstance(value, Secret) else kind_of(value)
+
+
+def _untemplated(value: str) -> str:
+    if "{{" in value or "{%" in value:
+        raise ValueError("templates are not evaluated here; write the value itself")
+    return value
+
+
+Text = Annotated[str, BeforeValidator(_text, json_schema_input_type=str | int)]
+Line = Annotated[Text, Field(pattern=r"^[^\x00-\x1f\x7f]*$"), AfterValidator(_untemplated)]
+Tag = Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[^,\x00-\x1f\x7f]+$"), AfterValidator(_untemplated)]
+Tags = Annotated[tuple[Tag, ...], BeforeValidator(_tags, json_schema_input_type=list[str | int] | str | int)]
+Flag = Annotated[bool, BeforeValidator(_flag)]
+Whole = Annotated[int, BeforeValidator(_whole)]
+Size = Annotated[Text, AfterValidator(_size)]
+Processors = Annotated[str, BeforeValidator(_processors, json_schema_input_type=str | int | float)]
+Image = Annotated[Line, Field(min_length=1)]
+Images = Annotated[tuple[Image, ...], BeforeValidator(_images, json_schema_input_type=list[str] | str)]
+Owner = Annotated[Line, Field(min_length=1)]
+VariableName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+Value = Annotated[Text, Field(pattern=r"^[^\x00]*$")]
+
+
+def first_error(error: ValidationError) -> ErrorDetails:
+    """The error to show; the values are left out of it, because one may be a secret in the wrong place."""
+    return error.errors(include_url=False, include_input=False)[0]
+
+
+def explain(details: ErrorDetails) -> str:
+    """Say in one lower-case line what was expected."""
+    if details["type"] == "extra_forbidden":
+        return "there is no such key"
+    if details["type"] == "missing":
+        return "is missing"
+    message = details["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
+    return message[:1].lower() + message[1:]

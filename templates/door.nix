@@ -1,0 +1,31 @@
+# Which socket jobs get for Nix: the filter's, or the host's own daemon's where somebody said that jobs are trusted.
+{ config, lib, ... }:
+
+let
+  cfg = config.services.nixprov;
+  internal = import ./internal.nix { inherit lib; };
+  isPlain = cfg.trust == "plain";
+in
+{
+  options.services.nixprov.door =
+    internal (lib.types.attrsOf lib.types.str)
+      (
+        if isPlain then
+          {
+            unit = "nix-daemon.socket";
+            folder = "/nix/var/nix/daemon-socket";
+          }
+        else
+          {
+            unit = "nixprov-nix-filter.socket";
+            folder = "/run/nixprov/nix";
+          }
+      )
+      "The unit of the socket, and its folder, which is mounted into containers.";
+
+  config = lib.mkIf isPlain {
+    # What `status` asks for, to say it as long as it is so.
+    environment.etc."nixprov-trust".text = cfg.trust;
+    warnings = [ "nixprov: trust is plain: root in a job's container is root of this host" ];
+  };
+}

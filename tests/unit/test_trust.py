@@ -1,0 +1,79 @@
+"""Whether a job would be root of the host: what the facts say of it, as a table."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from provisioner.hosts import trust
+from provisioner.hosts.facts import COMMON, PROLOGUE, Facts
+from provisioner.model import Trust
+
+
+def facts(nix: str = "", users: str = "root", told: str = "") -> Facts:
+    return Facts("h", {"nix-version": nix.encode(), "trusted-users": users.encode(), "trust": told.encode()})
+
+
+@pytest.mark.parametrize(
+    ("printed", "version"),
+    [
+        ("nix (Nix) 2.26.3", "2.26.3"),
+        ("nix (Nix) 2.8.0pre20220512_d354fc3", "2.8.0pre20220512_d354fc3"),
+        ("nix (Lix, like Nix) 2.91.1", "2.91.1"),
+        ("nix (Determinate Nix 3.6.2) 2.29.0", "2.29.0"),
+        ("", ""),
+        ("sh: nix: not found", ""),
+    ],
+)
+def test_the_version_of_any_nix(printed: str, version: str) -> None:
+    assert facts(printed).nix_version == version
+
+
+@pytest.mark.parametrize(
+    ("nix", "users", "why"),
+    [
+        ("nix (Nix) 2.3.16", "root", "nix 2.3.16 is older than 2.4 and cannot keep jobs from being root of the host"),
+        ("nix (Nix) 2.4", "root", ""),
+        ("nix (Nix) 2.13.6", "root @wheel", ""),
+        ("nix (Nix) 2.13.6", "root *", "nix 2.13.6 is older than 2.18, and `*` in trusted-users makes jobs root"),
+        ("nix (Nix) 2.13.6", "root nixprov-filter", "`nixprov-filter` in trusted-users"),
+        ("nix (Nix) 2.17.1", "@nixprov-filter", "`@nixprov-filter` in trusted-users"),
+        ("nix (Nix) 2.18.0", "*", ""),
+        ("nix (Lix, like Nix) 2.91.1", "*", ""),
+        ("", "*", ""),
+    ],
+)
+def test_what_would_make_jobs_root_is_named(nix: str, users: str, why: str) -> None:
+    found = list(trust.problems(Trust.NONE, facts(nix, users)))
+    assert [why in problem for problem, _ in found] == ([True] if why else [])
+    assert all("nixprov_trust: plain" in hint for _, hint in found)
+    assert list(trust.problems(Trust.PLAIN, facts(nix, users))) == []
+
+
+@pytest.mark.parametrize(
+    ("wanted", "told", "said"),
+    [
+        (Trust.NONE, "", None),
+        (Trust.PLAIN, "", "nixprov_trust: plain"),
+        (Trust.PLAIN, "plain", "nixprov_trust: plain"),
+        (Trust.NONE, "plain", "not what the inventory says"),
+    ],
+)
+def test_trusted_jobs_are_warned_of_whoever_asks(wanted: Trust, told: str, said: str | None) -> None:
+    warnings = list(trust.warnings(wanted, facts(told=told)))
+    assert [said in text for text in warnings if said] == ([True] if said else [])
+    assert len(warnings) == (said is not None)
+
+
+def test_the_probe_reads_nix_conf(tmp_path: Path) -> None:
+    (tmp_path / "nix.conf").write_text(
+        "sandbox = true\ntrusted-users = root @wheel\n extra-trusted-users=*\nallowed-users = eve\n#trusted-users = no\n"
+    )
+    asks = [part for part in COMMON.replace("|\n", "| ").splitlines() if "trusted-users" in part]
+    script = "\n".join(asks).replace("/etc/nix/nix.conf", str(tmp_path / "nix.conf"))
+    done = subprocess.run(
+        ["sh", "-s"], input=f"{PROLOGUE}{script}\necho yes | say probe-end\n".encode(), capture_output=True, check=True
+    )
+    assert Facts.parse("h", done.stdout).trusted_users == ("root", "@wheel", "*")
