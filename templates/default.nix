@@ -39,6 +39,7 @@ in
   imports = [
     ./options.nix
     ./cache.nix
+    ./counters.nix
     ./daemon.nix
     ./door.nix
     ./engine.nix

@@ -24,7 +24,15 @@ let
     "@nixprov-filter"
   ];
 
-  program = pkgs.writeText "nixprov-filter.py" (builtins.readFile ./filter.py);
+  # A folder with a __main__.py is a program whose parts find each other, with -I too.
+  part = name: pkgs.writeText "nixprov-${name}" (builtins.readFile (./. + "/${name}"));
+  program = pkgs.runCommand "nixprov-filter" { } ''
+    mkdir $out
+    cp ${part "filter.py"} $out/__main__.py
+    cp ${part "grammar.py"} $out/grammar.py
+    cp ${part "tally.py"} $out/tally.py
+    cp ${part "wire.py"} $out/wire.py
+  '';
 
   # What the host's own Nix may do at once; a number of ours goes over it.
   maxJobs = (config.nix.settings or { }).max-jobs or (config.nix.maxJobs or "auto");
@@ -38,7 +46,7 @@ let
     [ "$jobs" != 0 ] || jobs=$(${pkgs.coreutils}/bin/nproc)
     exec ${pkgs.python3}/bin/python3 -I -B ${program} --daemon ${daemonSocket} \
       --max-jobs "$jobs" --timeout ${toString cfg.limits.buildTimeout} --max-silent ${toString cfg.limits.buildSilence} \
-      --per-job ${toString cfg.limits.connectionsPerJob}
+      --per-job ${toString cfg.limits.connectionsPerJob} --counters ${cfg.countersSocket}
   '';
 in
 {

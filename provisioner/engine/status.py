@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from provisioner.engine.host import HostRun
 from provisioner.engine.look import look
+from provisioner.hosts.counters import Counters
 from provisioner.hosts.facts import UnitFact
 from provisioner.model import ForgeRunner, Manager
 from provisioner.plan import ForgeView, HostPlan, plan_up, unit_names
@@ -37,6 +38,7 @@ class HostReport:
     revision: str
     runners: tuple[RunnerReport, ...]
     drift: tuple[str, ...]
+    counters: Counters | None = None
 
     @property
     def is_installed(self) -> bool:
@@ -60,6 +62,7 @@ def look_at(run: HostRun) -> HostReport:
         runners=tuple(_runner(run, view, wanted, name) for name in view.found),
         # A machine that has nothing of ours has not drifted: nobody said `up` there yet.
         drift=wanted.lines() if run.journal.exists or run.facts.revision else (),
+        counters=run.facts.counters,
     )
 
 

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from provisioner.errors import HostRefused, RemoteFailed
-from provisioner.hosts import lock, preflight
+from provisioner.hosts import counters, lock, preflight
+from provisioner.hosts.counters import Counters
 from provisioner.model import Trust, machine_key
 
 ABSENT: Final = "absent"
@@ -173,6 +174,11 @@ class Facts:
         """The id of the run that holds the host over a connection that is still open; empty when it is free."""
         return self.text("held")
 
+    @property
+    def counters(self) -> Counters | None:
+        """What jobs built and found here; None where no book is."""
+        return Counters.parse(self.text("counters"))
+
     def files(self) -> dict[str, FileFact]:
         """All files that were probed with their bytes, by their real paths."""
         names = [name.removesuffix(".stat") for name in self.records if name.endswith(".stat")]
@@ -206,4 +212,5 @@ def digest(content: bytes | None) -> str:
 
 def probe_script(parts: Iterable[str]) -> bytes:
     """All probes as one script for `sh -s`; its answer is read by Facts.parse."""
-    return "\n".join([PROLOGUE, COMMON, lock.PROBE, preflight.PROBE, *parts, "echo yes | say probe-end", ""]).encode()
+    shared = (PROLOGUE, COMMON, lock.PROBE, preflight.PROBE, counters.PROBE)
+    return "\n".join([*shared, *parts, "echo yes | say probe-end", ""]).encode()

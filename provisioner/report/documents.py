@@ -120,6 +120,27 @@ class RunnerStatus(TypedDict):
     unit_state: Annotated[str, "systemd's ActiveState"]
 
 
+class JobCounters(TypedDict):
+    runner: str
+    job: Annotated[int, "GitLab's id"]
+    project: Annotated[int | None, "GitLab's id"]
+    started: Annotated[str, "ISO 8601"]
+    seconds: Annotated[float | None, "from its first container to the end of its last; null: it runs"]
+    built: int
+    found: int
+    bytes: int
+
+
+class Counters(TypedDict):
+    since: Annotated[str, "ISO 8601"]
+    jobs: Annotated[int, "all since then; the numbers that follow are theirs"]
+    seconds: float
+    built: Annotated[int, "derivations that were built for a job"]
+    found: Annotated[int, "paths and derivations that a job asked for and that were there"]
+    bytes: Annotated[int, "of what was built, as Nix archives"]
+    last: Annotated[list[JobCounters], "the last jobs, oldest first"]
+
+
 class Status(TypedDict):
     """Machine, module and GitLab side by side."""
 
@@ -131,6 +152,7 @@ class Status(TypedDict):
     revision: Annotated[str | None, "of the module in the running system"]
     drift: Annotated[list[str], "what `up` would change; empty: as wanted"]
     runners: list[RunnerStatus]
+    counters: Annotated[Counters | None, "what the store did for jobs; null: nothing is known"]
 
 
 class Gone(TypedDict):

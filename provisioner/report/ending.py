@@ -15,13 +15,15 @@ from typing import Any
 
 from provisioner.engine.status import HostReport, RunnerReport
 from provisioner.events import HostResult, Outcome
+from provisioner.hosts.counters import Counters, Counts
 from provisioner.report.advice import Typed, next_commands
 from provisioner.report.colour import COLOURS, Painter
 from provisioner.report.lines import that_matter
 from provisioner.report.record import HostRecord, RunRecord
-from provisioner.report.wording import SYMBOLS, ago, clean, count, elapsed, names, totals
+from provisioner.report.wording import SYMBOLS, ago, clean, count, elapsed, names, size, totals
 
 _GROUPS_SHOWN = 8
+_LAST_JOBS = 5
 _ADDRESS = re.compile(r"\b\d{1,3}(?:\.\d{1,3}){3}(?::\d+)?\b|\[?[0-9a-f]{0,4}(?::[0-9a-f]{0,4}){3,}\]?(?::\d+)?")
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
 
@@ -151,7 +153,22 @@ def status_lines(report: HostReport, paint: Painter) -> Iterator[str]:
     yield f"{paint(clean(report.host), 'bold')}: {state}, {system}"
     for runner in report.runners:
         yield f"  runner {runner.name}: {_runner(runner, paint)}"
+    if report.counters:
+        yield from (f"  {line}" for line in counter_lines(report.counters))
     yield from (f"  {paint('drift', 'yellow')}: {clean(line)}" for line in report.drift)
+
+
+def counter_lines(counters: Counters) -> Iterator[str]:
+    """What the store did for jobs: all of them, and the last ones, newest first."""
+    told = f"{elapsed(counters.seconds)}, {_counts(counters.counts)}"
+    yield f"{count(counters.jobs, 'job')} since {counters.since:%Y-%m-%d}: {told}"
+    for job in reversed(counters.last[-_LAST_JOBS:]):
+        time = "runs" if job.seconds is None else elapsed(job.seconds)
+        yield f"  job {job.job} of {clean(job.runner)}: {time}, {_counts(job.counts)}"
+
+
+def _counts(counts: Counts) -> str:
+    return f"{counts.built} built ({size(counts.size)}), {counts.found} found"
 
 
 def _runner(report: RunnerReport, paint: Painter) -> str:

@@ -11,9 +11,11 @@ from typing import TextIO
 
 from provisioner.engine.status import HostReport, RunnerReport
 from provisioner.events import Event, HostResult
+from provisioner.hosts.counters import Counters, JobCount
 from provisioner.plan import HostPlan, RunnerAction
+from provisioner.report import documents
 from provisioner.report.diff import plan_diffs
-from provisioner.report.documents import VERSION, Host, Plan, RunnerPlan, RunnerStatus, Status
+from provisioner.report.documents import VERSION, Host, JobCounters, Plan, RunnerPlan, RunnerStatus, Status
 from provisioner.report.wording import without_tokens
 
 
@@ -104,7 +106,37 @@ def _status(report: object) -> Status:
         "revision": report.revision or None,
         "drift": list(report.drift),
         "runners": [_runner(runner) for runner in report.runners],
+        "counters": _counters(report.counters) if report.counters else None,
     }
+
+
+def _counters(counters: Counters) -> documents.Counters:
+    return {
+        "since": _iso(counters.since),
+        "jobs": counters.jobs,
+        "seconds": round(counters.seconds, 3),
+        "built": counters.counts.built,
+        "found": counters.counts.found,
+        "bytes": counters.counts.size,
+        "last": [_job(job) for job in counters.last],
+    }
+
+
+def _job(job: JobCount) -> JobCounters:
+    return {
+        "runner": job.runner,
+        "job": job.job,
+        "project": job.project,
+        "started": _iso(job.started),
+        "seconds": None if job.seconds is None else round(job.seconds, 3),
+        "built": job.counts.built,
+        "found": job.counts.found,
+        "bytes": job.counts.size,
+    }
+
+
+def _iso(time: datetime) -> str:
+    return time.isoformat(timespec="seconds")
 
 
 def _runner(report: RunnerReport) -> RunnerStatus:

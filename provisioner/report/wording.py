@@ -21,6 +21,7 @@ SYMBOLS: Final = {
     Outcome.SKIPPED: "·",
 }
 _MINUTE_S: Final = 60
+_KIBI: Final = 1024
 _ESCAPES: Final = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?|\x1b.")
 # What a terminal would obey or reorder: C0, DEL, C1, and the bidirectional controls of Unicode.
 _CONTROLS: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
@@ -40,6 +41,16 @@ def elapsed(seconds: float) -> str:
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def size(number: int) -> str:
+    """`812 B`, `1.4 KiB`, `23.0 GiB`."""
+    value, unit = float(number), "B"
+    for larger in ("KiB", "MiB", "GiB", "TiB"):
+        if value < _KIBI:
+            break
+        value, unit = value / _KIBI, larger
+    return f"{number} B" if unit == "B" else f"{value:.1f} {unit}"
 
 
 def ago(time: str, now: datetime) -> str:

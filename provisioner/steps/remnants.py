@@ -14,6 +14,7 @@ from provisioner.steps.base import Step
 PATHS: Final = (
     "/var/lib/nixprov-runner",
     "/var/lib/nixprov-containers",
+    "/var/lib/nixprov-counters",
     "/run/nixprov",
     "/nix/var/nix/gcroots/nixprov",
 )

@@ -16,18 +16,23 @@ from provisioner.steps.base import Wanted
 
 CODE: Final = (
     "cache.nix",
+    "counters.nix",
+    "counters.py",
     "daemon.nix",
     "default.nix",
     "door.nix",
     "engine.nix",
     "filter.nix",
     "filter.py",
+    "grammar.py",
     "hardening.nix",
     "internal.nix",
     "network.nix",
     "options.nix",
     "runner.nix",
+    "tally.py",
     "toml.nix",
+    "wire.py",
 )
 SETTINGS: Final = "settings.nix"
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-FILTER = Path(__file__).parents[2] / "templates" / "filter.py"
+TEMPLATES = Path(__file__).parents[2] / "templates"
 TIMEOUT_S = 60
 needs_nix = pytest.mark.skipif(
     shutil.which("nix-daemon") is None or os.geteuid() != 0, reason="needs root and the package nix-bin"
@@ -89,8 +89,10 @@ def store() -> Iterator[Store]:
             environment[f"NIX_{variable}_DIR"] = str(directory)
         (root / "conf/nix.conf").write_text(CONFIGURATION)
         (root / "activate.py").write_text(ACTIVATE)
-        program = root / "filter.py"
-        program.write_text(FILTER.read_text())
+        program = root / "filter"
+        program.mkdir()
+        for part in TEMPLATES.glob("*.py"):
+            (program / part.name.replace("filter.py", "__main__.py")).write_text(part.read_text())
         nobody = str(pwd.getpwnam("nobody").pw_uid)
         python = shutil.which("python3", path="/usr/bin") or sys.executable
         activated = [python, "-B", str(program), "--daemon", f"{name}/daemon", "--max-jobs", "1"]

@@ -86,8 +86,8 @@ LEFTOVERS = r"""
 ls -d /etc/nixos/nixprov /etc/nixprov* /var/lib/nixprov* /run/nixprov* 2>/dev/null
 systemctl list-units --all --plain --no-legend 'nixprov*' | grep -v '^nixprov-lab'
 systemctl list-unit-files --no-legend 'nixprov*' | grep -v '^nixprov-lab'
-getent passwd nixprov-runner nixprov-filter
-getent group nixprov-runner nixprov-filter
+getent passwd nixprov-runner nixprov-filter nixprov-counters
+getent group nixprov-runner nixprov-filter nixprov-counters
 ls -d /nix/var/nix/gcroots/nixprov 2>/dev/null
 ls /run/podman 2>/dev/null
 podman images --quiet
@@ -96,7 +96,7 @@ for link in /nix/var/nix/profiles/system-*-link; do [ ! -e "$link/etc/nixprov-re
 for link in /nix/var/nix/gcroots/auto/*; do
   case $(readlink "$link") in /var/lib/nixprov/*) echo "$link" ;; esac
 done
-grep -hE 'nixprov-(runner|podman|nix-daemon|nix-filter|network|image)' /proc/[0-9]*/cgroup 2>/dev/null
+grep -hE 'nixprov-(runner|podman|nix-daemon|nix-filter|network|image|counters)' /proc/[0-9]*/cgroup 2>/dev/null
 grep -E '(lib|run)/nixprov' /proc/mounts
 exit 0
 """

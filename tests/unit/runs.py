@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -9,6 +10,7 @@ from provisioner.app import Report
 from provisioner.engine.status import HostReport, RunnerReport
 from provisioner.events import Event, HostResult, Outcome, summary
 from provisioner.forge.compare import Difference
+from provisioner.hosts.counters import Counters
 from provisioner.hosts.facts import UnitFact
 from provisioner.model import Connection, ForgeRunner, HostSpec, Manager, RunnerSpec, RunnerStatus, RunnerType
 from provisioner.plan import FileChange, HostPlan, RunnerAction, RunnerVerb, StepAction
@@ -23,6 +25,20 @@ BUILD_LOG = (
     "error:",
     "       … while evaluating the option `services.nosuch':",
     "       error: The option `services.nosuch' does not exist.",
+)
+# As templates/counters.py writes it; tests/unit/test_counters.py holds the two together.
+BOOK = json.dumps(
+    {
+        "version": 1,
+        "since": 1767225600.5,
+        "totals": {"jobs": 7, "seconds": 75.5, "built": 3, "found": 9, "bytes": 2048},
+        "jobs": [
+            {"runner": "default", "job": 16, "project": 3, "started": 1767225700.0, "seconds": 3.25, "running": False}
+            | {"built": 1, "found": 2, "bytes": 120},
+            {"runner": "default", "job": 17, "project": None, "started": 1767225800.0, "seconds": 0, "running": True}
+            | {"built": 0, "found": 0, "bytes": 0},
+        ],
+    }
 )
 CHANGE = FileChange("/etc/nixos/configuration.nix", b"a\nb\n", b"a\nc\n")
 
@@ -52,7 +68,9 @@ def host_report(name: str = "host1", *drift: str) -> HostReport:
         ForgeRunner(7, "x", RunnerType.INSTANCE, paused=False, status=RunnerStatus.ONLINE),
         (Manager(1, "s_1", "2026-01-01T00:00:00Z", RunnerStatus.ONLINE),),
     )
-    return HostReport(name, "25.11", 3, "up: confirmed", "abc", (runner,), drift)
+    counters = Counters.parse(BOOK)
+    assert counters is not None
+    return HostReport(name, "25.11", 3, "up: confirmed", "abc", (runner,), drift, counters)
 
 
 @dataclass

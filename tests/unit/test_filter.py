@@ -2,36 +2,24 @@
 
 from __future__ import annotations
 
-import importlib.util
 import socket
 import struct
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from types import ModuleType
 
+import filter as filter_
+import grammar
 import pytest
+from tally import Tally
+from wire import Hangup, Peer
 
-PATH = Path(__file__).parents[2] / "templates" / "filter.py"
 CLIENT_MAGIC = 0x6E697863
 DAEMON_MAGIC = 0x6478696F
 LAST = 0x616C7473
 ERROR = 0x63787470
 VALID_PATH = 1
 SET_OPTIONS = 19
-
-
-def _load() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("nixprov_filter", PATH)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-filter_ = _load()
 
 
 def number(value: int) -> bytes:
@@ -52,13 +40,13 @@ def frames(*values: bytes) -> bytes:
 
 
 # What each kind of field may look like on the wire; the second ones are the awkward ones.
-SAMPLES = {
-    filter_.a_number: (number(7), number(2**64 - 1)),
-    filter_.a_text: (text("/nix/store/x"), text("")),
-    filter_.texts: (texts("a", "12345678", "ninecharsx"), texts()),
-    filter_.pairs: (number(2) + text("k") + text("v") + text("l") + text(""), number(0)),
-    filter_.outputs: (number(1) + text("out") + text("/nix/store/y") + text("") + text(""), number(0)),
-    filter_.frames: (frames(b"x" * 200_000, b"odd"), frames()),
+SAMPLES: dict[grammar.Field, tuple[bytes, bytes]] = {
+    grammar.a_number: (number(7), number(2**64 - 1)),
+    grammar.a_text: (text("/nix/store/x"), text("")),
+    grammar.texts: (texts("a", "12345678", "ninecharsx"), texts()),
+    grammar.pairs: (number(2) + text("k") + text("v") + text("l") + text(""), number(0)),
+    grammar.outputs: (number(1) + text("out") + text("/nix/store/y") + text("") + text(""), number(0)),
+    grammar.frames: (frames(b"x" * 200_000, b"odd"), frames()),
 }
 
 
@@ -104,10 +92,10 @@ def ends() -> Iterator[Ends]:
     limits = filter_.Limits(max_jobs=2, cores=0, timeout=100, max_silent=50)
 
     def run() -> None:
-        peers = filter_.Peer(filters_client), filter_.Peer(filters_daemon)
+        peers = Peer(filters_client), Peer(filters_daemon)
         try:
-            filter_.Session(*peers, limits).run()
-        except (filter_.Hangup, OSError):
+            filter_.Session(*peers, limits, Tally()).run()
+        except (Hangup, OSError):
             # As the end of its process does.
             for peer in peers:
                 peer.close()
@@ -147,11 +135,11 @@ def test_a_protocol_it_does_not_know_ends_the_connection(ends: Ends, version: in
     assert ends.client.recv(8) == b""
 
 
-@pytest.mark.parametrize("code", sorted(filter_.ALLOWED), ids=lambda code: filter_.ALLOWED[code][0])
+@pytest.mark.parametrize("code", sorted(grammar.ALLOWED), ids=lambda code: grammar.ALLOWED[code][0])
 @pytest.mark.parametrize("sample", [0, 1])
 def test_what_building_needs_passes_byte_for_byte(ends: Ends, code: int, sample: int) -> None:
     ends.greet()
-    request = number(code) + b"".join(SAMPLES[field][sample] for field in filter_.ALLOWED[code][1])
+    request = number(code) + b"".join(SAMPLES[field][sample] for field in grammar.ALLOWED[code][1])
     sender = threading.Thread(target=ends.client.sendall, args=(request,))
     sender.start()
     assert ends.told(len(request)) == request
@@ -159,10 +147,10 @@ def test_what_building_needs_passes_byte_for_byte(ends: Ends, code: int, sample:
     is_alive(ends)
 
 
-@pytest.mark.parametrize("code", sorted(filter_.REFUSED), ids=lambda code: filter_.REFUSED[code][0])
+@pytest.mark.parametrize("code", sorted(grammar.REFUSED), ids=lambda code: grammar.REFUSED[code][0])
 def test_what_it_refuses_never_arrives_and_the_client_hears_why(ends: Ends, code: int) -> None:
     ends.greet()
-    name, fields = filter_.REFUSED[code]
+    name, fields = grammar.REFUSED[code]
     request = number(code) + b"".join(SAMPLES[field][0] for field in fields)
     threading.Thread(target=ends.client.sendall, args=(request,)).start()
     assert ends.heard(8) == number(ERROR)
@@ -181,10 +169,10 @@ def test_what_it_does_not_know_ends_the_connection(ends: Ends, code: int) -> Non
         ends.told(8)
 
 
-@pytest.mark.parametrize("code", sorted(filter_.PRETENDED), ids=lambda code: filter_.PRETENDED[code][0])
+@pytest.mark.parametrize("code", sorted(grammar.PRETENDED), ids=lambda code: grammar.PRETENDED[code][0])
 def test_roots_in_containers_are_taken_and_forgotten(ends: Ends, code: int) -> None:
     ends.greet()
-    ends.client.sendall(number(code) + b"".join(SAMPLES[field][0] for field in filter_.PRETENDED[code][1]))
+    ends.client.sendall(number(code) + b"".join(SAMPLES[field][0] for field in grammar.PRETENDED[code][1]))
     assert ends.heard(16) == number(LAST) + number(1)
     is_alive(ends)
 

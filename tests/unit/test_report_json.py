@@ -107,6 +107,20 @@ def test_what_the_fields_hold() -> None:
     assert written(diff=False)["plan"]["diff"] == []
     assert status["runners"][0]["contacted_at"] == "2026-01-01T00:00:00Z"
     assert status["runners"][0]["unit_state"] == "active"
+    assert status["counters"] == {
+        "since": "2026-01-01T00:00:00+00:00",
+        "jobs": 7,
+        "seconds": 75.5,
+        "built": 3,
+        "found": 9,
+        "bytes": 2048,
+        "last": [
+            {"runner": "default", "job": 16, "project": 3, "started": "2026-01-01T00:01:40+00:00"}
+            | {"seconds": 3.25, "built": 1, "found": 2, "bytes": 120},
+            {"runner": "default", "job": 17, "project": None, "started": "2026-01-01T00:03:20+00:00"}
+            | {"seconds": None, "built": 0, "found": 0, "bytes": 0},
+        ],
+    }
     assert (host["outcome"], host["error"], host["hint"]) == ("failed", "it broke", "mend it")
     assert host["remains"] == ["runner 7"]
 
