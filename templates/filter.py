@@ -3,8 +3,9 @@
 The untrusting daemon still collects garbage, optimises and verifies the store for anybody who asks, and lets a client
 raise its own limits. This program speaks the worker protocol (Nix manual, "Serialization" of the store;
 src/libstore/worker-protocol.hh and daemon.cc): it reads each request to its end, passes on those it knows to be
-harmless, caps the limits in SetOptions, and refuses the rest. Both sides are held at protocol 1.37, so there is one
-grammar to know whatever Nix the host and the job have. Replies pass as they come; tally.py reads along and counts.
+harmless without the wish for "repair", caps the limits in SetOptions, and refuses the rest. Both sides are held at
+protocol 1.37, so there is one grammar to know whatever Nix the host and the job have. Replies pass as they come;
+tally.py reads along and counts.
 
 It runs as a user that owns nothing, holds no secret, and needs Python's standard library alone (3.9 or newer).
 """

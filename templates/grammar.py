@@ -8,6 +8,9 @@ from collections.abc import Callable
 
 from wire import CHUNK, Peer, number, padding
 
+NORMAL = 0
+REPAIR = 1
+
 # A field is read from the client to its end and handed to `out`, which passes it on or drops it.
 Out = Callable[[bytes], None]
 Field = Callable[[Peer, Out], None]
@@ -15,6 +18,20 @@ Field = Callable[[Peer, Out], None]
 
 def a_number(client: Peer, out: Out) -> None:
     out(client.exactly(8))
+
+
+def no_repair(client: Peer, out: Out) -> None:
+    """Whether to write again what is there already: the daemon deletes a path before it knows what comes in its place,
+    and keeps that when the hash turns out to be wrong. Who asks so replaces any source, .drv or download of others.
+    """
+    client.number()
+    out(number(0))
+
+
+def a_mode(client: Peer, out: Out) -> None:
+    """Of a build: normal, repair (as above) or check."""
+    mode = client.number()
+    out(number(NORMAL if mode == REPAIR else mode))
 
 
 def a_text(client: Peer, out: Out) -> None:
@@ -69,8 +86,8 @@ def copy(client: Peer, out: Out, size: int) -> None:
 ALLOWED: dict[int, tuple[str, tuple[Field, ...]]] = {
     1: ("IsValidPath", (a_text,)),
     6: ("QueryReferrers", (a_text,)),
-    7: ("AddToStore", (a_text, a_text, texts, a_number, frames)),
-    9: ("BuildPaths", (texts, a_number)),
+    7: ("AddToStore", (a_text, a_text, texts, no_repair, frames)),
+    9: ("BuildPaths", (texts, a_mode)),
     10: ("EnsurePath", (a_text,)),
     11: ("AddTempRoot", (a_text,)),
     21: ("QuerySubstitutablePathInfo", (a_text,)),
@@ -83,17 +100,17 @@ ALLOWED: dict[int, tuple[str, tuple[Field, ...]]] = {
     31: ("QueryValidPaths", (texts, a_number)),
     32: ("QuerySubstitutablePaths", (texts,)),
     33: ("QueryValidDerivers", (a_text,)),
-    36: ("BuildDerivation", (a_text, outputs, texts, a_text, a_text, texts, pairs, a_number)),
+    36: ("BuildDerivation", (a_text, outputs, texts, a_text, a_text, texts, pairs, a_mode)),
     38: ("NarFromPath", (a_text,)),
     39: (
         "AddToStoreNar",
-        (a_text, a_text, a_text, texts, a_number, a_number, a_number, texts, a_text, a_number, a_number, frames),
+        (a_text, a_text, a_text, texts, a_number, a_number, a_number, texts, a_text, no_repair, a_number, frames),
     ),
     40: ("QueryMissing", (texts,)),
     41: ("QueryDerivationOutputMap", (a_text,)),
     43: ("QueryRealisation", (a_text,)),
-    44: ("AddMultipleToStore", (a_number, a_number, frames)),
-    46: ("BuildPathsWithResults", (texts, a_number)),
+    44: ("AddMultipleToStore", (no_repair, a_number, frames)),
+    46: ("BuildPathsWithResults", (texts, a_mode)),
 }
 
 # Read to their end, so that the client hears why and the connection lives on. Any other request ends the connection.

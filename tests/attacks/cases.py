@@ -6,7 +6,18 @@ import os
 from typing import Final
 
 from tests.attacks.case import Case, Outcome
-from tests.attacks.shell import BY_ROOT, CACHE, CONNECT, EXPORT, MANY_BUILDERS, POISON, TOOLS, hook, unrooted
+from tests.attacks.shell import (
+    BY_ROOT,
+    CACHE,
+    CONNECT,
+    EXPORT,
+    MANY_BUILDERS,
+    POISON,
+    REPLACE,
+    TOOLS,
+    hook,
+    unrooted,
+)
 
 PROCESSORS: Final = os.cpu_count() or 1
 # Of a machine of the lab: no more builders than these run at once, whatever a job asks for.
@@ -115,6 +126,13 @@ STORE: Final = (
         prepare=unrooted("rooted") + "ln -sfn $(nix-store --add /tmp/unrooted-rooted) /nix/var/nix/gcroots/attack",
         seen='! [ -e "$victim" ]',
         plain=Outcome.CLOSED,
+    ),
+    Case(
+        "replace-source",
+        TOOLS + REPLACE,
+        prepare=unrooted("replaced")
+        + "ln -sfn $(nix-store --add /tmp/unrooted-replaced) /nix/var/nix/gcroots/attack-6",
+        seen='[ "$(cat "$victim")" = pwned ]',
     ),
     Case(
         "add-signature",

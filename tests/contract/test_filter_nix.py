@@ -156,3 +156,33 @@ def test_root_behind_the_filter_is_nobody_to_the_daemon(store: Store, through: s
     built = store.nix("nix-build", "--no-out-link", *hook, expression, through=through)
     assert built.returncode == 0, built.stderr
     assert (store.root / "hooked").exists() is hooked
+
+
+# AddToStoreNar with "repair": a Nix client has no command for it, since no honest one has use for it.
+REPLACE = r"""
+import os, socket, struct, sys
+path, victim, nar_hash, address = sys.argv[1:]
+def number(value): return struct.pack("<Q", value)
+def text(value): return number(len(value)) + value.encode() + b"\0" * (-len(value) % 8)
+nar = b"".join(map(text, ("nix-archive-1", "(", "type", "regular", "contents", "theirs\n", ")")))
+info = text(victim) + text("") + text(nar_hash) + number(0) * 2 + number(len(nar)) + number(0) * 2 + text(address)
+daemon = socket.socket(socket.AF_UNIX)
+daemon.connect(path)
+daemon.sendall(number(0x6E697863) + number(0x121) + number(0) * 2)
+daemon.sendall(number(39) + info + number(1) * 2 + number(len(nar)) + nar + number(0))
+daemon.shutdown(socket.SHUT_WR)
+while daemon.recv(65536):
+    pass
+"""
+
+
+@pytest.mark.parametrize(("through", "after"), [("socket", "mine\n"), ("daemon", "theirs\n")])
+def test_what_is_there_is_not_replaced(store: Store, through: str, after: str) -> None:
+    """By anybody's content under a content-addressed name, which needs no signature: the daemon alone lets it happen."""
+    (store.root / "source").write_text("mine\n")
+    victim = store.nix("nix-store", "--add", "./source").stdout.strip()
+    digest = store.nix("nix-hash", "--type", "sha256", victim).stdout.strip()
+    address = "fixed:r:sha256:" + store.nix("nix-hash", "--type", "sha256", "--base32", victim).stdout.strip()
+    program = [sys.executable, "-c", REPLACE, str(store.root / through), victim, digest, address]
+    subprocess.run(program, check=True, timeout=TIMEOUT_S)
+    assert Path(victim).read_text() == after

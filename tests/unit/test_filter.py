@@ -42,6 +42,8 @@ def frames(*values: bytes) -> bytes:
 # What each kind of field may look like on the wire; the second ones are the awkward ones.
 SAMPLES: dict[grammar.Field, tuple[bytes, bytes]] = {
     grammar.a_number: (number(7), number(2**64 - 1)),
+    grammar.no_repair: (number(0), number(0)),
+    grammar.a_mode: (number(0), number(2)),
     grammar.a_text: (text("/nix/store/x"), text("")),
     grammar.texts: (texts("a", "12345678", "ninecharsx"), texts()),
     grammar.pairs: (number(2) + text("k") + text("v") + text("l") + text(""), number(0)),
@@ -144,6 +146,28 @@ def test_what_building_needs_passes_byte_for_byte(ends: Ends, code: int, sample:
     sender.start()
     assert ends.told(len(request)) == request
     sender.join()
+    is_alive(ends)
+
+
+REPAIRS = {grammar.no_repair: number(1), grammar.a_mode: number(1)}
+CAN_REPAIR = sorted(code for code, (_, fields) in grammar.ALLOWED.items() if REPAIRS.keys() & set(fields))
+
+
+def test_every_request_that_writes_could_repair() -> None:
+    names = {grammar.ALLOWED[code][0] for code in CAN_REPAIR}
+    assert {name for _, (name, _) in grammar.ALLOWED.items() if name.startswith(("Add", "Build"))} - names == {
+        "AddTempRoot"
+    }
+
+
+@pytest.mark.parametrize("code", CAN_REPAIR, ids=lambda code: grammar.ALLOWED[code][0])
+def test_no_request_repairs(ends: Ends, code: int) -> None:
+    ends.greet()
+    fields = grammar.ALLOWED[code][1]
+    asked = number(code) + b"".join(REPAIRS.get(field, SAMPLES[field][1]) for field in fields)
+    ends.client.sendall(asked)
+    passed = number(code) + b"".join(number(0) if field in REPAIRS else SAMPLES[field][1] for field in fields)
+    assert ends.told(len(passed)) == passed
     is_alive(ends)
 
 
