@@ -19,6 +19,7 @@ from provisioner import runs
 from provisioner.engine import Engine, Verb, prune
 from provisioner.engine.gone import gone
 from provisioner.engine.host import Choices, Limits
+from provisioner.engine.preview import Depth
 from provisioner.errors import ForgeError, ForgeUnavailable
 from provisioner.events import Event, HostResult, exit_code, summary
 from provisioner.forge import Forge, connect
@@ -47,6 +48,7 @@ class Settings:
     limits: Limits
     forks: int = 5
     diff: bool = False
+    depth: Depth = Depth.FILES
     host_limit_s: float | None = None
     choices: Choices = field(default_factory=Choices)
 
@@ -114,6 +116,7 @@ class App:
             limits=self._settings.limits,
             forks=self._settings.forks,
             diff=self._settings.diff,
+            depth=self._settings.depth,
             cancel=self._cancel,
             limit_s=self._settings.host_limit_s,
             choices=self._settings.choices,

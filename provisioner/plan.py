@@ -224,11 +224,15 @@ def file_changes(plan: HostPlan, facts: Facts, journal: Journal) -> tuple[FileCh
         parts = [part for step in STEPS for part in step.write(plan.wanted, facts, journal)]
     else:
         parts = [part for step in STEPS if step.feeds_system for part in step.remove(facts, journal)]
-    return tuple(
-        FileChange(part.path, _content(facts, part.path), _after(part))
-        for part in parts
-        if isinstance(part, WriteFile | RemoveFile) and part.path.startswith("/etc/nixos/")
-    )
+    changed = ((_in_etc(part.path, facts), part) for part in parts if isinstance(part, WriteFile | RemoveFile))
+    return tuple(FileChange(path, _content(facts, path), _after(part)) for path, part in changed if path)
+
+
+def _in_etc(path: str, facts: Facts) -> str:
+    """The path as people know it where /etc/nixos is a link; empty for what is elsewhere."""
+    real = f"{facts.text('etc-nixos') or '/etc/nixos'}/"
+    known = f"/etc/nixos/{path.removeprefix(real)}" if path.startswith(real) else path
+    return known if known.startswith("/etc/nixos/") else ""
 
 
 def _after(part: WriteFile | RemoveFile) -> bytes | None:

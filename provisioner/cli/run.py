@@ -23,6 +23,7 @@ from provisioner.cli.reports import reporting
 if TYPE_CHECKING:
     from provisioner.app import App, Report
     from provisioner.engine import Verb
+    from provisioner.engine.preview import Depth
     from provisioner.model import HostSpec
     from provisioner.selection import Fleet, Overrides, Selection
 
@@ -44,7 +45,8 @@ def up(pattern: str | None, **options: Any) -> int:
 
 @click.command(cls=Command)
 @run_options
-@click.option("-D", "--diff", is_flag=True, help="Show the files' changes.")
+@click.option("-D", "--diff", is_flag=True, help="Show the files' changes, and what would be built and fetched.")
+@click.option("--build", is_flag=True, help="Build it, activate nothing: show the closure's and the units' changes.")
 def plan(pattern: str | None, **options: Any) -> int:
     r"""Say what `up` would change on the hosts and in GitLab; change nothing.
 
@@ -216,9 +218,18 @@ def _settings(options: dict[str, Any]) -> Any:
         limits=safety.limits(options),
         choices=safety.choices(options),
         forks=options["forks"],
-        diff=bool(options.get("diff") or options["report"]),
+        diff=bool(options.get("diff") or options.get("build") or options["report"]),
+        depth=_depth(options),
         host_limit_s=options["host_limit_s"],
     )
+
+
+def _depth(options: dict[str, Any]) -> Depth:
+    from provisioner.engine.preview import Depth
+
+    if options.get("build"):
+        return Depth.BUILD
+    return Depth.EVALUATE if options.get("diff") else Depth.FILES
 
 
 def _confirm(hosts: Sequence[HostSpec]) -> None:

@@ -10,10 +10,11 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Final
 
-from provisioner.engine import down, status, up
+from provisioner.engine import down, preview, status, up
 from provisioner.engine.batches import Rules, Stage
 from provisioner.engine.host import Choices, HostRun, Limits
 from provisioner.engine.pool import Pool, Task
+from provisioner.engine.preview import Depth
 from provisioner.engine.prune import Known
 from provisioner.engine.unwind import RollbackFailed, RolledBack
 from provisioner.errors import ForgeError, NixprovError, Unreachable
@@ -41,7 +42,7 @@ class Verb(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """What all hosts of a run share. `diff` makes plans carry the texts that would change.
+    """What all hosts of a run share. `diff`: plans carry the texts that would change; `depth`: and what becomes of it.
 
     `limit_s` is the time that each host has, from its first connection on; None is no limit.
     """
@@ -53,6 +54,7 @@ class Engine:
     limits: Limits = field(default_factory=Limits)
     forks: int = 5
     diff: bool = False
+    depth: Depth = Depth.FILES
     debug: bool = False
     cancel: threading.Event = field(default_factory=threading.Event)
     limit_s: float | None = None
@@ -176,7 +178,9 @@ class Engine:
         planner, apply = _VERBS[verb]
         wanted = planner(run)
         files = file_changes(wanted, run.facts, run.journal) if self.diff else ()
-        run.emit("plan", plan=wanted, files=files, check=not verb.changes)
+        seen = None if verb.changes else preview.look(run, wanted, files, self.depth)
+        run.emit("plan", plan=wanted, files=files, system=seen, check=not verb.changes)
+        preview.require_good(run.host, seen)
         if wanted.is_empty:
             return Outcome.UNCHANGED
         if verb.changes:

@@ -93,16 +93,7 @@ class Facts:
     @classmethod
     def parse(cls, host: str, answer: bytes) -> Facts:
         """Read the probe's output. Raises RemoteFailed when it is cut short or not ours (a chatty login shell)."""
-        records: dict[str, bytes] = {}
-        for line in answer.splitlines():
-            name, _, data = line.partition(b" ")
-            try:
-                records[name.decode("ascii")] = base64.b64decode(data, validate=True)
-            except (UnicodeDecodeError, binascii.Error):
-                continue
-        if "probe-end" not in records:
-            raise RemoteFailed(host, "the probe's answer is incomplete", hint="run again with --debug to see it")
-        return cls(host, records)
+        return cls(host, read_records(host, answer, "probe-end"))
 
     def text(self, name: str) -> str:
         return self.records.get(name, b"").decode("utf-8", "replace").strip()
@@ -191,6 +182,20 @@ class Facts:
             raise HostRefused(self.host, "not a NixOS machine (/etc/os-release)", hint="take it out of the inventory")
         if not self.text("machine-id"):
             raise HostRefused(self.host, "/etc/machine-id is empty", hint="run systemd-machine-id-setup there")
+
+
+def read_records(host: str, answer: bytes, last: str) -> dict[str, bytes]:
+    """Lines `NAME BASE64` to bytes by name; others are not ours. Raises RemoteFailed when `last` is not among them."""
+    records: dict[str, bytes] = {}
+    for line in answer.splitlines():
+        name, _, data = line.partition(b" ")
+        try:
+            records[name.decode("ascii")] = base64.b64decode(data, validate=True)
+        except (UnicodeDecodeError, binascii.Error):
+            continue
+    if last not in records:
+        raise RemoteFailed(host, "the probe's answer is incomplete", hint="run again with --debug to see it")
+    return records
 
 
 def _units(text: str) -> Iterable[UnitFact]:

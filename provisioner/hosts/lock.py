@@ -19,7 +19,7 @@ FOLDER: Final = STATE_DIR
 LOCK: Final = f"{STATE_DIR}/lock"
 
 # The nearest sshd above this shell. A process is known by its number, its start time and the boot.
-_CONNECTION: Final = r"""connection() {
+CONNECTION: Final = r"""connection() {
   process=$$
   while [ "$process" -gt 1 ]; do
     stat=$(cat "/proc/$process/stat" 2>/dev/null) || return 0
@@ -35,7 +35,7 @@ _CONNECTION: Final = r"""connection() {
 
 def take(run: str) -> str:
     """Shell that notes `run` as the holder, through the connection it is run in."""
-    return f'{_CONNECTION}echo {shlex.quote(run)} "$(connection)" > {LOCK}.new && mv -f {LOCK}.new {LOCK}'
+    return f'{CONNECTION}echo {shlex.quote(run)} "$(connection)" > {LOCK}.new && mv -f {LOCK}.new {LOCK}'
 
 
 RELEASE: Final = f"rm -f {LOCK}"

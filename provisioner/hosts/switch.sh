@@ -98,6 +98,21 @@ back() { # WHY: the system that the profile still names, then the files as they 
   finish back "$status" "$1"
 }
 
+closure() { # OLD NEW: what the new system brings, as a line of the log; in ./build
+  nix-store --query --requisites "$1" | sort > closure.1
+  nix-store --query --requisites "$2" | sort > closure.2
+  more=$(comm -13 closure.1 closure.2 | sizes) less=$(comm -23 closure.1 closure.2 | sizes)
+  echo "nixprov: the new system has ${more%% *} paths more, ${less%% *} less, $(((${more#* } - ${less#* }) / 1024)) KiB in all"
+}
+
+sizes() { # how many paths there are on standard input, and their bytes
+  xargs -r nix-store --query --size | {
+    paths=0 bytes=0
+    while read -r size; do paths=$((paths + 1)) bytes=$((bytes + size)); done
+    echo "$paths $bytes"
+  }
+}
+
 await_verdict() {
   left=$((limit * 5))
   while [ -e "$state/open" ]; do
@@ -134,8 +149,9 @@ rm -rf "$state/build"
 mkdir -p "$state/build"
 cd "$state/build" || finish build 20
 nixos-rebuild build || finish build 20
-cd /
 system=$(readlink -f "$state/build/result")
+closure "$(readlink -f /run/current-system)" "$system"
+cd /
 point built
 found=$(cat "$system/etc/nixprov-revision" 2>/dev/null || echo none)
 if [ "$found" != "$wanted" ]; then

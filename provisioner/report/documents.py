@@ -45,7 +45,9 @@ class Phase(TypedDict):
 
     host: str
     phase: Annotated[
-        str, "connect, probe, plan, create, write, build, switch, confirm, drain, delete, clean, unwind; more may come"
+        str,
+        "connect, probe, plan, evaluate, create, write, build, switch, confirm, drain, delete, clean, unwind; "
+        "more may come",
     ]
 
 
@@ -68,6 +70,37 @@ class StepPlan(TypedDict):
     why: str
 
 
+class PackageChange(TypedDict):
+    name: str
+    before: Annotated[list[str], "versions; empty: it is new"]
+    after: Annotated[list[str], "versions; empty: it goes"]
+    size: Annotated[int, "bytes more, or less"]
+
+
+class UnitChange(TypedDict):
+    verb: Annotated[str, "add, start, stop, restart, reload"]
+    units: list[str]
+
+
+class Closure(TypedDict):
+    added: Annotated[int, "store paths"]
+    removed: Annotated[int, "store paths"]
+    size: Annotated[int, "bytes more, or less"]
+    packages: list[PackageChange]
+    units: Annotated[list[UnitChange], "what the activation would do"]
+
+
+class System(TypedDict):
+    """What the system would be."""
+
+    build: Annotated[list[str], "derivations that must be built first"]
+    fetch: Annotated[list[str], "paths that must be fetched first"]
+    fetch_size: Annotated[str | None, "in Nix's words"]
+    closure: Annotated[Closure | None, "the running system against the new one; null while it must be built"]
+    failed: Annotated[str | None, "why it would not build"]
+    unknown: Annotated[str | None, "why the host cannot tell"]
+
+
 class Plan(TypedDict):
     """What would change, or is about to."""
 
@@ -77,6 +110,7 @@ class Plan(TypedDict):
     steps: list[StepPlan]
     switch: Annotated[str | None, "why the system is built and activated, or null"]
     diff: Annotated[list[str], "unified diffs, with --diff; secrets are stars"]
+    system: Annotated[System | None, "`plan` with --diff or --build, when the system changes"]
 
 
 class Log(TypedDict):

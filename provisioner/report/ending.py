@@ -131,7 +131,7 @@ def plan_groups(hosts: Iterable[HostRecord], *, diff: bool) -> list[list[HostRec
     groups: dict[object, list[HostRecord]] = {}
     for host in hosts:
         if host.changes:
-            groups.setdefault((host.changes, host.diffs if diff else ()), []).append(host)
+            groups.setdefault((host.changes, host.system, host.diffs if diff else ()), []).append(host)
     return list(groups.values())
 
 
@@ -141,6 +141,7 @@ def plan_lines(hosts: Sequence[HostRecord], paint: Painter, *, diff: bool) -> It
     yield f"{paint(names([host.name for host in hosts]), 'bold')}: {count(len(host.changes), 'change')}"
     for change in host.changes:
         yield f"  {paint('~', 'yellow')} {clean(change)}"
+    yield from (f"  {paint(line, '' if line.startswith(' ') else 'cyan')}" for line in host.system)
     for text in host.diffs if diff else ():
         yield from paint.diff(text).splitlines()
 

@@ -164,6 +164,8 @@ def _inside(host: HostRecord) -> Iterator[str]:
         hint = f'<br><span class="meta">{escape(clean(host.result.hint))}</span>' if host.result.hint else ""
         yield f"<p>{escape(clean(host.result.error))}{hint}</p>"
     yield from _list("Changes", host.changes)
+    if host.system:
+        yield f"<h3>System</h3><pre>{escape(chr(10).join(host.system))}</pre>"
     if host.status is not None:
         yield from _list("Runners", map(_runner, host.status.runners))
         yield from _list("Jobs", counter_lines(host.status.counters) if host.status.counters else ())

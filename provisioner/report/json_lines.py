@@ -12,10 +12,11 @@ from typing import TextIO
 from provisioner.engine.status import HostReport, RunnerReport
 from provisioner.events import Event, HostResult
 from provisioner.hosts.counters import Counters, JobCount
+from provisioner.hosts.preview import Closure, Preview
 from provisioner.plan import HostPlan, RunnerAction
 from provisioner.report import documents
 from provisioner.report.diff import plan_diffs
-from provisioner.report.documents import VERSION, Host, JobCounters, Plan, RunnerPlan, RunnerStatus, Status
+from provisioner.report.documents import VERSION, Host, JobCounters, Plan, RunnerPlan, RunnerStatus, Status, System
 from provisioner.report.wording import without_tokens
 
 
@@ -68,6 +69,33 @@ def _plan(event: Event, *, diff: bool) -> Plan:
         "steps": [{"step": action.step, "why": action.why} for action in plan.steps],
         "switch": plan.switch or None,
         "diff": list(plan_diffs(plan, event.fields["files"])) if diff else [],  # type: ignore[arg-type]
+        "system": _system(event.fields.get("system")),
+    }
+
+
+def _system(seen: object) -> System | None:
+    if not isinstance(seen, Preview):
+        return None
+    return {
+        "build": list(seen.build),
+        "fetch": list(seen.fetch),
+        "fetch_size": seen.sizes or None,
+        "closure": _closure(seen.closure) if seen.closure else None,
+        "failed": seen.failed or None,
+        "unknown": seen.unknown or None,
+    }
+
+
+def _closure(closure: Closure) -> documents.Closure:
+    return {
+        "added": closure.added,
+        "removed": closure.removed,
+        "size": closure.size,
+        "packages": [
+            {"name": one.name, "before": list(one.before), "after": list(one.after), "size": one.size}
+            for one in closure.packages
+        ],
+        "units": [{"verb": change.verb, "units": list(change.units)} for change in closure.units],
     }
 
 

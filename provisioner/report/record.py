@@ -5,6 +5,7 @@ Owns no stream. Bounded: a host costs a few hundred lines at most, whatever its 
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections import Counter, deque
@@ -18,10 +19,13 @@ from provisioner.engine.status import HostReport
 from provisioner.events import Event, HostResult, Outcome
 from provisioner.plan import HostPlan
 from provisioner.report.diff import for_people, plan_diffs
+from provisioner.report.system import system_lines
 from provisioner.report.wording import clean, draining, without_hashes
 
 LOG_LINES_KEPT: Final = 300
 _LINE_LENGTH_KEPT: Final = 400
+# What switch.sh says once the new system is built.
+_SYSTEM: Final = re.compile(r"nixprov: the new system has (.*)")
 
 
 @dataclass(slots=True)
@@ -43,6 +47,7 @@ class HostRecord:
     warnings: list[str] = field(default_factory=list)
     changes: tuple[str, ...] = ()
     diffs: tuple[str, ...] = ()
+    system: tuple[str, ...] = ()
     check: bool = False
     status: HostReport | None = None
     traceback: str = ""
@@ -176,6 +181,8 @@ def _log(host: HostRecord, text: str) -> None:
     host.log_dropped += len(host.log) == LOG_LINES_KEPT
     host.log.append(line)
     host.last_line = without_hashes(line) or host.last_line
+    if said := _SYSTEM.match(line):
+        host.system = (f"system: {said[1]}",)
 
 
 def _plan(host: HostRecord, fields: Mapping[str, Any]) -> None:
@@ -184,6 +191,7 @@ def _plan(host: HostRecord, fields: Mapping[str, Any]) -> None:
     host.changes = plan.lines()
     host.check = bool(fields["check"])
     host.diffs = for_people(plan_diffs(plan, fields["files"]))
+    host.system = tuple(map(clean, system_lines(fields.get("system"))))
 
 
 def _gone(event: Event) -> str:

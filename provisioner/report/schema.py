@@ -56,9 +56,9 @@ def _type(hint: Any) -> dict[str, Any]:
         return {"enum": list(arguments)}
     if origin is list:
         return {"type": "array", "items": _type(arguments[0])}
+    if origin in (Union, types.UnionType) and any(map(is_typeddict, arguments)):
+        return {"anyOf": [_type(argument) for argument in arguments]}
     if origin in (Union, types.UnionType):
-        if any(map(is_typeddict, arguments)):
-            return {"anyOf": [_type(argument) for argument in arguments]}
         return {"type": [_SIMPLE[argument] for argument in arguments]}
     return _object(hint) if is_typeddict(hint) else {"type": _SIMPLE[hint]}
 
@@ -83,9 +83,9 @@ def _field(name: str, hint: Any) -> str:
     note = ""
     if get_origin(hint) is Annotated:
         hint, note = get_args(hint)
-    inner = get_args(hint)[0] if get_origin(hint) in (list, types.UnionType) else hint
+    inner = next((part for part in (*get_args(hint), hint) if is_typeddict(part)), None)
     each = "each: " if get_origin(hint) is list else ""
-    parts = f"{each}{_fields(inner)}" if is_typeddict(inner) else ""
+    parts = f"{each}{_fields(inner)}" if inner else ""
     values = ", ".join(get_args(hint)) if get_origin(hint) is Literal else ""
     told = "; ".join(text for text in (note, values, parts) if text)
     return f"`{name}`" + (f" ({told})" if told else "")

@@ -14,6 +14,7 @@ PHASES: Final = (
     "connect",
     "probe",
     "plan",
+    "evaluate",
     "create",
     "drain",
     "write",

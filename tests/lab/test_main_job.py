@@ -44,10 +44,11 @@ def test_plan_says_all_and_changes_nothing(operator: Operator, lab: Lab, before:
     said = operator("plan", "--diff", "--json")
     assert said.code == 0, said.err
     assert said.summary["gitlab_writes"] == 0
-    assert said.summary["remote_commands"] == len(HOSTS)
+    assert said.summary["remote_commands"] == 2 * len(HOSTS)
     plan = next(event for event in said.events if event["event"] == "plan")
     assert plan["runners"][0]["verb"] == "create"
     assert any("+" in diff and "nixprov" in diff for diff in plan["diff"])
+    assert any("nixprov" in name for name in plan["system"]["build"])
     assert {host: snapshot(lab, host) for host in HOSTS} == before
     assert {call["method"] for call in lab.gitlab.calls(calls) if "/api/v4" in call["path"]} == {"GET"}
 
@@ -212,6 +213,17 @@ def test_a_users_own_edit_and_rebuild_keep_the_runner(lab: Lab, operator: Operat
     said = operator("up", "host1", "--yes", "--json")
     assert said.summary["unchanged"] == 1, said.out
     lab.run("host1", ["cp", "-a", "/root/kept", "/etc/nixos/configuration.nix"])
+
+
+def test_a_plan_of_down_says_what_goes_from_the_system(operator: Operator, up: Said) -> None:
+    said = operator("down", "host1", "--check", "--diff", "--json")
+    assert said.summary["remote_commands"] == 2
+    plan = next(event for event in said.events if event["event"] == "plan")
+    # The system without us was there before, so there is nothing to build.
+    closure = plan["system"]["closure"]
+    assert closure["size"] < 0
+    assert "podman" in [package["name"] for package in closure["packages"] if not package["after"]]
+    assert RUNNER_UNIT in next(change["units"] for change in closure["units"] if change["verb"] == "stop")
 
 
 @pytest.fixture(scope="module")

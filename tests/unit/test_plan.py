@@ -169,6 +169,17 @@ def test_the_diff_shows_the_hook_and_no_secret() -> None:
     assert not any("secrets" in path for path in changes)
 
 
+def test_the_diff_of_a_linked_folder_names_the_files_as_people_know_them() -> None:
+    facts, journal = converged()
+    linked = {"etc-nixos": b"/persist/nixos", "configuration.real": b"/persist/nixos/configuration.nix"}
+    facts = Facts("host1", {**facts.records, **linked})
+    changes = file_changes(plan_down(spec(), facts, journal, view()), facts, journal)
+    hook = next(change for change in changes if change.path == "/etc/nixos/configuration.nix")
+    assert hook.before is not None
+    assert b"nixprov" in hook.before
+    assert hook.after == CONFIGURATION
+
+
 def test_another_gitlab_is_another_runner() -> None:
     facts, journal = converged()
     plan = plan_up(spec(), facts, journal, ForgeView("https://other.example", {"default": ()}))

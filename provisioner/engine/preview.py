@@ -1,0 +1,68 @@
+"""What a plan would do to the system itself, asked of the host: one more remote command, when the operator wants it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from typing import Final
+
+from provisioner.engine.host import HostRun
+from provisioner.errors import BuildFailed
+from provisioner.hosts import preview
+from provisioner.hosts.preview import Preview
+from provisioner.plan import FileChange, HostPlan
+
+_HINT: Final = "`up` would end there too, and leave the host as it is: mend /etc/nixos, then plan again"
+
+
+class Depth(Enum):
+    """How far a plan goes to tell what becomes of the system. Nothing but the store ever changes."""
+
+    FILES = "files"
+    EVALUATE = "evaluate"
+    BUILD = "build"
+
+
+def look(run: HostRun, wanted: HostPlan, files: Sequence[FileChange], depth: Depth) -> Preview | None:
+    """None when it is not asked for, or the plan leaves the system as it is. Raises HostError."""
+    if depth is Depth.FILES or not wanted.switch:
+        return None
+    run.phase(depth.value)
+    edits = {change.path: change.after for change in files}
+    script = preview.script(run.run.id, edits, build=depth is Depth.BUILD)
+    log = _Log(run)
+    done = run.session.run(script, timeout_s=preview.LIMIT_S, on_output=log, cancel=run.cancel)
+    if done.status:
+        last = (done.stderr.splitlines() or ["it said nothing"])[-1]
+        return Preview(unknown=f"the host cannot look (status {done.status}): {last}")
+    return _checked(preview.read(run.host, done.stdout), wanted)
+
+
+def _checked(seen: Preview, wanted: HostPlan) -> Preview:
+    """A system without the module is what `up` would refuse to activate."""
+    revision = wanted.wanted.revision if wanted.wanted else ""
+    if seen.closure is None or seen.closure.revision == revision:
+        return seen
+    return replace(seen, failed="the system would not contain the module: does configuration.nix import it?")
+
+
+def require_good(host: str, seen: Preview | None) -> None:
+    """Raises BuildFailed when `up` would fail."""
+    if seen is not None and seen.failed:
+        raise BuildFailed(host, f"the configuration would not build: {seen.failed}", hint=_HINT)
+
+
+@dataclass(slots=True)
+class _Log:
+    """Cuts the answer's stream into lines and emits those of the log."""
+
+    run: HostRun
+    rest: bytes = field(default=b"")
+
+    def __call__(self, chunk: bytes) -> None:
+        *lines, self.rest = (self.rest + chunk).split(b"\n")
+        for line in lines:
+            text = preview.log_line(line.decode("utf-8", "replace"))
+            if text is not None:
+                self.run.emit("log", text=text)

@@ -1,0 +1,195 @@
+"""What a system would bring that is not there yet: evaluated, or built, on the host, from a copy of its /etc/nixos.
+
+`preview.sh` beside this file does the work. It changes nothing but the store: no file in /etc/nixos, no profile, no
+unit. Here are the script that starts it and the reading of its answer (ADR 0018).
+
+Formats: nix-build --dry-run (Nix, src/libmain/shared.cc, printMissing); the names of store paths (Nix, src/libstore/
+names.cc, DrvName); switch-to-configuration dry-activate (nixpkgs, "would restart the following units: a, b").
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+import shlex
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Final
+
+from provisioner.hosts.facts import read_records
+from provisioner.hosts.lock import CONNECTION
+
+FOLDER: Final = "/etc/nixos"
+LIMIT_S: Final = 3600
+
+
+@dataclass(frozen=True, slots=True)
+class PackageChange:
+    """A name in the closure, with its versions and what it takes, in bytes, before and after."""
+
+    name: str
+    before: tuple[str, ...]
+    after: tuple[str, ...]
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class UnitChange:
+    """What the activation would do to units: `verb` is start, stop, restart, reload, or "add" for new ones."""
+
+    verb: str
+    units: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Closure:
+    """The running system's closure against the new one's; paths by number, sizes in bytes."""
+
+    added: int
+    removed: int
+    size: int
+    packages: tuple[PackageChange, ...]
+    units: tuple[UnitChange, ...] = ()
+    revision: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """What the host could tell: a closure when the new system is there, else what must be built and fetched for it.
+
+    `failed`: the line that says why nixos-rebuild would fail. `unknown`: why the host cannot tell.
+    """
+
+    closure: Closure | None = None
+    build: tuple[str, ...] = ()
+    fetch: tuple[str, ...] = ()
+    sizes: str = ""
+    failed: str = ""
+    unknown: str = ""
+
+
+def script(run: str, edits: Mapping[str, bytes | None], *, build: bool) -> bytes:
+    """For `sh -s`, as root: `edits` are files below FOLDER as they would be (None: absent); `build` what is missing."""
+    program = _program().replace("@EDITS@", "\n".join(_edit(path, content) for path, content in edits.items()))
+    unit = f"nixprov-plan-{run}"
+    values = {"unit": unit, "limit": LIMIT_S, "build": "yes" if build else "no"}
+    return _START.format(**values, find=CONNECTION, program=program).encode()
+
+
+# The unit's folder goes with it, in whatever way it ends. The program is on standard input, and read whole before it
+# starts: what the user's files hold is nobody else's to read.
+_START: Final = """\
+export LC_ALL=C PATH="/run/wrappers/bin:/run/current-system/sw/bin:$PATH"
+{find}set -- $(connection)
+systemd-run --quiet --collect --pipe --wait --service-type=exec --unit={unit} --description='nixprov: plan' \\
+  --property=RuntimeDirectory={unit} --property=RuntimeDirectoryMode=0700 --property=PrivateMounts=yes \\
+  --property=RuntimeMaxSec={limit} --property='ExecStopPost=-/bin/sh /run/{unit}/forget.sh' \\
+  /bin/sh -s -- {build} "${{1-}}" "${{2-}}" << 'END-OF-PREVIEW'
+{{
+{program}
+}} < /dev/null
+END-OF-PREVIEW
+"""
+
+
+@cache
+def _program() -> str:
+    return files("provisioner.hosts").joinpath("preview.sh").read_text(encoding="utf-8")
+
+
+def _edit(path: str, content: bytes | None) -> str:
+    place = shlex.quote(path.removeprefix(f"{FOLDER}/"))
+    if content is None:
+        return f"rm -f {place}"
+    data = base64.b64encode(content).decode()
+    return f'mkdir -p "$(dirname {place})" && printf %s {shlex.quote(data)} | base64 -d > {place}'
+
+
+def log_line(line: str) -> str | None:
+    """The text of a line of the log; None for a record."""
+    return line.removeprefix("log ") if line.startswith("log ") else None
+
+
+def read(host: str, answer: bytes) -> Preview:
+    """Raises RemoteFailed for an answer that is cut short."""
+    records = read_records(host, answer, "preview-end")
+    text = {name: content.decode("utf-8", "replace").strip() for name, content in records.items()}
+    if "cannot" in text:
+        return Preview(unknown=text["cannot"])
+    if "failed" in text:
+        return Preview(failed=_complaint(text["failed"]))
+    if "dry-run" in text:
+        return _to_do(text["dry-run"])
+    added, removed = _paths(text.get("added", "")), _paths(text.get("removed", ""))
+    units = [UnitChange("add", tuple(text.get("new-units", "").split())), *_unit_changes(text.get("dry-activate", ""))]
+    return Preview(
+        Closure(
+            len(added),
+            len(removed),
+            sum(size for _, size in added) - sum(size for _, size in removed),
+            tuple(_packages(added, removed)),
+            tuple(change for change in units if change.units),
+            text.get("revision", ""),
+        )
+    )
+
+
+_Path = tuple[str, int]
+
+
+def _paths(text: str) -> list[_Path]:
+    return [(_name(path), int(size)) for size, _, path in (line.partition(" ") for line in text.splitlines())]
+
+
+def _name(path: str) -> str:
+    """`foo-1.2` of /nix/store/HASH-foo-1.2; a derivation by what it makes."""
+    return path.rpartition("/")[2].partition("-")[2].removesuffix(".drv")
+
+
+def _packages(added: Iterable[_Path], removed: Iterable[_Path]) -> Iterator[PackageChange]:
+    """By name; what was only built again under the same version comes as (version,) before and after."""
+    before, after = _by_name(removed), _by_name(added)
+    for name in sorted({*before, *after}):
+        old, new = before.get(name, {}), after.get(name, {})
+        yield PackageChange(name, tuple(sorted(old)), tuple(sorted(new)), sum(new.values()) - sum(old.values()))
+
+
+def _by_name(paths: Iterable[_Path]) -> dict[str, dict[str, int]]:
+    found: dict[str, dict[str, int]] = {}
+    for full, size in paths:
+        name, *rest = _VERSION_STARTS.split(full, maxsplit=1)
+        version = "".join(rest)
+        versions = found.setdefault(name, {})
+        versions[version] = versions.get(version, 0) + size
+    return found
+
+
+_VERSION_STARTS: Final = re.compile(r"-(?=[^a-zA-Z])")
+_SECTION: Final = re.compile(r"will be (built|fetched)(?: \((.*)\))?:$")
+_UNITS: Final = re.compile(r"would (NOT )?(start|stop|restart|reload) the following units?: (.*)")
+_ERROR: Final = re.compile(r"^\s*error: (?=\S)(.*)", re.MULTILINE)
+
+
+def _to_do(said: str) -> Preview:
+    lists: dict[str, list[str]] = {"built": [], "fetched": []}
+    current, sizes = "", ""
+    for line in said.splitlines():
+        if section := _SECTION.search(line):
+            current, sizes = section[1], section[2] or sizes
+        elif current and line.startswith("  /nix/store/"):
+            lists[current].append(_name(line.strip()))
+        else:
+            current = ""
+    return Preview(build=tuple(lists["built"]), fetch=tuple(lists["fetched"]), sizes=sizes)
+
+
+def _unit_changes(said: str) -> list[UnitChange]:
+    return [UnitChange(verb, tuple(units.split(", "))) for no, verb, units in _UNITS.findall(said) if not no]
+
+
+def _complaint(said: str) -> str:
+    """The innermost of Nix's errors, which it prints last."""
+    errors = _ERROR.findall(said)
+    return errors[-1] if errors else (said.splitlines() or ["nixos-rebuild failed"])[-1].strip()

@@ -1,0 +1,83 @@
+"""What a plan says of the system, worded for people. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from provisioner.hosts.preview import Closure, PackageChange, Preview
+from provisioner.report.wording import count, names
+
+# As `nix store diff-closures` has it: what changed neither its version nor its size by this much is not worth a line.
+_WORTH_BYTES: Final = 8 * 1024
+_LINES: Final = 30
+_NAMES: Final = 6
+_KIB: Final = 1024
+
+
+def system_lines(seen: Preview | None) -> Iterator[str]:
+    """None or a host that cannot tell aside: the head first, then lines that belong below it."""
+    if seen is None or seen.failed:
+        return
+    if seen.unknown:
+        yield f"system: not known: {seen.unknown}"
+    elif seen.closure is None:
+        yield from _to_do(seen)
+    else:
+        yield from _closure(seen.closure)
+
+
+def _to_do(seen: Preview) -> Iterator[str]:
+    said = [f"build {count(len(seen.build), 'derivation')}"] if seen.build else []
+    size = f" ({seen.sizes})" if seen.sizes else ""
+    said += [f"fetch {count(len(seen.fetch), 'path')}{size}"] if seen.fetch else []
+    yield f"system: would {' and '.join(said) or 'not build'}; --build shows what comes of it"
+    for verb, paths in (("build", seen.build), ("fetch", seen.fetch)):
+        if paths:
+            yield f"  {verb} {names(paths, _NAMES)}"
+
+
+def _closure(closure: Closure) -> Iterator[str]:
+    if not (closure.added or closure.removed):
+        yield "system: as it is"
+        return
+    yield f"system: {count(closure.added, 'path')} more, {closure.removed} less, {_size(closure.size)}"
+    told = [package for package in closure.packages if _is_worth_a_line(package)]
+    yield from (f"  {_package(package)}" for package in told[:_LINES])
+    if len(told) > _LINES:
+        yield f"  and {len(told) - _LINES} more"
+    for change in closure.units:
+        yield f"  {_UNITS.get(change.verb, change.verb)} {names(change.units, _LINES)}"
+
+
+_UNITS: Final = {"add": "new units:", "start": "starts", "stop": "stops", "restart": "restarts", "reload": "reloads"}
+
+
+def _is_worth_a_line(package: PackageChange) -> bool:
+    is_another = package.before != package.after and any((*package.before, *package.after))
+    return is_another or abs(package.size) >= _WORTH_BYTES
+
+
+def _package(package: PackageChange) -> str:
+    name, size = package.name, _size(package.size)
+    if not package.before:
+        return " ".join(filter(None, ("new", name, _versions(package.after), f"({size})")))
+    if not package.after:
+        return " ".join(filter(None, ("gone", name, _versions(package.before), f"({size})")))
+    if package.before == package.after:
+        return f"{name} ({size})"
+    return f"{name} {_versions(package.before)} → {_versions(package.after)} ({size})"
+
+
+def _versions(versions: Sequence[str]) -> str:
+    return ", ".join(filter(None, versions))
+
+
+def _size(size: int) -> str:
+    """`+1.4 MiB`; bytes are not worth a digit."""
+    sign = "-" if size < 0 else "+"
+    value, unit = abs(size) / _KIB, "KiB"
+    for larger in ("MiB", "GiB"):
+        if value >= _KIB:
+            value, unit = value / _KIB, larger
+    return f"{sign}{value:.1f} {unit}"
