@@ -29,6 +29,8 @@ LINGER_S: Final = 5.0
 CLOSE_TIMEOUT_S: Final = 1.0
 TICK_S: Final = 0.2
 CHUNK: Final = 1 << 16
+# The script's first word: what came on stdout before it is the login shell's (a ~/.bashrc that greets), not ours.
+BEGUN: Final = b"nixprov-begins\n"
 NO_STATUS: Final = -1
 
 
@@ -123,12 +125,13 @@ class _Feeder(threading.Thread):
 
 def _whole(script: bytes) -> bytes:
     """Brackets make the shell read to the end before it does anything: a cut connection never runs half a script."""
-    return b"{ :\n" + script + b"\n}\n"
+    return b"{ echo " + BEGUN + script + b"\n}\n"
 
 
 @dataclass(slots=True)
 class _Exchange:
-    """The reader's side, and the state of one command. `early` is what came on stderr before there was a root shell."""
+    """The reader's side, and the state of one command. `early` is what came on stderr before there was a root shell, `noise`
+    what came on stdout before the script had its say."""
 
     order: Order
     channel: paramiko.Channel
@@ -138,6 +141,8 @@ class _Exchange:
     stdout: list[bytes] = field(default_factory=list)
     stderr: list[bytes] = field(default_factory=list)
     early: bytes = b""
+    noise: bytes = b""
+    has_begun: bool = False
     answered: bool = False
     last_byte_at: float = 0.0
 
@@ -189,7 +194,7 @@ class _Exchange:
 
     def _read(self) -> None:
         while self.channel.recv_ready():
-            self._take(self.channel.recv(CHUNK), self.stdout)
+            self._listen(self.channel.recv(CHUNK))
         while self.channel.recv_stderr_ready():
             data = self.channel.recv_stderr(CHUNK)
             if self.is_root:
@@ -204,6 +209,16 @@ class _Exchange:
         into.append(data)
         if self.order.on_output is not None and data:
             self.order.on_output(data)
+
+    def _listen(self, data: bytes) -> None:
+        if self.has_begun:
+            self._take(data, self.stdout)
+            return
+        self.noise += data
+        _, mark, rest = self.noise.partition(BEGUN)
+        self.has_begun = bool(mark)
+        if rest:
+            self._take(rest, self.stdout)
 
     def _hear(self, data: bytes) -> None:
         """Follow the way to root: the mark means we are there, the prompt asks for the password, once."""
@@ -241,12 +256,23 @@ class _Exchange:
             raise self._lost()
         if not self.is_root:
             raise self._refused(status)
+        if status and not self.has_begun:
+            raise self._not_run(status)
         return Completed(status, b"".join(self.stdout), b"".join(self.stderr).decode("utf-8", "replace"))
 
     def _refused(self, status: int) -> HostRefused:
         assert self.order.elevator is not None  # noqa: S101, root needs no way to root
         message, hint = self.order.elevator.refusal(self.order.user, status, self.early.decode("utf-8", "replace"))
         return HostRefused(self.order.host, message, hint=hint)
+
+    def _not_run(self, status: int) -> HostRefused:
+        said = self.noise.decode("utf-8", "replace") + b"".join(self.stderr).decode("utf-8", "replace")
+        last = next((line.strip() for line in reversed(said.splitlines()) if line.strip()), "it said nothing")
+        return HostRefused(
+            self.order.host,
+            f"the login shell of {self.order.user} runs no script (status {status}): {last}",
+            hint="it needs a shell (not nologin or git-shell), and its key no command= in authorized_keys",
+        )
 
     def _lost(self) -> HostError:
         """Without a status either the connection went or the server would not run the command at all."""

@@ -117,6 +117,18 @@ def test_a_key_of_another_type_than_the_known_one_is_not_new(lab: Lab) -> None:
         lab.open(lab.spec(server), accept_new_host_keys=True)
 
 
+@pytest.mark.skipif(not Path("/proc/net/if_inet6").exists(), reason="this kernel has no IPv6")
+def test_an_address_of_ipv6_with_its_port(lab: Lab, server: Sshd) -> None:
+    server.stop()
+    server.settings = (f"ListenAddress [::1]:{server.port}",)
+    server.start()
+    with pytest.raises(HostKeyError, match=rf"\[::1\]:{server.port}"):
+        lab.open(lab.spec(server, "::1"))
+    lab.open(lab.spec(server, "::1"), accept_new_host_keys=True)
+    assert lab.known.read_text().splitlines()[-1].startswith(f"[::1]:{server.port} ssh-ed25519 ")
+    assert lab.open(lab.spec(server, "::1")).run(b"echo $SSH_CONNECTION", timeout_s=10).stdout.startswith(b"::1 ")
+
+
 def test_a_hashed_name_is_found(lab: Lab, server: Sshd) -> None:
     subprocess.run(["ssh-keygen", "-H", "-f", lab.known], check=True, capture_output=True)
     assert lab.known.read_text().startswith("|1|")

@@ -59,6 +59,26 @@ def test_a_script_with_any_bytes_arrives_whole(lab: Lab, server: Sshd) -> None:
     assert done.stdout == payload
 
 
+def test_what_a_login_shell_says_of_itself_is_not_the_answer(lab: Lab, server: Sshd) -> None:
+    (server.folder / ".bashrc").write_text("echo 'welcome to tester'; echo 'are you well?' >&2; printf 'no line end'\n")
+    heard: list[bytes] = []
+    done = lab.open(lab.spec(server)).run(b"echo out; echo more", timeout_s=10, on_output=heard.append)
+    assert (done.status, done.stdout) == (0, b"out\nmore\n")
+    assert b"are you well" in b"".join(heard)  # the file was read
+    assert b"welcome" not in b"".join(heard)
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [("echo 'This account is currently not available.'; exit 1", "not available"), ("exit 3", "status 3.*nothing")],
+)
+def test_a_login_that_runs_no_script_is_said(lab: Lab, command: str, said: str) -> None:
+    server = lab.server(settings=(f"ForceCommand {command}",))
+    lab.trust(server)
+    with pytest.raises(HostRefused, match=f"runs no script.*{said}"):
+        lab.open(lab.spec(server)).run(b"echo out", timeout_s=10)
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_death_by_signal_is_a_status_as_in_a_shell(lab: Lab, server: Sshd, number: signal.Signals) -> None:
     assert lab.open(lab.spec(server)).run(f"kill -{number} $$".encode(), timeout_s=10).status == 128 + number
