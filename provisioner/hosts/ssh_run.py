@@ -130,8 +130,10 @@ def _whole(script: bytes) -> bytes:
 
 @dataclass(slots=True)
 class _Exchange:
-    """The reader's side, and the state of one command. `early` is what came on stderr before there was a root shell, `noise`
-    what came on stdout before the script had its say."""
+    """The reader's side, and the state of one command.
+
+    `early` is what came on stderr before there was a root shell, `noise` what came on stdout before the script began.
+    """
 
     order: Order
     channel: paramiko.Channel

@@ -1,4 +1,4 @@
-"""The ways to a machine and to root on it, against real sshd, sudo and run0: jumps, passwords, what is refused."""
+"""The ways to a machine and to root on it, against real sshd, sudo, doas, run0 and polkit: jumps, passwords, what is refused."""
 
 from __future__ import annotations
 
@@ -19,11 +19,24 @@ from provisioner.lab.running import Lab
 from tests.lab.operator import Operator, Said, leftovers
 
 PASSWORD = "poison-4f1d for sudo"
-# casey may become root with the password, as NixOS writes it: the switch itself makes sudoers anew.
+# As NixOS writes them, for the switch itself makes them anew: casey may become root with the password, and robin by doas
+# and by run0, but not by sudo.
 NIXOS_RULE = r"""
 set -e
 cp -a /etc/nixos/configuration.nix /root/whole
-sed -i 's/^}$/  security.sudo.extraConfig = "casey ALL=(ALL:ALL) ALL";\n}/' /etc/nixos/configuration.nix
+sed -i '/^}$/d' /etc/nixos/configuration.nix
+cat >> /etc/nixos/configuration.nix <<'end'
+  security.sudo.extraConfig = "casey ALL=(ALL:ALL) ALL";
+  security.doas.enable = true;
+  security.doas.extraRules = [ { users = [ "robin" ]; noPass = true; cmd = "sh"; } { users = [ "casey" ]; } ];
+  security.polkit.enable = true;
+  security.polkit.extraConfig = ''
+    polkit.addRule(function(action, subject) {
+      if (action.id == "org.freedesktop.systemd1.manage-units" && subject.user == "robin") return polkit.Result.YES;
+    });
+  '';
+}
+end
 . /etc/set-environment
 nixos-rebuild switch
 """
@@ -56,7 +69,7 @@ def operator(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Operator:
 
 @pytest.fixture(scope="module")
 def users(lab: Lab) -> Iterator[None]:
-    """On both hosts: ops (sudo without a password), casey (with one, on host2), robin (no sudo)."""
+    """On both hosts: ops (sudo without a password); on host2: casey (with one), robin (doas and run0, no sudo)."""
     key = Path(f"{lab.files.ssh_key}.pub").read_text()
     for host in ("host1", "host2"):
         lab.run(host, ["sh", "-c", USERS, "sh", PASSWORD], stdin=key)
@@ -125,6 +138,17 @@ def test_up_and_down_with_a_password_that_is_nowhere(
     told += lab.run("host2", ["sh", "-c", "journalctl --quiet --no-pager; cat /var/log/auth.log 2>/dev/null; :"]).stdout
     assert "casey" in told
     assert PASSWORD not in told
+
+
+def test_up_by_doas_and_down_by_run0(operator: Operator, lab: Lab, users: None, tmp_path: Path) -> None:
+    by_doas = inventory(lab, tmp_path, ansible_user="robin", ansible_become_method="doas")
+    up = operator("up", "-i", by_doas, "--yes", "--json")
+    assert (up.code, up.summary["changed"]) == (0, 1), up.err
+    by_run0 = inventory(lab, tmp_path, ansible_user="robin", ansible_become_method="run0")
+    assert operator("status", "-i", by_run0, "--json").reports()["host2"]["drift"] == []
+    down = operator("down", "-i", by_run0, "--yes")
+    assert down.code == 0, down.err
+    assert leftovers(lab, "host2") == ""
 
 
 class Watch:
@@ -213,7 +237,10 @@ def test_the_inventorys_password_is_used_and_never_shown(
             {"ansible_user": "robin", "ansible_become_password": f"'{PASSWORD}'"},
             ("robin may not become root with sudo", "NOPASSWD"),
         ),
-        ({"ansible_user": "ops", "ansible_become_method": "doas"}, ("doas is not there for ops",)),
+        (
+            {"ansible_user": "casey", "ansible_become_method": "doas"},
+            ("doas asks for casey's password", "terminal only", "permit nopass"),
+        ),
         (
             {"ansible_user": "ops", "ansible_become_method": "run0"},
             ("run0 may not act for ops without a password", "polkit"),
@@ -229,6 +256,12 @@ def test_no_way_to_root_is_one_line_and_no_change(
     line_of(said, "host2", *words)
     assert said.summary["gitlab_writes"] == 0
     assert leftovers(lab, "host2") == ""
+
+
+def test_doas_that_is_not_there_is_said(operator: Operator, lab: Lab, users: None, tmp_path: Path) -> None:
+    said = operator("plan", "-i", inventory(lab, tmp_path, "host1", ansible_user="ops", ansible_become_method="doas"))
+    assert said.code == 5
+    line_of(said, "host1", "doas is not there for ops")
 
 
 def test_by_way_of_a_jump_host(operator: Operator, lab: Lab, tmp_path: Path) -> None:

@@ -27,6 +27,8 @@ chmod 0755 "$tree/usr/sbin/policy-rc.d"
 chroot "$tree" apt-get -q update >&2
 # shellcheck disable=SC2086 # a list of package names
 chroot "$tree" apt-get -q -y --no-install-recommends install $later >&2
+# polkit wants logind's PAM module; sessions of the machine's users stay as they are without it.
+chroot "$tree" pam-auth-update --package --remove systemd >&2
 chroot "$tree" apt-get -q clean >&2
 umount -R "$tree/proc" "$tree/sys" "$tree/run"
 umount -R -l "$tree/dev"

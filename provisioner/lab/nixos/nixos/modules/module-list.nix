@@ -9,6 +9,7 @@
   ./nix.nix
   ./nixpkgs.nix
   ./openssh.nix
+  ./privilege.nix
   ./security.nix
   ./systemd.nix
   ./tmpfiles.nix

@@ -61,12 +61,10 @@ in {
       description = "Where they are.";
     };
     pam = inert;
-    polkit = inert;
     rtkit = inert;
     acme = inert;
     apparmor = inert;
     auditd = inert;
-    doas = inert;
     protectKernelImage = flag false "Without effect.";
     lockKernelModules = flag false "Without effect.";
   };
@@ -117,7 +115,7 @@ in {
         mkdir -p /run/wrappers
         rm -rf /run/wrappers/bin.new
         mkdir /run/wrappers/bin.new
-        for program in ${lib.optionalString cfg.sudo.enable "sudo"} su mount umount passwd chsh newgrp; do
+        for program in ${lib.optionalString cfg.sudo.enable "sudo"} ${lib.optionalString cfg.doas.enable "doas"} su mount umount passwd chsh newgrp; do
           [ ! -e /usr/bin/$program ] || ln -s /usr/bin/$program /run/wrappers/bin.new/$program
         done
         rm -rf /run/wrappers/bin
