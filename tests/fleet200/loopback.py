@@ -28,6 +28,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from provisioner.hosts.elevate import MARK
 from provisioner.hosts.facts import Facts
 from provisioner.hosts.journal import Baseline, Journal, Phase, Run, RunnerRecord
+from provisioner.hosts.ssh_run import BEGUN
 from provisioner.inventory import play
 from provisioner.lab.gitlab.background import in_background
 from provisioner.lab.gitlab.server import Running
@@ -158,7 +159,7 @@ def _add_host(folder: Path, gitlab: Running, number: int, port: int) -> str:
     spec = HostSpec(name, Connection("127.0.0.1"), tuple(runner.spec() for runner in shipped.runners))
     runner_id = _add_runner(gitlab, spec, machine_key(machine_id))
     answer = folder / f"{name}.answer"
-    answer.write_bytes(_answer(spec, machine_id, RunnerRecord(runner_id, gitlab.url, "a-run")))
+    answer.write_bytes(BEGUN + _answer(spec, machine_id, RunnerRecord(runner_id, gitlab.url, "a-run")))
     public = _make_key(folder / f"{name}.key")
     say = f"cat >/dev/null; printf '%s\\\\n' {MARK.decode().strip()} >&2; exec cat {answer}"
     with (folder / "authorized_keys").open("a") as file:
