@@ -149,7 +149,7 @@ def test_what_building_needs_passes_byte_for_byte(ends: Ends, code: int, sample:
     is_alive(ends)
 
 
-REPAIRS = {grammar.no_repair: number(1), grammar.a_mode: number(1)}
+REPAIRS: dict[grammar.Field, bytes] = {grammar.no_repair: number(1), grammar.a_mode: number(1)}
 CAN_REPAIR = sorted(code for code, (_, fields) in grammar.ALLOWED.items() if REPAIRS.keys() & set(fields))
 
 
