@@ -92,13 +92,45 @@ let
       ${pkgs.coreutils}/bin/mv "$STATE_DIRECTORY/config.toml.new" "$STATE_DIRECTORY/config.toml"
     '';
 
-  # A runner that was killed leaves its jobs' containers running, and the next start does not look for them.
+  # A runner that was killed leaves its jobs' containers running, and the next start does not look for them. Those that
+  # set a volume's mode, the volumes and the networks have GitLab's labels alone, which name a runner by a piece of its
+  # token. The token is that of the configuration that ran last; other runners of this engine have another.
   sweep =
     name:
     pkgs.writeScript "nixprov-runner-sweep" ''
       #!${pkgs.bash}/bin/bash
-      set -euo pipefail
-      ${cfg.engine} rm --force --volumes --time 0 --filter label=nixprov-runner=${name}
+      set -uo pipefail
+      config=/var/lib/nixprov-runner/${name}/config.toml
+      managed=label=com.gitlab.gitlab-runner.managed=true
+      id=com.gitlab.gitlab-runner.runner.id
+      engine() { ${cfg.engine} "$@"; }
+
+      engine rm --force --volumes --time 0 --filter label=nixprov-runner=${name}
+      [ -s "$config" ] || exit 0
+      token=$(< "$config")
+      token=''${token#*$'\n'token = \"}
+      token=''${token%%\"*}
+
+      # Of the names that come in, those whose runner is this one; the arguments are a command that says `ID NAME` of each.
+      ours() {
+        mapfile -t names
+        [ ''${#names[@]} -gt 0 ] || return 0
+        engine "$@" "''${names[@]}" | while read -r short name; do
+          [[ ''${#short} -lt 6 || $token != *"$short"* ]] || echo "$name"
+        done
+      }
+      remove() {
+        mapfile -t names
+        [ ''${#names[@]} -eq 0 ] || engine "$@" "''${names[@]}"
+      }
+      engine ps --all --quiet --no-trunc --filter $managed |
+        ours inspect --type container --format "{{index .Config.Labels \"$id\"}} {{.Id}}" |
+        remove rm --force --volumes --time 0
+      for kind in volume network; do
+        engine $kind ls --quiet --filter $managed |
+          ours $kind inspect --format "{{index .Labels \"$id\"}} {{.Name}}" |
+          remove $kind rm --force
+      done
     '';
 
   unit = name: runner: {

@@ -14,10 +14,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import tally
 
 TEMPLATES = Path(__file__).parents[2] / "templates"
 TIMEOUT_S = 60
@@ -134,6 +136,20 @@ def test_a_build_and_what_belongs_to_it(store: Store) -> None:
         assert answer.returncode == 0, answer.stderr
     # The root of `result` is the client's business only.
     assert not any((store.root / "state/gcroots/auto").glob("*"))
+
+
+def test_what_is_counted_is_what_nix_says(store: Store) -> None:
+    expression = store.expression("counted")
+    path = store.nix("nix-build", "--no-out-link", expression).stdout.strip().encode()
+    drv = store.nix("nix-instantiate", expression).stdout.strip().encode()
+    size = int(store.nix("nix-store", "-q", "--size", path.decode()).stdout)
+    with closing(tally.Store(str(store.root / "daemon"))) as asked:
+        assert asked.paths(drv, b"*") == asked.paths(drv, b"out") == [path]
+        assert asked.size(drv) == asked.path_size(path) == size
+        assert asked.paths(drv.replace(b"counted", b"missing"), b"*") == []
+        # The connection lives on after an error.
+        assert asked.path_size(path.replace(b"counted", b"missing")) is None
+        assert asked.path_size(path) == size
 
 
 @pytest.mark.parametrize(

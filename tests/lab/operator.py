@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 from provisioner.lab.running import Lab
 
 TIMEOUT_S = 300
+POLL_S = 60
 
 
 @dataclass(frozen=True)
@@ -121,3 +123,11 @@ path=$(nix-build --no-out-link job.nix)
 echo "path $path"
 cat "$path"
 """
+
+
+def poll(lab: Lab, host: str, what: str, command: str) -> None:
+    """Wait until a shell command on the host ends with 0."""
+    deadline = time.monotonic() + POLL_S
+    while lab.run(host, ["bash", "-c", command], check=False).returncode:
+        assert time.monotonic() < deadline, f"not within {POLL_S} s: {what}"
+        time.sleep(0.2)

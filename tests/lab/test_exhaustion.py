@@ -1,0 +1,225 @@
+"""A job that takes all there is: processes, memory, the store's disk. It ends, the host and the next job do not notice.
+
+Of the limits of nixprov.slice, see tests/lab/slice.py for what is not seen on a computer with cgroups v1; weights of
+processor and disk (CPUWeight, IOWeight) are only carried by the unit and never put to the test. The attacks are
+bounded, so that a limit that does not hold fails the test and not the computer.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from provisioner.lab.running import Lab
+from tests.faults.machine import edited
+from tests.lab.operator import Operator, leftovers, poll
+from tests.lab.slice import Enforced, enforced, limits
+
+HOST = "host1"
+TASKS = 300
+MEMORY = 600 << 20
+# More of each than the slice has, and little enough for any computer.
+PROCESSES = 2000
+EATEN = 3 << 30
+DISK = 48 << 20
+
+
+def percent_of_memory(lab: Lab) -> int:
+    """Of the machine's memory, as much as MEMORY at the least."""
+    total = re.search(r"^MemTotal: +(\d+)", lab.run(HOST, ["cat", "/proc/meminfo"]).stdout, re.MULTILINE)
+    assert total
+    return min(90, MEMORY * 100 // (int(total[1]) << 10) + 1)
+
+
+@pytest.fixture(scope="module")
+def operator(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
+    """The host's owner wants tighter limits than ours."""
+    operator = Operator(lab, tmp_path_factory.mktemp("operator"))
+    wanted = f"services.nixprov.limits = {{ tasks = {TASKS}; memoryPercent = {percent_of_memory(lab)}; }};"
+    with edited(lab, HOST, wanted):
+        said = operator("up", HOST, "--yes", "--json")
+        assert said.code == 0, said.err
+        try:
+            yield operator
+        finally:
+            said = operator("down", HOST, "--yes", "--json")
+        assert said.code == 0, said.err
+    assert leftovers(lab, HOST) == ""
+
+
+@pytest.fixture
+def held(lab: Lab, operator: Operator) -> Iterator[Enforced]:
+    with enforced(lab, HOST) as held:
+        yield held
+
+
+@pytest.fixture
+def stamp() -> str:
+    return secrets.token_hex(6)
+
+
+def build(stamp: str, work: str = ":", name: str = "job") -> str:
+    """A job's script; `work` is the builder's, a shell with coreutils in $PATH that writes $out."""
+    return f"""
+export COREUTILS=$(ls -d /nix/store/*-coreutils-[0-9]*/bin/cat | head -n 1 | cut -d/ -f1-4)
+cat > job.nix <<'NIX'
+derivation {{
+  name = "{name}-{stamp}";
+  system = builtins.currentSystem;
+  builder = "/bin/sh";
+  PATH = "${{builtins.storePath (builtins.getEnv "COREUTILS")}}/bin";
+  args = [ "-c" ''{work}; echo {stamp} > $out'' ];
+}}
+NIX
+echo "path $(nix-build --no-out-link job.nix)"
+"""
+
+
+def works(lab: Lab, stamp: str) -> None:
+    """The host answers, its own daemon builds; and so does another job."""
+    on_host(lab)
+    job = lab.gitlab.wait_for_job(lab.gitlab.queue_job(build(stamp, name="next"), host=HOST))
+    assert job.is_success, job.trace
+
+
+def on_host(lab: Lab) -> None:
+    build = f"""
+. /etc/set-environment
+export NIX_REMOTE=daemon
+nix-build --no-out-link -E 'derivation {{ name = "host"; system = builtins.currentSystem; builder = "/bin/sh";
+  args = [ "-c" "echo {secrets.token_hex(6)} > $out" ]; }}'
+"""
+    assert "/nix/store/" in lab.run(HOST, ["bash", "-c", build], timeout_s=60).stdout
+
+
+UNITS = ("nixprov-nix-daemon.service", "nixprov-nix-filter.service", "nixprov-runner-default.service")
+
+
+def starts(lab: Lab) -> str:
+    """How often each unit was started, and whether it runs."""
+    return lab.run(HOST, ["systemctl", "show", "--property=ActiveState,NRestarts,MainPID", *UNITS]).stdout
+
+
+def test_the_slice_carries_what_was_wanted_and_all_of_ours_is_in_it(lab: Lab, operator: Operator) -> None:
+    told = limits(lab, HOST)
+    assert told.tasks == TASKS
+    assert MEMORY <= told.memory < 10 * MEMORY
+    shown = lab.run(HOST, ["systemctl", "show", "--property=CPUWeight,IOWeight", "nixprov.slice"]).stdout
+    assert set(shown.split()) == {"CPUWeight=50", "IOWeight=50"}
+    units = lab.run(HOST, ["systemctl", "show", "--property=Slice", *UNITS]).stdout.split()
+    assert units == ["Slice=nixprov.slice"] * len(UNITS)
+
+
+def test_a_build_that_forks_without_end_is_held(lab: Lab, held: Enforced, stamp: str) -> None:
+    before = starts(lab)
+    # The shell gives up when it may not fork; what it has made stays, and so the limit is reached as long as it lives.
+    bomb = f"(n=0; while [ $n -lt {PROCESSES} ]; do sleep 501 & n=$((n + 1)); done); exec sleep 502"
+    job_id = lab.gitlab.queue_job(build(stamp, bomb), host=HOST)
+    poll(lab, HOST, "the builder has forked all it can", "pgrep -f '^sleep 502'")
+    assert held.was_stopped_at_its_tasks()
+    assert TASKS // 2 < held.tasks() <= TASKS
+    on_host(lab)
+    lab.gitlab.cancel_job(job_id)
+    poll(lab, HOST, "all of them have ended", "! pgrep -f '[s]leep 50[12]'")
+    works(lab, stamp)
+    assert starts(lab) == before
+
+
+def test_a_build_that_eats_memory_ends_alone(lab: Lab, held: Enforced, stamp: str) -> None:
+    before, kills = starts(lab), held.oom_kills()
+    # tail keeps a line until it ends.
+    job = lab.gitlab.wait_for_job(
+        lab.gitlab.queue_job(build(stamp, f"head -c {EATEN} /dev/zero | tail > /dev/null || exit 9"), host=HOST)
+    )
+    assert job.status == "failed", job.trace
+    assert "failed with exit code 9" in job.trace
+    assert held.oom_kills() > kills
+    works(lab, stamp)
+    assert starts(lab) == before
+
+
+SMALL = f"""
+set -e
+mkdir -p /run/small-store
+mount -t tmpfs -o size={DISK} tmpfs /run/small-store
+mkdir /run/small-store/upper /run/small-store/work
+mount -t overlay overlay -o lowerdir=/nix/store,upperdir=/run/small-store/upper,workdir=/run/small-store/work /nix/store
+"""
+# What was built meanwhile is gone with the disk, and the database has to learn it.
+AS_BEFORE = """
+umount --lazy /nix/store
+umount --lazy /run/small-store
+rmdir /run/small-store
+. /etc/set-environment
+nix-store --verify
+find /nix/var/nix/gcroots/nixprov -xtype l -delete
+"""
+DAEMONS = ["nixprov-nix-daemon.service", "nix-daemon.service"]
+
+
+@contextmanager
+def small_store(lab: Lab) -> Iterator[None]:
+    """The store on a disk of DISK bytes, with all that is in it below: what is written has to fit."""
+    lab.run(HOST, ["bash", "-c", SMALL])
+    try:
+        # They look at the disk's size when they start.
+        lab.run(HOST, ["systemctl", "restart", *DAEMONS])
+        yield
+    finally:
+        lab.run(HOST, ["bash", "-c", AS_BEFORE], check=False)
+        lab.run(HOST, ["systemctl", "restart", *DAEMONS])
+
+
+def free(lab: Lab) -> int:
+    return int(lab.run(HOST, ["stat", "--file-system", "--format", "%a", "/nix/store"]).stdout) * 4096
+
+
+def test_a_full_store_ends_the_build_that_filled_it_and_nothing_is_lost(
+    lab: Lab, operator: Operator, stamp: str
+) -> None:
+    kept = lab.gitlab.wait_for_job(lab.gitlab.queue_job(build(stamp), host=HOST))
+    assert kept.is_success, kept.trace
+    path = re.findall(r"path (/nix/store/\S+)", kept.trace)[-1]
+    with small_store(lab):
+        before = free(lab)
+        # A build that goes on all the while, and ends after the disk was full.
+        slow = lab.gitlab.queue_job(build(stamp, "sleep 6", name="slow"), host=HOST)
+        poll(lab, HOST, "the slow build runs", "pgrep -f '[s]leep 6'")
+        full = lab.gitlab.wait_for_job(
+            lab.gitlab.queue_job(build(stamp, "cat /dev/zero > $out || exit 8", name="full"), host=HOST)
+        )
+        assert full.status == "failed", full.trace
+        assert "No space left on device" in full.trace
+        ended = lab.gitlab.wait_for_job(slow)
+        assert ended.is_success, ended.trace
+        # The failed output gave its space back, so the next one builds; and finds what was there before.
+        assert before - free(lab) < DISK // 10
+        works(lab, stamp)
+        again = lab.gitlab.wait_for_job(lab.gitlab.queue_job(build(stamp), host=HOST))
+        assert path in again.trace
+        assert "will be built" not in again.trace
+        assert lab.run(HOST, ["nix-store", "--query", "--hash", path]).returncode == 0
+        assert lab.run(HOST, ["nix-store", "--verify-path", path]).returncode == 0
+
+
+def test_a_store_that_runs_short_is_collected_while_a_job_builds(lab: Lab, operator: Operator, stamp: str) -> None:
+    """minFreePercent, which is a number of bytes to Nix: below it a build collects what nothing holds."""
+    with small_store(lab):
+        size = free(lab) - DISK // 100 * 3
+        garbage = lab.run(
+            HOST,
+            [
+                "sh",
+                "-c",
+                f"head -c {size} /dev/zero > /root/garbage-{stamp}; nix-store --add /root/garbage-{stamp}; rm /root/garbage-{stamp}",
+            ],
+        ).stdout.strip()
+        assert free(lab) < DISK // 100 * 5
+        job = lab.gitlab.wait_for_job(lab.gitlab.queue_job(build(stamp, "sleep 4"), host=HOST))
+        assert job.is_success, job.trace
+        assert lab.run(HOST, ["test", "-e", garbage], check=False).returncode == 1
+        assert free(lab) > DISK // 100 * 9
