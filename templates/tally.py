@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import socket
-import struct
 from collections.abc import Generator, Iterable
 
 from wire import (
@@ -46,6 +45,7 @@ QUERY_OUTPUTS = 41
 BUILD_PATHS_WITH_RESULTS = 46
 ASKING = (BUILD_PATHS, ENSURE_PATH, BUILD_DERIVATION, BUILD_PATHS_WITH_RESULTS)
 
+NUMBER = 8
 MAX_REQUEST = 1 << 20
 # Of one connection; what goes beyond is not counted.
 MAX_NAMES = 10_000
@@ -69,7 +69,8 @@ class Tally:
         self._built: set[bytes] = set()
         self._fetched: set[bytes] = set()
         self._fresh = False
-        self._buffer = bytearray()
+        self._buffer = b""
+        self._at = 0
         self._log: Reading | None = None
 
     def forwarded(self) -> None:
@@ -89,7 +90,7 @@ class Tally:
     def replies(self, piece: bytes, fresh: bool) -> None:
         """Never raises. After a log comes a result, of which nothing is known but that a new log follows it."""
         if fresh:
-            self._buffer.clear()
+            self._buffer, self._at = b"", 0
             self._log = self._messages()
             next(self._log)
         if self._log is None:
@@ -141,17 +142,23 @@ class Tally:
         size = yield from self._number()
         if size > MAX_TEXT:
             raise Lost
-        return (yield from self._take(size + padding(size)))[:size]
+        padded = size + padding(size)
+        if len(self._buffer) - self._at < padded:
+            yield from self._wait_for(padded)
+        start, self._at = self._at, self._at + padded
+        return self._buffer[start : start + size]
 
     def _number(self) -> Generator[None, bytes, int]:
-        return int(struct.unpack("<Q", (yield from self._take(8)))[0])
+        if len(self._buffer) - self._at < NUMBER:
+            yield from self._wait_for(NUMBER)
+        self._at += NUMBER
+        return int.from_bytes(self._buffer[self._at - NUMBER : self._at], "little")
 
-    def _take(self, size: int) -> Generator[None, bytes, bytes]:
-        while len(self._buffer) < size:
-            self._buffer += yield
-        piece = bytes(self._buffer[:size])
-        del self._buffer[:size]
-        return piece
+    def _wait_for(self, size: int) -> Reading:
+        while len(self._buffer) - self._at < size:
+            piece = yield
+            self._buffer = self._buffer[self._at :] + piece
+            self._at = 0
 
     def settle(self, daemon: str) -> tuple[int, int, int]:
         """(built, found, bytes). A build that was begun counts when its outputs are there. Raises Hangup, OSError."""

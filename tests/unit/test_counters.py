@@ -14,6 +14,7 @@ import pytest
 from counters import Book
 
 from provisioner.hosts.counters import Counters
+from provisioner.hosts.facts import Facts
 from tests.unit.runs import BOOK
 
 ONE = {"built": 1, "found": 2, "bytes": 120}
@@ -74,6 +75,12 @@ def test_it_is_what_the_operators_side_reads(file: Path) -> None:
 )
 def test_a_book_that_is_not_understood_is_none(text: str) -> None:
     assert Counters.parse(text) is None
+
+
+def test_the_probe_brings_it_and_its_absence_is_no_error(file: Path) -> None:
+    assert Facts("host1", {"counters": BOOK.encode()}).counters == Counters.parse(BOOK)
+    assert Facts("host1", {"counters": b""}).counters is None
+    assert Facts("host1", {}).counters is None
 
 
 def test_it_goes_on_where_it_was_killed(file: Path) -> None:
