@@ -83,7 +83,8 @@ class Ending:
             yield f"{'next:' if number == 0 else 'then:'} {self.paint(clean(command), 'bold')}"
         run, failed = (self.record.totals.get(name) for name in ("run", "failed_hosts_file"))
         if run and failed:
-            yield f"or with --resume {run} (all that is not done), --limit @{failed} (what failed)"
+            yield f"or all that is not done: --resume {run}"
+            yield f"or what failed: --limit @{failed}"
 
     def commands(self) -> tuple[str, ...]:
         """What to type next; none when all is well."""

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import pty
+import re
+import struct
 import subprocess
 import sys
+import tempfile
+import termios
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from provisioner.lab.running import Lab
 
@@ -59,6 +66,20 @@ class Operator:
         )
         return Said(done.returncode, done.stdout, done.stderr)
 
+    def at_a_terminal(self, *arguments: str, columns: int = 140, lines: int = 50) -> Said:
+        """What is for people goes to a terminal of this size; `err` is all that was ever drawn there, without escapes."""
+        keyboard, terminal = pty.openpty()
+        fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
+        argv = [sys.executable, "-m", "provisioner", *arguments]
+        environment = self.environment(TERM="xterm-256color", LANG="C.UTF-8")
+        with tempfile.TemporaryFile("w+") as out, os.fdopen(keyboard, "rb", 0) as screen:
+            process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=out, stderr=terminal, env=environment)
+            os.close(terminal)
+            drawn = _all_of(screen)
+            code = process.wait(TIMEOUT_S)
+            out.seek(0)
+            return Said(code, out.read(), _ESCAPES.sub("", drawn.decode()).replace("\r", "\n"))
+
     def environment(self, **settings: str) -> dict[str, str]:
         mine = {
             "HOME": str(self.home),
@@ -68,6 +89,17 @@ class Operator:
         }
         names = ("PATH", "LANG", "PYTHONPATH", "VIRTUAL_ENV")
         return {name: os.environ[name] for name in names if name in os.environ} | mine | settings
+
+
+_ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
+
+
+def _all_of(screen: IO[bytes]) -> bytes:
+    drawn = b""
+    with suppress(OSError):  # EIO: the other end is closed
+        while data := screen.read(65536):
+            drawn += data
+    return drawn
 
 
 # Everything in /etc/nixos with type, mode, owner, size and content; times of files that nobody should have touched.

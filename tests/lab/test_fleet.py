@@ -6,9 +6,11 @@ The tests of this file are one story and run in its order.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree as ET
 
 import pytest
 
@@ -57,12 +59,18 @@ def outcomes(said: Said) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def up(operator: Operator, fleet: Lab) -> Said:
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("files")
+
+
+@pytest.fixture(scope="module")
+def up(operator: Operator, fleet: Lab, files: Path) -> Said:
     """A canary, then four, then half of all, then the rest; a fifth of a batch may fail."""
     fleet.run(MUTE, ["systemctl", "stop", "sshd.service"])
     fleet.run(BROKEN, ["sh", "-c", BREAK, CONFIGURATION])
     batches = ("--serial", "1,4,50%", "--max-fail-percentage", "20")
-    return operator("up", "--yes", "--json", *batches, "--forks", "6", "--connect-retries", "0")
+    reports = ("--json", "--report", str(files / "page.html"), "--junit", str(files / "junit.xml"))
+    return operator.at_a_terminal("up", "--yes", *reports, *batches, "--forks", "6", "--connect-retries", "0")
 
 
 def test_the_exit_code_says_that_some_failed(up: Said) -> None:
@@ -94,6 +102,32 @@ def test_people_are_told_who_why_and_how_to_go_on(up: Said) -> None:
     assert [host for host in (MUTE, BROKEN, LAST) if host not in recap] == []
     assert f"--resume {up.summary['run']}" in recap
     assert "Traceback" not in text
+
+
+def test_the_table_has_a_line_for_each(up: Said) -> None:
+    """The last frame stays on the terminal, under nothing that was drawn before."""
+    frame = up.err[up.err.rindex("12 of 12 hosts") :]
+    words = {**dict.fromkeys(DONE, "✓.*changed"), MUTE: "!.*unreachable", BROKEN: "↶.*rolled back", LAST: "·.*skipped"}
+    for host, word in words.items():
+        symbol, outcome = word.split(".*")
+        assert re.search(rf"^{symbol} {host} +{outcome}\b", frame, re.MULTILINE), (host, frame)
+    assert "12 hosts: 9 changed, 1 unreachable, 1 rolled back, 1 skipped" in frame
+    assert max(map(len, up.err.splitlines())) <= 140
+
+
+def test_the_page_and_junit_say_the_same(up: Said, files: Path) -> None:
+    page = (files / "page.html").read_text()
+    shown = dict(re.findall(r'<span class="name">(\w+)</span><span class="o-\w+">. ([\w ]+)</span>', page))
+    assert shown == outcomes(up)
+    assert len(re.findall(r'<rect class="p-switch"', page)) == len(DONE) + 1
+    assert "services.nosuch" in page
+    suite = ET.parse(files / "junit.xml").getroot()[0]  # noqa: S314 - our own
+    assert {name: suite.get(name) for name in ("tests", "failures", "errors", "skipped")} == {
+        "tests": "12",
+        "failures": "1",
+        "errors": "1",
+        "skipped": "1",
+    }
 
 
 def test_nothing_is_left_where_it_failed_or_was_not_begun(up: Said, fleet: Lab) -> None:
