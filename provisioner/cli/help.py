@@ -1,4 +1,4 @@
-"""How help is laid out: it fits a screen, and ends in something to type.
+"""How help is laid out: it fits a terminal of 80 by 24, and has something to type.
 
 Options that are rarely needed are named in one paragraph; the manual (`nixprov man`) says what they do.
 """
@@ -6,6 +6,7 @@ Options that are rarely needed are named in one paragraph; the manual (`nixprov 
 from __future__ import annotations
 
 import inspect
+import textwrap
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -16,6 +17,7 @@ RARE: Final = frozenset(
         "--accept-new-host-keys",
         "--all",
         "--any-errors-fatal",
+        "--ask-become-pass",
         "--become-password-file",
         "--confirm",
         "--confirm-limit",
@@ -24,15 +26,21 @@ RARE: Final = frozenset(
         "--debug",
         "--drain-limit",
         "--force",
+        "--gitlab-token-file",
+        "--gitlab-url",
+        "--help",
         "--junit",
         "--log-dir",
         "--max-fail-percentage",
         "--no-wait",
+        "--play",
         "--progress",
+        "--resume",
         "--ssh-config",
         "--take-over",
         "--timeout",
         "--vault-password-file",
+        "--verbose",
     }
 )
 _FEW: Final = 12
@@ -50,9 +58,11 @@ class Command(click.Command):
         rare = [option for option in options if is_rare(option)] if len(options) > _FEW else []
         _write(context, formatter, [option for option in options if option not in rare])
         if rare:
-            names = sorted(_longest(option) for option in rare)
+            # A name that is broken at a hyphen can be neither read nor copied.
+            names = " ".join(sorted(_longest(option) for option in rare))
+            lines = textwrap.wrap(names, formatter.width - 2, break_on_hyphens=False)
             with formatter.section("More options (`nixprov man` explains them)"):
-                formatter.write_text(" ".join(names))
+                formatter.write("".join(f"  {line}\n" for line in lines))
 
 
 class Group(click.Group):
@@ -64,6 +74,10 @@ class Group(click.Group):
     def __init__(self, *args: Any, **settings: Any) -> None:
         super().__init__(*args, **settings)
         self.help = _paragraphs(self.help)
+
+    def format_options(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        """Its commands: a group's own options are those that every program has."""
+        self.format_commands(context, formatter)
 
     def list_commands(self, _context: click.Context) -> list[str]:
         return list(self.commands)

@@ -28,7 +28,11 @@ def _source_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @click.group("inventory", cls=Group)
 def inventory() -> None:
-    """Show hosts, groups and variables, and what a pattern selects; no host is touched."""
+    r"""Show hosts, groups and variables, and what a pattern selects; no host is touched.
+
+    \b
+    Example: nixprov inventory match 'ci:&eu'
+    """
 
 
 @inventory.command("list")

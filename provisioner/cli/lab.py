@@ -24,7 +24,11 @@ if TYPE_CHECKING:
 
 @click.group("lab", cls=Group)
 def lab() -> None:
-    """Throw-away NixOS machines and a throw-away GitLab on this computer, to try nixprov on."""
+    r"""Throw-away NixOS machines and a throw-away GitLab on this computer, to try nixprov on.
+
+    \b
+    Example: nixprov lab start
+    """
 
 
 @lab.command()

@@ -55,7 +55,7 @@ _CHANGE_OPTIONS: Final = (
         "--max-fail-percentage", type=click.FloatRange(0, 100), metavar="N", help="Stop when more of a batch failed."
     ),
     click.option("--any-errors-fatal", is_flag=True, help="Stop when any host of a batch failed."),
-    click.option("--resume", metavar="RUN", help="Only what an earlier run left; `last` is the newest."),
+    click.option("--resume", metavar="RUN", help="Only what an earlier run left, or `last`."),
     click.option("--all", "all_hosts", is_flag=True, help="Mean all hosts where nixprov_allow_all is false."),
     *SAFETY_OPTIONS,
 )

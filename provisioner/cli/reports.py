@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 REPORT_OPTIONS: Final = (
     click.option("--json", "as_json", is_flag=True, help="JSON lines on stdout, people's text on stderr."),
     click.option("--junit", metavar="FILE", help="Write JUnit XML: a test case a host."),
-    click.option("--report", metavar="FILE", help="Write an HTML page: outcomes, timeline, diffs, drift."),
+    click.option("--report", metavar="FILE", help="Write a page: outcomes, timeline, diffs, drift."),
     click.option("--log-dir", metavar="DIR", help="Write a file a host there: its phases and its whole log."),
     click.option(
         "--progress", type=click.Choice(["auto", "live", "plain"]), default="auto", help="Live table or plain lines."

@@ -45,8 +45,8 @@ def up(pattern: str | None, **options: Any) -> int:
 
 @click.command(cls=Command)
 @run_options
-@click.option("-D", "--diff", is_flag=True, help="Show the files' changes, and what would be built and fetched.")
-@click.option("--build", is_flag=True, help="Build it, activate nothing: show the closure's and the units' changes.")
+@click.option("-D", "--diff", is_flag=True, help="Show the files' changes, and what must be built.")
+@click.option("--build", is_flag=True, help="Build it; show what the closure and units become.")
 def plan(pattern: str | None, **options: Any) -> int:
     r"""Say what `up` would change on the hosts and in GitLab; change nothing.
 
@@ -74,7 +74,7 @@ def status(pattern: str | None, **options: Any) -> int:
 @click.command(cls=Command)
 @run_options
 @change_options
-@click.option("--gone", metavar="HOST", help="A dead machine, or a runner's id: only GitLab's side is taken back.")
+@click.option("--gone", metavar="HOST", help="A dead host or a runner's id: GitLab's side only.")
 def down(pattern: str | None, **options: Any) -> int:
     r"""Take everything back: drain, remove from the hosts, delete in GitLab.
 
@@ -116,7 +116,11 @@ class _PlayFile:
 
 @click.group("schema", cls=Group)
 def schema() -> None:
-    """Print JSON schemas: of plays, for editors; of events, for programs that read them."""
+    r"""Print JSON schemas: of plays, for editors; of events, for programs that read them.
+
+    \b
+    Example: nixprov schema play
+    """
 
 
 @schema.command("play")
