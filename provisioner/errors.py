@@ -10,6 +10,7 @@
     │   ├── HostRefused        connected, but may not: authentication, sudo, not NixOS
     │   ├── HookRefused        the user's configuration cannot be edited surely
     │   ├── RemoteFailed       a remote command ended with an unexpected status
+    │   │   └── NothingChanged ... a transaction, before its first change: full disk, read-only disk
     │   ├── ConnectionLost     the connection went while a command was running
     │   ├── Locked             another operator's run holds the host
     │   ├── BuildFailed        evaluation or build said no; nothing was activated
@@ -80,6 +81,10 @@ class HookRefused(HostError):
 
 
 class RemoteFailed(HostError):
+    pass
+
+
+class NothingChanged(RemoteFailed):
     pass
 
 

@@ -11,7 +11,7 @@ from provisioner.engine.host import Detached, DetachedByUser, HostRun
 from provisioner.engine.look import look
 from provisioner.engine.unwind import RolledBack, clean, release, unwind
 from provisioner.engine.up import start, switch_error
-from provisioner.errors import ForgeError, ForgeUnavailable, HostError, Locked, NixprovError
+from provisioner.errors import ForgeError, ForgeUnavailable, HostError, Locked, NixprovError, NothingChanged
 from provisioner.hosts import switch
 from provisioner.hosts.facts import Facts
 from provisioner.hosts.journal import Journal, Phase, RunnerRecord
@@ -89,7 +89,10 @@ def _take_out(run: HostRun, parts: list[Part], before: tuple[Facts, Journal]) ->
     except (Detached, DetachedByUser, Locked):
         raise
     except NixprovError as error:
-        unwind(run, *before, created=())
+        if isinstance(error, NothingChanged) and run.journal.phase is Phase.DRAINING:
+            release(run, before[1])
+        else:
+            unwind(run, *before)
         _resume(run)
         raise RolledBack(run.host, error) from error
 

@@ -12,19 +12,27 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from provisioner.engine import crash
-from provisioner.errors import ConnectionLost, HostError, Locked, RemoteFailed, SwitchFailed
+from provisioner.errors import ConnectionLost, HostError, Locked, NothingChanged, RemoteFailed, SwitchFailed
 from provisioner.events import Emit, Event
 from provisioner.forge import Forge
 from provisioner.hosts import lock, switch, trust
 from provisioner.hosts.facts import Facts, probe_script
 from provisioner.hosts.journal import Journal, Phase, Run
-from provisioner.hosts.script import LOCKED_STATUS, STALE_STATUS, Part, Transaction
+from provisioner.hosts.script import (
+    LOCKED_STATUS,
+    STALE_STATUS,
+    UNCHANGED_STATUS,
+    Part,
+    Transaction,
+    unchanged_because,
+)
 from provisioner.hosts.ssh import Cancelled, Session
 from provisioner.hosts.ssh_run import Completed
 from provisioner.hosts.switch import Followed, SwitchResult
 from provisioner.model import HostSpec
 from provisioner.steps import STEPS
 
+TRANSACTION_S: Final = 15
 RECONNECT_WAITS_S: Final = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
 
 
@@ -146,11 +154,15 @@ class HostRun:
     def transact(
         self, name: str, parts: Sequence[Part], journal: Journal | None, *, guard: str = "", keep: bool = True
     ) -> None:
-        """Do `parts` under a lock, the journal first; `keep`: the host stays ours. Raises Locked, RemoteFailed."""
+        """Do `parts` under a lock, the journal first; `keep`: the host stays ours.
+
+        Raises Locked, NothingChanged, RemoteFailed.
+        """
         content = None if journal is None else journal.render()
         first = f"mkdir -p {lock.FOLDER}\n{lock.take(self.run.id)}" if keep else lock.RELEASE
         at = crash.in_transaction(name)
-        transaction = Transaction(parts, self.journal.sha256, content, guard, first, crash_at=at)
+        # Another run's transaction takes a moment; what it changed then is told better than that it was under way.
+        transaction = Transaction(parts, self.journal.sha256, content, guard, first, TRANSACTION_S, crash_at=at)
         self._command(transaction.script(), name)
         if journal is not None:
             self.journal = journal.written()
@@ -248,6 +260,9 @@ class HostRun:
             raise Locked(self.host, said, hint="wait for it to end, then run again")
         if done.status == STALE_STATUS:
             raise Locked(self.host, f"another operator changed the host meanwhile: {said}", hint="run again")
+        if done.status == UNCHANGED_STATUS:
+            why, hint = unchanged_because(done.stderr)
+            raise NothingChanged(self.host, why, hint=hint)
         if done.status in (switch.NOT_ACTIVE_STATUS, switch.UNCONFIRMED_STATUS):
             raise SwitchFailed(self.host, said, hint="see its log on the host with journalctl")
         raise RemoteFailed(self.host, f"a remote command ended with status {done.status}: {said or 'no message'}")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
 from provisioner.engine import crash, overtaken
 from provisioner.engine.host import HostRun
-from provisioner.errors import HostError, Locked, NixprovError, SwitchFailed
+from provisioner.errors import HostError, Locked, NixprovError, NothingChanged, SwitchFailed
 from provisioner.hosts import switch
 from provisioner.hosts.facts import Facts
 from provisioner.hosts.journal import Journal, Phase
@@ -24,36 +27,56 @@ class RollbackFailed(HostError):
     """The run failed, and so did going back: the host is somewhere between."""
 
 
-def unwind(run: HostRun, facts: Facts, journal: Journal, *, created: tuple[int, ...]) -> None:
+def unwind(run: HostRun, facts: Facts, journal: Journal, *, created: Sequence[int] = ()) -> None:
     """Go back to `facts` and `journal` (as probed before the first change); runners of `created` go with it.
 
-    Raises Locked, with nothing undone, when another run has taken the host over; RollbackFailed: then `created` is
-    left, because the host may use it.
+    Raises Locked, with nothing undone, when another run has taken the host over; RollbackFailed.
     """
     run.phase("unwind")
     run.shield()
     try:
-        _switch_back(run)
-        _host_back(run, facts, journal)
+        with _taking_along(run, created):
+            _switch_back(run)
+            _host_back(run, facts, journal)
     except Locked:
         raise
     except NixprovError as error:
-        for runner in created:
-            overtaken.leave(run, runner, "the host could not be taken back")
         raise RollbackFailed(
             run.host, f"the rollback failed: {error.message}", hint="`nixprov up` or `nixprov down` goes on from here"
         ) from error
+
+
+def release(run: HostRun, journal: Journal, *, created: Sequence[int] = ()) -> None:
+    """Give a host back that was claimed and not changed: the journal becomes what it was before. Raises HostError."""
+    run.shield()
+    with _taking_along(run, created):
+        if journal.phase.has_installed:
+            _unclaim(run, journal)
+        else:
+            clean(run)
+
+
+@contextmanager
+def _taking_along(run: HostRun, created: Sequence[int]) -> Iterator[None]:
+    """Runners that this run made go when the host is back, and are left when it is not: it may use them."""
+    try:
+        yield
+    except Locked:
+        raise
+    except NixprovError:
+        for runner in created:
+            overtaken.leave(run, runner, "the host could not be taken back")
+        raise
     for runner in created:
         overtaken.delete(run, runner)
 
 
-def release(run: HostRun, journal: Journal) -> None:
-    """Give a host back that was claimed and not changed: the journal becomes what it was before. Raises HostError."""
-    run.shield()
-    if journal.phase.has_installed:
+def _unclaim(run: HostRun, journal: Journal) -> None:
+    try:
         run.transact("release", (), journal, keep=False)
-    else:
-        clean(run)
+    except NothingChanged:
+        # No room even for a journal: the lock goes, and that a run began here stays said.
+        run.transact("release", (), None, keep=False)
 
 
 def _switch_back(run: HostRun) -> None:

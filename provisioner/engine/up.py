@@ -12,7 +12,7 @@ from provisioner.engine.host import Detached, DetachedByUser, HostRun, wait_unti
 from provisioner.engine.look import look, mark
 from provisioner.engine.undo import undo
 from provisioner.engine.unwind import RolledBack, release, unwind
-from provisioner.errors import ForgeUnavailable, HostRefused, Locked, NixprovError, SwitchFailed
+from provisioner.errors import ForgeUnavailable, HostRefused, Locked, NixprovError, NothingChanged, SwitchFailed
 from provisioner.hosts import preflight, switch, trust
 from provisioner.hosts.facts import Facts
 from provisioner.hosts.journal import Baseline, Journal, Phase, RunnerRecord
@@ -61,10 +61,10 @@ def apply(run: HostRun, wanted: HostPlan) -> None:
 
 def _take_back(run: HostRun, made: _Made, before: tuple[Facts, Journal]) -> None:
     try:
-        if made.anything:
-            unwind(run, *before, created=tuple(made.created))
+        if made.wrote:
+            unwind(run, *before, created=made.created)
         elif made.claimed:
-            release(run, before[1])
+            release(run, before[1], created=made.created)
     except Locked:
         _overtaken(run, made)
         raise
@@ -143,9 +143,13 @@ def _host_changes(run: HostRun, plan: HostPlan, made: _Made) -> None:
     if needs_switch:
         parts += [Shell(RESET_FAILED), *start(run, wanted.revision, parts, journal)]
     run.phase("write")
-    made.wrote = True
-    with crash.around("write"):
-        run.transact("write", parts, journal, keep=needs_switch)
+    try:
+        made.wrote = True
+        with crash.around("write"):
+            run.transact("write", parts, journal, keep=needs_switch)
+    except NothingChanged:
+        made.wrote = False
+        raise
     if needs_switch:
         _confirm(run, _switch(run))
 
@@ -155,8 +159,7 @@ def start(run: HostRun, revision: str, parts: Sequence[Part], journal: Journal) 
     confirm_s = run.limits.confirm_s
     if not confirm_s:
         return switch.start("switch", revision, crash=crash.in_unit())
-    time_text = run.facts.text("etc-nixos-mtime")
-    back = undo(parts, run.facts.files(), int(time_text) if time_text.isdigit() else None)
+    back = undo(parts, run.facts)
     gone_back = replace(journal, phase=Phase.WENT_BACK)
     script = Transaction(back, journal.written().sha256, gone_back.render(), wait_s=60).script()
     return switch.start("switch", revision, confirm_s=confirm_s, undo=script, crash=crash.in_unit())
@@ -214,13 +217,16 @@ def _confirm(run: HostRun, result: SwitchResult) -> None:
     units = unit_names(run.spec)
     guard = switch.confirm(units, run.limits.unit_s)
     waiting = dict(run.journal.runners)
+    silence: list[ForgeUnavailable] = []
     with crash.around("contact"):
-        polled = wait_until(run, run.limits.contact_s, lambda: _all_seen(run, waiting))
+        polled = wait_until(run, run.limits.contact_s, lambda: _all_seen(run, waiting, silence))
     if result.waits:
         run.login_again()
     if not polled:
         # A unit that is not active explains it better than GitLab's silence.
         run.script(switch.active(units, 1))
+        if silence:
+            raise silence[-1]
         names = ", ".join(sorted(waiting))
         raise ForgeUnavailable(
             f"GitLab at {run.forge.url} was not polled by runner {names} within {run.limits.contact_s:g} s",
@@ -230,16 +236,20 @@ def _confirm(run: HostRun, result: SwitchResult) -> None:
         run.transact("commit", (), replace(run.journal, phase=Phase.CONFIRMED), guard=guard, keep=False)
 
 
-def _all_seen(run: HostRun, waiting: dict[str, RunnerRecord]) -> bool:
-    """Drop from `waiting` those that have asked GitLab for jobs.
+def _all_seen(run: HostRun, waiting: dict[str, RunnerRecord], silence: list[ForgeUnavailable]) -> bool:
+    """Drop from `waiting` those that have asked GitLab for jobs; that it does not answer us just now is no verdict.
 
     A manager is online only after that: verifying a token sets its time of contact too, and leaves it "never contacted"
     (app/models/ci/runner_manager.rb). It is proof for a runner made in this run; an older one may have been online
     before, and its times cannot be compared with now, as GitLab writes them down every 40 to 55 minutes only.
     """
-    for name, record in list(waiting.items()):
-        if any(manager.status is RunnerStatus.ONLINE for manager in run.forge.managers(record.id)):
-            del waiting[name]
+    try:
+        for name, record in list(waiting.items()):
+            if any(manager.status is RunnerStatus.ONLINE for manager in run.forge.managers(record.id)):
+                del waiting[name]
+        silence.clear()
+    except ForgeUnavailable as error:
+        silence.append(error)
     return not waiting
 
 

@@ -35,7 +35,8 @@ CONNECTION: Final = r"""connection() {
 
 def take(run: str) -> str:
     """Shell that notes `run` as the holder, through the connection it is run in."""
-    return f'{CONNECTION}echo {shlex.quote(run)} "$(connection)" > {LOCK}.new && mv -f {LOCK}.new {LOCK}'
+    note = f'echo {shlex.quote(run)} "$(connection)" > {LOCK}.new'
+    return f"{CONNECTION}{{ {note} && mv -f {LOCK}.new {LOCK}; }} || {{ rm -f {LOCK}.new; exit 1; }}"
 
 
 RELEASE: Final = f"rm -f {LOCK}"

@@ -15,6 +15,8 @@ from provisioner.hosts.script import (
     LOCKED_STATUS,
     STALE_STATUS,
     STATE_DIR,
+    UNCHANGED_STATUS,
+    KeepCopy,
     MakeDir,
     RemoveEmptyDir,
     RemoveFile,
@@ -23,6 +25,7 @@ from provisioner.hosts.script import (
     Shell,
     Transaction,
     WriteFile,
+    unchanged_because,
 )
 from provisioner.model import Secret
 
@@ -33,11 +36,12 @@ class Root:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def run(self, transaction: Transaction) -> subprocess.CompletedProcess[bytes]:
+    def run(self, transaction: Transaction, path: str = "") -> subprocess.CompletedProcess[bytes]:
         script = transaction.script().replace(b"/var/lib", f"{self.folder}/var/lib".encode())
         script = script.replace(b"/etc/nixos", f"{self.folder}/etc/nixos".encode())
         script = script.replace(b" 0:0", f" {os.getuid()}:{os.getgid()}".encode())
-        return subprocess.run(["sh", "-s"], input=script, capture_output=True, check=False, timeout=30)
+        environment = os.environ | ({"PATH": path} if path else {})
+        return subprocess.run(["sh", "-s"], input=script, capture_output=True, check=False, timeout=30, env=environment)
 
     def __truediv__(self, path: str) -> Path:
         return self.folder / path.lstrip("/")
@@ -146,3 +150,109 @@ def test_a_secret_is_no_argument_of_any_program(root: Root) -> None:
     assert "builtin" in traced
     assert b"cG9pc29u" in script
     assert b"poison" not in script
+
+
+def test_what_cannot_be_staged_changes_nothing_and_says_so(root: Root) -> None:
+    assert root.run(first(journal=b"one")).returncode == 0
+    (root / "etc/nixos/mine").write_bytes(b"mine")
+    parts = (
+        WriteFile("/etc/nixos/mine", b"ours"),
+        RemoveFile("/etc/nixos/mine"),
+        WriteFile("/etc/nixos/nowhere/x", b"x"),
+    )
+    done = root.run(Transaction(parts, digest(b"one"), b"two"))
+    assert done.returncode == UNCHANGED_STATUS
+    assert "nowhere/x cannot be written: nothing was changed" in unchanged_because(done.stderr.decode())[0]
+    assert ((root / JOURNAL).read_bytes(), (root / "etc/nixos/mine").read_bytes()) == (b"one", b"mine")
+    assert not list(root.folder.rglob("*.nixprov-new"))
+
+
+def test_on_a_new_host_not_even_the_state_folder_stays(root: Root) -> None:
+    (root / "etc/nixos/file").touch()
+    assert root.run(first(MakeDir("/etc/nixos/file/folder"))).returncode == UNCHANGED_STATUS
+    assert not (root / STATE_DIR).exists()
+
+
+def test_a_failure_after_the_first_change_is_no_longer_nothing(root: Root) -> None:
+    done = root.run(first(WriteFile("/etc/nixos/x", b"x"), Shell("false")))
+    assert (done.returncode, (root / "etc/nixos/x").read_bytes()) == (1, b"x")
+
+
+def test_a_link_in_place_of_a_staged_file_is_not_followed(root: Root) -> None:
+    victim = root / "victim"
+    victim.write_bytes(b"theirs")
+    (root / "etc/nixos/x.nixprov-new").symlink_to(victim)
+    assert root.run(first(WriteFile("/etc/nixos/x", b"ours"))).returncode == 0
+    assert (victim.read_bytes(), (root / "etc/nixos/x").read_bytes()) == (b"theirs", b"ours")
+
+
+@pytest.mark.parametrize(
+    ("stderr", "line", "hint"),
+    [
+        (
+            "base64: write error: No space left on device\n/etc/nixos/x cannot be written\n",
+            "/etc/nixos/x cannot be written (no space left on device)",
+            "room",
+        ),
+        ("mkdir: cannot create 'x': Read-only file system\n", "mkdir: cannot create 'x': Read-only file", "dmesg"),
+        ("/etc/nixos/x is write-protected (chattr)\n", "/etc/nixos/x is write-protected", "lsattr"),
+        ("", "no message", ""),
+    ],
+)
+def test_why_nothing_was_changed(stderr: str, line: str, hint: str) -> None:
+    said = unchanged_because(stderr)
+    assert line in said[0]
+    assert hint in said[1]
+
+
+def test_power_loss_finds_what_each_change_rests_on(root: Root, tmp_path: Path) -> None:
+    """Content before names, the journal before what it announces, all of it before commands and before its own end."""
+    (root / "etc/nixos/nixprov").mkdir()
+    (root / "etc/nixos/nixprov/x").write_bytes(b"edited")
+    parts = (
+        KeepCopy("/etc/nixos/nixprov/x", "/etc/nixos/nixprov/x.edited"),
+        WriteFile("/etc/nixos/nixprov/x", b"new"),
+        Shell("logged start"),
+        RemoveFile("/etc/nixos/y"),
+        RemoveTree(STATE_DIR),
+    )
+    done, log = logged(root, first(*parts), tmp_path)
+    assert done.returncode == 0, done.stderr
+    journal, copy, new = f"mv {JOURNAL}", "mv /etc/nixos/nixprov/x.edited", "mv /etc/nixos/nixprov/x"
+    state, module, folder = f"sync {STATE_DIR}", "sync /etc/nixos/nixprov", "sync /etc/nixos"
+    staged = log[0].split()[1:]
+    assert log[0].startswith("sync ")
+    assert {Path(path).name for path in staged} == {f"{n}.nixprov-new" for n in ("journal.json", "x", "x.edited")}
+    after_staging = log[log.index(journal) :]
+    assert after_staging == [
+        *(journal, state, copy, module, new, module, "start"),
+        *("rm /etc/nixos/y", folder, f"rm {STATE_DIR}", "sync /var/lib"),
+    ]
+
+
+LOGGED = """\
+#!/bin/sh
+name=${0##*/}
+for word; do case $word in -*) set -- "$@" ;; *) last=$word ;; esac; done
+case $name in
+  mv | rm) echo "$name $last" >> LOG ;;
+  logged) echo "$1" >> LOG; exit ;;
+  *) echo "$name $*" >> LOG ;;
+esac
+exec /usr/bin/env -S PATH=REST "$name" "$@"
+"""
+
+
+def logged(
+    root: Root, transaction: Transaction, tmp_path: Path
+) -> tuple[subprocess.CompletedProcess[bytes], list[str]]:
+    """Run with `sync`, `mv` and `rm` that write down what they are asked for; staged files taken away do not count."""
+    tools, log = tmp_path / "tools", tmp_path / "log"
+    tools.mkdir()
+    for name in ("sync", "mv", "rm", "logged"):
+        text = LOGGED.replace("LOG", str(log)).replace("REST", os.environ["PATH"])
+        (tools / name).write_text(text)
+        (tools / name).chmod(0o755)
+    done = root.run(transaction, path=f"{tools}:{os.environ['PATH']}")
+    lines = log.read_text().replace(str(root.folder), "").splitlines()
+    return done, [line for line in lines if not (line.startswith("rm ") and line.endswith(".nixprov-new"))]
