@@ -1,23 +1,26 @@
 """The journal on the host: what was there before us, what was meant, what was confirmed. For any operator, by `cat`.
 
 One JSON document, /var/lib/nixprov/journal.json, replaced whole by the transaction that does what it announces. Fields
-that this version does not know are kept. Holds no token, ever.
+that this version does not know are kept, those of records as long as the record itself is. Holds no token, ever.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 from enum import Enum
 from types import MappingProxyType
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, Self, TypeAlias, TypeVar
 
 from provisioner.errors import HostRefused
 from provisioner.hosts.facts import Facts, digest
+from provisioner.hosts.script import JOURNAL
 
 T = TypeVar("T")
+Unknown: TypeAlias = Mapping[str, Any]
+_NOTHING: Final[Unknown] = MappingProxyType({})
 
 VERSION: Final = 1
 
@@ -49,6 +52,7 @@ class Run:
     verb: str
     by: str
     at: str
+    unknown: Unknown = field(default_factory=lambda: _NOTHING, compare=False)
 
     def age(self, now: datetime | None = None) -> str:
         """How long ago, for people, by our own clock: `3 min`; the time itself when the clocks disagree."""
@@ -67,6 +71,7 @@ class Baseline:
 
     generation: int | None
     system: str
+    unknown: Unknown = field(default_factory=lambda: _NOTHING, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +85,7 @@ class HookRecord:
     directory_mtime: int
     sha256_before: str
     backup: str
+    unknown: Unknown = field(default_factory=lambda: _NOTHING, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +95,7 @@ class RunnerRecord:
     id: int
     url: str
     token_version: str
+    unknown: Unknown = field(default_factory=lambda: _NOTHING, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +111,7 @@ class Journal:
     hook: HookRecord | None = None
     runners: Mapping[str, RunnerRecord] = field(default_factory=lambda: MappingProxyType({}))
     pending_deletions: tuple[RunnerRecord, ...] = ()
-    unknown: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    unknown: Unknown = field(default_factory=lambda: _NOTHING, compare=False)
 
     @property
     def exists(self) -> bool:
@@ -118,17 +125,22 @@ class Journal:
             return cls()
         try:
             return cls._parse(content)
-        except (ValueError, TypeError, KeyError) as error:
-            raise HostRefused(
-                facts.host, f"the journal cannot be read: {error}", hint="look at /var/lib/nixprov/journal.json"
-            ) from error
+        except _Newer as error:
+            hint = "use a nixprov at least as new as the one that was used there last"
+            raise HostRefused(facts.host, f"the journal is {error}", hint=hint) from error
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            # Without it `down` knows neither the old times nor the deletions that wait: so a person decides.
+            hint = f"mend {JOURNAL}, or move it away: `up` and `down` then go by what they find"
+            raise HostRefused(facts.host, f"the journal cannot be read: {error}", hint=hint) from error
 
     @classmethod
     def _parse(cls, content: bytes) -> Self:
         data = json.loads(content)
         version = data.pop("version")
+        if isinstance(version, int) and version > VERSION:
+            raise _Newer(f"of version {version}, this nixprov knows {VERSION}")
         if version != VERSION:
-            raise ValueError(f"version {version}, this nixprov knows {VERSION}")
+            raise ValueError(f"it says version {version!r}, this nixprov knows {VERSION}")
         known: dict[str, Any] = {
             "host": data.pop("host"),
             "machine": data.pop("machine"),
@@ -136,8 +148,8 @@ class Journal:
             "run": _maybe(Run, data.pop("run", None)),
             "baseline": _maybe(Baseline, data.pop("baseline", None)),
             "hook": _maybe(HookRecord, data.pop("hook", None)),
-            "runners": {name: RunnerRecord(**record) for name, record in data.pop("runners", {}).items()},
-            "pending_deletions": tuple(RunnerRecord(**record) for record in data.pop("pending_deletions", [])),
+            "runners": {name: _record(RunnerRecord, record) for name, record in data.pop("runners", {}).items()},
+            "pending_deletions": tuple(_record(RunnerRecord, one) for one in data.pop("pending_deletions", [])),
         }
         return cls(sha256=digest(content), unknown=data, **known)
 
@@ -162,11 +174,23 @@ class Journal:
         return replace(self, sha256=digest(self.render()))
 
 
-def _maybe(kind: type[T], fields: Mapping[str, Any] | None) -> T | None:
-    return None if fields is None else kind(**fields)
+class _Newer(Exception):
+    """Written by a nixprov that means more by it than this one knows."""
+
+
+def _maybe(kind: type[T], found: Mapping[str, Any] | None) -> T | None:
+    return None if found is None else _record(kind, found)
+
+
+def _record(kind: type[T], found: Mapping[str, Any]) -> T:
+    known = {one.name for one in fields(kind)} - {"unknown"}  # type: ignore[arg-type]
+    rest = {name: value for name, value in found.items() if name not in known}
+    make: Callable[..., T] = kind
+    return make(**{name: found[name] for name in known}, unknown=rest)
 
 
 def _fields(value: object) -> dict[str, Any] | None:
     if value is None:
         return None
-    return {name: getattr(value, name) for name in value.__slots__}  # type: ignore[attr-defined]
+    known = {name: getattr(value, name) for name in value.__slots__}  # type: ignore[attr-defined]
+    return {**known.pop("unknown"), **known}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 from base64 import b64encode
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -79,6 +80,10 @@ def full() -> Journal:
     )
 
 
+def full_with(**fields: object) -> bytes:
+    return json.dumps(json.loads(full().render()) | fields).encode()
+
+
 def read(content: bytes) -> Journal:
     return Journal.read(Facts("host1", {"journal.data": content}))
 
@@ -97,10 +102,28 @@ def test_unknown_fields_are_kept() -> None:
     assert json.loads(read(json.dumps(document).encode()).render())["from-the-future"] == [1, {"x": None}]
 
 
-@pytest.mark.parametrize("content", [b"", b"[]", b"{", b'{"version": 2}', b'{"version": 1}'])
-def test_a_broken_or_newer_journal_is_refused_not_overwritten(content: bytes) -> None:
-    with pytest.raises(HostRefused, match="journal"):
+def test_unknown_fields_of_records_are_kept_with_the_record() -> None:
+    document = json.loads(full().render())
+    document["hook"]["seen"] = [1]
+    document["runners"]["default"]["note"] = {"x": None}
+    again = json.loads(replace(read(json.dumps(document).encode()), phase=Phase.DRAINING).render())
+    assert (again["hook"]["seen"], again["runners"]["default"]["note"]) == ([1], {"x": None})
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"[]", b"7", b"{", b'{"version": 1}', b'{"version": "x"}', full_with(runners=[7]), full_with(hook={})],
+)
+def test_a_broken_journal_is_refused_not_overwritten(content: bytes) -> None:
+    with pytest.raises(HostRefused, match="the journal cannot be read") as caught:
         read(content)
+    assert "move it away" in caught.value.hint
+
+
+def test_a_newer_journal_wants_a_newer_nixprov() -> None:
+    with pytest.raises(HostRefused, match="of version 2, this nixprov knows 1") as caught:
+        read(full_with(version=2, phase="not known here"))
+    assert "at least as new" in caught.value.hint
 
 
 def test_no_journal_is_an_empty_one() -> None:
