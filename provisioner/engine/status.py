@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 from provisioner.engine.host import HostRun
 from provisioner.engine.look import look
+from provisioner.errors import HookRefused
 from provisioner.hosts.counters import Counters
 from provisioner.hosts.facts import UnitFact
 from provisioner.model import ForgeRunner, Manager
-from provisioner.plan import ForgeView, HostPlan, plan_up, unit_names
+from provisioner.plan import ForgeView, RunnerAction, plan_up, unit_names
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,7 @@ def look_at(run: HostRun) -> HostReport:
     run.warn_of_trust()
     run.phase("plan")
     view = look(run.forge, run.spec, run.facts, run.journal)
-    wanted = plan_up(run.spec, run.facts, run.journal, view)
+    wanted, drift = _compared(run, view)
     return HostReport(
         host=run.host,
         nixos=run.facts.text("nixos-version"),
@@ -61,13 +62,22 @@ def look_at(run: HostRun) -> HostReport:
         revision=run.facts.revision,
         runners=tuple(_runner(run, view, wanted, name) for name in view.found),
         # A machine that has nothing of ours has not drifted: nobody said `up` there yet.
-        drift=wanted.lines() if run.journal.exists or run.facts.revision else (),
+        drift=drift if run.journal.exists or run.facts.revision else (),
         counters=run.facts.counters,
     )
 
 
-def _runner(run: HostRun, view: ForgeView, wanted: HostPlan, name: str) -> RunnerReport:
-    kept = {action.id for action in wanted.runners if action.name == name}
+def _compared(run: HostRun, view: ForgeView) -> tuple[tuple[RunnerAction, ...], tuple[str, ...]]:
+    """What `up` would do with the runners, and all it would change. That it would refuse is told, and no failure."""
+    try:
+        wanted = plan_up(run.spec, run.facts, run.journal, view)
+    except HookRefused as refusal:
+        return (), (f"hook: `up` refuses: {refusal}",)
+    return wanted.runners, wanted.lines()
+
+
+def _runner(run: HostRun, view: ForgeView, wanted: tuple[RunnerAction, ...], name: str) -> RunnerReport:
+    kept = {action.id for action in wanted if action.name == name} or {found.id for found in view.found[name]}
     runner = next((found for found in view.found[name] if found.id in kept), None)
     units = dict(zip((spec.name for spec in run.spec.runners), unit_names(run.spec), strict=True))
     managers = run.forge.managers(runner.id) if runner else ()

@@ -24,10 +24,10 @@ ABSENT: Final = "absent"
 PROLOGUE: Final = """\
 export LC_ALL=C PATH="/run/wrappers/bin:/run/current-system/sw/bin:$PATH"
 say() { printf '%s ' "$1"; base64 | tr -d '\\n'; echo; }
-# say_file NAME PATH: its stat, where it really is, and its bytes
+# say_file NAME PATH: where it really is, and the stat and bytes of what is there; of a link that leads nowhere its own
 say_file() {
   [ -e "$2" ] || [ -L "$2" ] || return 0
-  stat -c '%a %u %g %Y %F' "$2" 2>/dev/null | say "$1.stat"
+  { stat -L -c '%a %u %g %Y %F' "$2" 2>/dev/null || stat -c '%a %u %g %Y %F' "$2" 2>/dev/null; } | say "$1.stat"
   readlink -f "$2" 2>/dev/null | say "$1.real"
   [ ! -f "$2" ] || say "$1.data" < "$2"
 }
@@ -56,7 +56,10 @@ COMMON: Final = r"""{ cat /etc/os-release 2>/dev/null; } | say os
 
 @dataclass(frozen=True, slots=True)
 class FileFact:
-    """A path as found: `content` is None when it is no regular file; `real` is the path behind all links."""
+    """A path as found: `real` is the path behind all links, and the rest is of what is there.
+
+    `content` is None when that is no regular file.
+    """
 
     path: str
     mode: int

@@ -13,6 +13,7 @@ from provisioner.steps.base import Comparison, State, Step, Wanted
 
 PATH: Final = "/etc/nixos/configuration.nix"
 
+_ABSOLUTE: Final = b"/etc/nixos/nixprov"
 _TAKE_OUT: Final = "take it out by hand and run again"
 _HINTS: Final = {imports.Presence.UNREADABLE: "nix-instantiate --parse on the host says where"}
 
@@ -24,15 +25,23 @@ class Hook(Step):
     feeds_system = True
 
     def probe(self) -> str:
-        return f"say_file configuration {PATH}\nreadlink -f /etc/nixos 2>/dev/null | say etc-nixos\n"
+        # Root may write what is 0444; what even root may not is on a read-only disk, or immutable (chattr +i).
+        return (
+            f"say_file configuration {PATH}\nreadlink -f /etc/nixos 2>/dev/null | say etc-nixos\n"
+            f"[ ! -e {PATH} ] || [ -w {PATH} ] || echo yes | say configuration-protected\n"
+        )
 
     def compare(self, wanted: Wanted, facts: Facts, journal: Journal) -> Comparison:
-        match imports.find(_classic(facts).content or b""):
+        file = _classic(facts)
+        match imports.find(file.content or b""):
             case imports.Presence.PRESENT | imports.Presence.ELSEWHERE:
+                if _ABSOLUTE not in (file.content or b""):
+                    _require_beside_module(facts, file)
                 # Where it stands is the user's business; that the built system has it is checked before activation.
                 return Comparison(State.PRESENT)
             case imports.Presence.ABSENT:
                 _edit(facts.host, _editable(facts).content or b"")
+                _require_writable(facts)
                 return Comparison(State.ABSENT, f"{PATH} does not import ./nixprov")
             case other:
                 raise HookRefused(facts.host, f"{PATH}: {other.value}", hint=_HINTS.get(other, _TAKE_OUT))
@@ -78,6 +87,7 @@ class Hook(Step):
             raise HookRefused(
                 facts.host, f"{PATH} is a link into the store", hint=f"take out where it is made: {imports.HOOK}"
             )
+        _require_writable(facts)
         before = journal.hook
         as_it_was = before is not None and digest(text) == before.sha256_before
         mtime = before.mtime if before and as_it_was else None
@@ -105,13 +115,28 @@ def _classic(facts: Facts) -> FileFact:
 def _editable(facts: Facts) -> FileFact:
     """As `_classic`, for a file in which ./nixprov means /etc/nixos/nixprov. Raises HookRefused."""
     file = _classic(facts)
+    _require_beside_module(facts, file)
+    return file
+
+
+def _require_beside_module(facts: Facts, file: FileFact) -> None:
+    """Nix looks up ./nixprov beside the file behind all links. Raises HookRefused where that is another folder."""
     if file.real != f"{facts.text('etc-nixos')}/configuration.nix":
         raise HookRefused(
             facts.host,
             f"{PATH} is a link to {file.real}, where imports of ./nixprov would be looked up",
-            hint=f"add to its imports: {imports.HOOK.replace('./nixprov', '/etc/nixos/nixprov')}",
+            hint=f"have in its imports: {imports.HOOK.replace('./nixprov', _ABSOLUTE.decode())}",
         )
-    return file
+
+
+def _require_writable(facts: Facts) -> None:
+    """Raises HookRefused. A read-only disk is said by other words (hosts/preflight.py)."""
+    if facts.text("configuration-protected") and "/etc/nixos" not in facts.text("read-only").splitlines():
+        raise HookRefused(
+            facts.host,
+            f"{PATH} is write-protected, even for root",
+            hint=f"chattr -i {PATH} (lsattr shows it), then run again",
+        )
 
 
 def _edit(host: str, content: bytes) -> bytes:

@@ -32,7 +32,7 @@ class ModuleFiles(Step):
 
     def probe(self) -> str:
         return (
-            f"say_file module-dir {DIR}\nstat -c %Y /etc/nixos 2>/dev/null | say etc-nixos-mtime\n"
+            f"say_file module-dir {DIR}\nstat -L -c %Y /etc/nixos 2>/dev/null | say etc-nixos-mtime\n"
             f'for entry in {DIR}/*; do [ ! -e "$entry" ] || say_file "module/${{entry##*/}}" "$entry"; done\n'
         )
 

@@ -12,7 +12,7 @@ from provisioner.errors import HookRefused
 from provisioner.hosts.facts import Facts
 from provisioner.hosts.journal import Journal, Phase, Run, RunnerRecord
 from provisioner.hosts.preflight import problems
-from provisioner.hosts.script import KeepCopy, Part, RemoveFile
+from provisioner.hosts.script import KeepCopy, Part, RemoveFile, WriteFile
 from provisioner.hosts.switch import Followed, SwitchResult
 from provisioner.model import RunnerStatus
 from provisioner.steps import STEPS
@@ -35,7 +35,7 @@ def configuration_of(facts: Facts) -> dict[str, bytes]:
 def test_what_up_writes_can_be_turned_round() -> None:
     before = new_host()
     parts = feeding(before, Journal())
-    back = undo(parts, before.files(), 1000)
+    back = undo(parts, before)
     assert configuration_of(after(after(before, parts), back)) == configuration_of(before)
 
 
@@ -43,7 +43,7 @@ def test_what_down_removes_can_be_turned_round() -> None:
     facts, journal = converged()
     parts = feeding(facts, journal, remove=True)
     assert parts
-    assert configuration_of(after(after(facts, parts), undo(parts, facts.files(), None))) == configuration_of(facts)
+    assert configuration_of(after(after(facts, parts), undo(parts, facts))) == configuration_of(facts)
 
 
 def test_going_back_leaves_a_file_that_was_edited_meanwhile() -> None:
@@ -52,7 +52,7 @@ def test_going_back_leaves_a_file_that_was_edited_meanwhile() -> None:
     edited = after(before, parts)
     edited = Facts("host1", {**edited.records, "configuration.data": b"{ }"})
     with pytest.raises(AssertionError, match=r"configuration\.nix"):
-        after(edited, undo(parts, before.files(), None))
+        after(edited, undo(parts, before))
 
 
 @pytest.mark.parametrize(
@@ -180,3 +180,48 @@ def test_a_configuration_in_the_store_is_refused_before_anything() -> None:
     linked = Facts("host1", {**facts.records, "configuration.real": b"/nix/store/xxx-configuration.nix"})
     with pytest.raises(HookRefused, match="link into the store"):
         Hook().remove(linked, journal)
+
+
+def linked_folder(facts: Facts) -> Facts:
+    """The same host, whose /etc/nixos is a link to a folder of its owner's."""
+    moved = {
+        name: data.replace(b"/etc/nixos", b"/home/me/nixos") if name.endswith(".real") else data
+        for name, data in facts.records.items()
+    }
+    return Facts("host1", {**moved, "etc-nixos": b"/home/me/nixos"})
+
+
+def test_a_host_that_goes_back_alone_gives_the_file_behind_a_linked_folder_back() -> None:
+    before = linked_folder(new_host())
+    back = undo(feeding(before, Journal()), before)
+    given = {part.path: part.content for part in back if isinstance(part, WriteFile)}
+    assert given == {"/etc/nixos/configuration.nix": before.records["configuration.data"]}
+    assert "/etc/nixos/configuration.nix" not in [part.path for part in back if isinstance(part, RemoveFile)]
+
+
+def test_what_down_took_out_behind_a_link_can_be_turned_round() -> None:
+    facts, journal = converged()
+    linked = Facts("host1", {**facts.records, "configuration.real": b"/home/me/configuration.nix"})
+    back = undo(feeding(linked, journal, remove=True), linked)
+    given = {part.path: part.content for part in back if isinstance(part, WriteFile)}
+    assert given["/home/me/configuration.nix"] == facts.records["configuration.data"]
+
+
+def test_a_line_that_a_link_took_away_from_the_module_is_refused_unless_it_says_the_whole_path() -> None:
+    facts, journal = converged()
+    linked = {**facts.records, "configuration.real": b"/home/me/configuration.nix"}
+    with pytest.raises(HookRefused, match="link to /home/me"):
+        Hook().compare(wanted(), Facts("host1", linked), journal)
+    whole = linked["configuration.data"].replace(b"./nixprov", b"/etc/nixos/nixprov")
+    assert Hook().compare(wanted(), Facts("host1", {**linked, "configuration.data": whole}), journal).is_present
+
+
+def test_an_immutable_file_is_said_before_anything() -> None:
+    protected = {"configuration-protected": b"yes\n"}
+    fresh = Facts("host1", {**new_host().records, **protected})
+    with pytest.raises(HookRefused, match="write-protected") as caught:
+        Hook().compare(wanted(), fresh, Journal())
+    assert "chattr -i" in caught.value.hint
+    facts, journal = converged()
+    with pytest.raises(HookRefused, match="write-protected"):
+        Hook().remove(Facts("host1", {**facts.records, **protected}), journal)
