@@ -150,9 +150,9 @@ class Transaction:
     `journal_before` is the digest of the journal that the plan was made from ("absent" or sha256): a run that another
     operator overtook stops with STALE_STATUS and has changed nothing. `journal` is the new content, None to leave it.
     `guard` runs first, under the lock; by `fail STATUS TEXT` it stops the transaction before anything is touched.
-    `first` is shell that runs when all is staged, before the first rename. `wait_s` is how long another transaction, which
-    takes moments, is waited for. `crash_at` is for tests: "staged", or the number of the change before which the script
-    kills itself.
+    `first` is shell that runs when all is staged, before the first rename. `wait_s` is how long another transaction is
+    waited for, which takes moments. `crash_at` is for tests: "staged", or the number of the change before which the
+    script kills itself.
     """
 
     parts: Sequence[Part]
