@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
@@ -94,10 +94,15 @@ class App:
         finally:
             forge.close()
 
-    def known(self, forge: Forge, fleet: Fleet) -> dict[str, prune.Known]:
+    def known(self, forge: Forge, fleet: Fleet, *, retries: int | None = None) -> dict[str, prune.Known]:
         """What the hosts that answer say of themselves; the others are reported and left out. Changes nothing."""
-        engine = Engine(forge, self._settings.ssh, self._report.event, new_run(Verb.STATUS), forks=self._settings.forks)
+        ssh = self._settings.ssh if retries is None else replace(self._settings.ssh, retries=retries)
+        engine = Engine(forge, ssh, self._report.event, new_run(Verb.STATUS), forks=self._settings.forks)
         return engine.known(fleet.hosts)
+
+    def tell(self, kind: str, fields: Mapping[str, object], host: str = "") -> None:
+        """An event of a command that is no verb of the engine."""
+        self._report.event(Event(kind, host, fields))
 
     def _begin(self, verb: Verb, fleet: Fleet, record: RunFile) -> None:
         """What changes nothing leaves no record: there is nothing to resume."""

@@ -72,6 +72,10 @@ class Fleet:
     def hosts(self) -> tuple[HostSpec, ...]:
         return tuple(host for stage in self.stages for host in stage.hosts)
 
+    def only(self, name: str) -> Fleet:
+        """The same fleet for one host; without hosts when it has none of that name."""
+        return replace(self, stages=(Stage(tuple(host for host in self.hosts if host.name == name)),))
+
 
 def read_inventory(selection: Selection) -> Inventory:
     """Read the inventory's sources, with the variables beside the play. Raises InventoryError, ConfigError."""

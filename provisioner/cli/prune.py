@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,8 +13,11 @@ from provisioner.cli.help import Command
 from provisioner.cli.options import run_options
 
 if TYPE_CHECKING:
-    from provisioner.engine.prune import Finding
+    from provisioner.app import App
+    from provisioner.engine.prune import Finding, Known
     from provisioner.forge import Forge
+    from provisioner.model import ForgeRunner
+    from provisioner.selection import Fleet
 
 
 @click.command(cls=Command)
@@ -27,42 +30,73 @@ def prune(pattern: str | None, **options: Any) -> int:
     Example: nixprov prune
     """
     from provisioner.cli.run import opened
-    from provisioner.engine import Verb
     from provisioner.engine import prune as pruning
-    from provisioner.engine.batches import Stage
 
     with opened(pattern, options) as (app, fleet):
+        dialogue = _Dialogue(app, yes=options["yes"], as_json=options["as_json"])
         with app.forge() as forge:
-            known = app.known(forge, fleet)
-            findings = pruning.survey(pruning.marked(forge, fleet.hosts), fleet.inventory, known, forge.url)
-            _settle(forge, findings, yes=options["yes"])
-        names = {name for name, host in known.items() if host.journal.pending_deletions}
-        waiting = tuple(host for host in fleet.hosts if host.name in names)
-        if not waiting or not (options["yes"] or _may(f"Finish what waits on {', '.join(sorted(names))}?")):
-            return 0
-        return app.run(Verb.DOWN, replace(fleet, stages=(Stage(waiting),)))
+            view = pruning.look(forge, fleet.hosts, fleet.inventory, lambda: app.known(forge, fleet))
+            dialogue.settle(forge, pruning.survey(view))
+        return _finish(app, fleet, view.known, dialogue)
+
+
+def _finish(app: App, fleet: Fleet, known: Mapping[str, Known], dialogue: _Dialogue) -> int:
+    """The `down`s that GitLab kept from their end. Hosts that were turned into runners again since are none of them."""
+    from provisioner.engine import Verb
+    from provisioner.engine.batches import Stage
+
+    waiting = tuple(host for host in fleet.hosts if host.name in known and known[host.name].waits_for_down)
+    names = ", ".join(host.name for host in waiting)
+    if not waiting or not dialogue.may(f"Finish what waits on {names}?"):
+        return 0
+    return app.run(Verb.DOWN, replace(fleet, stages=(Stage(waiting),)))
 
 
 def gone(target: str, options: dict[str, Any]) -> int:
-    """GitLab's side of a machine that is no more; its own side is gone with it."""
-    from provisioner.cli.run import opened
+    """GitLab's side of a machine that is no more; its own side is gone with it. An id needs no inventory."""
+    from provisioner.cli.run import alone, opened
     from provisioner.engine import prune as pruning
 
+    told = {"yes": options["yes"], "as_json": options["as_json"]}
+    if target.isdigit():
+        with alone(options) as app, app.forge() as forge:
+            _Dialogue(app, **told).settle(forge, pruning.gone(forge, target, (), dict))
+        return 0
     with opened(None, {**options, "all_hosts": True}) as (app, fleet), app.forge() as forge:
-        _settle(forge, pruning.gone(forge, target, fleet.hosts), yes=options["yes"])
+        found = pruning.gone(forge, target, fleet.hosts, lambda: app.known(forge, fleet.only(target), retries=0))
+        _Dialogue(app, **told).settle(forge, found)
     return 0
 
 
-def _settle(forge: Forge, findings: Sequence[Finding], *, yes: bool) -> None:
-    from provisioner.engine import prune as pruning
+@dataclass(frozen=True, slots=True)
+class _Dialogue:
+    """Lists first, asks, and only then deletes; under --json people read it on standard error."""
 
-    for finding in findings:
-        click.echo(f"{'delete' if finding.deletes else 'note  '}  {finding}")
-    count = sum(finding.deletes for finding in findings)
-    if not count:
-        click.echo("nothing to delete in GitLab")
-    elif yes or _may(f"Delete {count} runners?"):
-        pruning.delete(forge, findings, click.echo)
+    app: App
+    yes: bool
+    as_json: bool
+
+    def settle(self, forge: Forge, findings: Sequence[Finding]) -> None:
+        from provisioner.engine import prune as pruning
+
+        for finding in findings:
+            self.app.tell("finding", pruning.fields(finding), finding.host_name)
+            self._say(f"{'delete' if finding.deletes else 'note  '}  {finding}")
+        count = sum(finding.deletes for finding in findings)
+        if not count:
+            self._say("nothing to delete in GitLab")
+        elif self.may(f"Delete {count} runners?"):
+            pruning.delete(forge, findings, self._deleted)
+
+    def may(self, question: str) -> bool:
+        return self.yes or _may(question)
+
+    def _deleted(self, runner: ForgeRunner) -> None:
+        self.app.tell("deleted", {"id": runner.id})
+        self._say(f"deleted runner {runner.id}")
+
+    def _say(self, text: str) -> None:
+        click.echo(text, err=self.as_json)
 
 
 def _may(question: str) -> bool:

@@ -174,6 +174,15 @@ def opened(pattern: str | None, options: dict[str, Any]) -> Iterator[tuple[App, 
         yield App(_settings(options), report), fleet
 
 
+@contextmanager
+def alone(options: dict[str, Any]) -> Iterator[App]:
+    """An app for what no host takes part in: no inventory is read."""
+    from provisioner.app import App
+
+    with reporting(options, "status") as report:
+        yield App(_settings(options), report)
+
+
 def _selection(pattern: str | None, options: dict[str, Any]) -> Selection:
     from provisioner.selection import Selection
 

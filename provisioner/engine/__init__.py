@@ -95,7 +95,7 @@ class Engine:
                 with Session.open(host, self.ssh, cancel=self.cancel) as session:
                     run = HostRun(host, session, self.forge, self.emit, self.run, self.limits, self.cancel)
                     run.probe()
-                    found[host.name] = Known(run.facts.machine, run.journal)
+                    found[host.name] = Known(run.facts.machine, run.journal, run.facts.held_by)
             except NixprovError as error:
                 self.emit(Event("warning", host.name, {"text": f"not asked: {error.message}"}))
 

@@ -22,6 +22,7 @@ from provisioner.hosts.script import (
     LOCKED_STATUS,
     STALE_STATUS,
     UNCHANGED_STATUS,
+    KeepCopy,
     Part,
     Transaction,
     unchanged_because,
@@ -166,6 +167,9 @@ class HostRun:
         self._command(transaction.script(), name)
         if journal is not None:
             self.journal = journal.written()
+        for kept in parts:
+            if isinstance(kept, KeepCopy):
+                self.emit("warning", text=f"{kept.path} was edited by hand: what it said is kept in {kept.copy}")
 
     def script(self, script: bytes | str, *, status_ok: bool = False) -> Completed:
         """Run something that is no transaction: ending a switch."""

@@ -6,36 +6,88 @@ Looks first and only then deletes; what does not carry our mark is never even li
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from provisioner.errors import ForgeRefused
 from provisioner.forge import Forge
 from provisioner.hosts.journal import Journal
-from provisioner.model import ForgeRunner, HostSpec, Mark, RunnerStatus
+from provisioner.model import ForgeRunner, HostSpec, Manager, Mark, RunnerStatus
 
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What a host that answered said: which machine it is, and its journal."""
+    """What a host that answered said: which machine it is, its journal, and the run that holds it, if one does."""
 
     machine: str
     journal: Journal
+    held_by: str = ""
+
+    def ids(self, url: str) -> set[int]:
+        return {record.id for record in self.journal.runners.values() if record.url == url}
+
+    def pending(self, url: str) -> set[int]:
+        return {record.id for record in self.journal.pending_deletions if record.url == url}
+
+    @property
+    def waits_for_down(self) -> bool:
+        """Only the journal is left there, for the sake of deletions: a `down` that GitLab kept from its end."""
+        return bool(self.journal.pending_deletions) and not self.journal.runners
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that is left; `runner` is None where nothing is to be deleted in GitLab."""
+    """One thing that is left, on `host`, or a runner in GitLab, or one of its managers."""
 
     why: str
     runner: ForgeRunner | None = None
     deletes: bool = False
+    manager: Manager | None = None
+    host: str = ""
+
+    @property
+    def host_name(self) -> str:
+        return self.runner.mark.host if self.runner and self.runner.mark else self.host
 
     def __str__(self) -> str:
         if self.runner is None:
-            return self.why
+            return f"{self.host}: {self.why}"
         mark = self.runner.mark
         name = f"{mark.host}/{mark.runner}" if mark else "?"
+        if self.manager is not None:
+            last = self.manager.contacted_at or "never"
+            return (
+                f"manager {self.manager.system_id} of runner {self.runner.id} ({name}, last contact {last}): {self.why}"
+            )
         return f"runner {self.runner.id} ({name}, {self.runner.status.value}): {self.why}"
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """Both sides: marked runners, names of all hosts, what the hosts that answered said, managers by runner."""
+
+    url: str
+    runners: Sequence[ForgeRunner]
+    inventory: Collection[str]
+    known: Mapping[str, Known]
+    managers: Mapping[int, Sequence[Manager]] = field(default_factory=dict)
+
+    def owner_of(self, mark: Mark) -> tuple[str, Known] | None:
+        return next(((name, host) for name, host in self.known.items() if host.machine == mark.machine), None)
+
+
+def look(
+    forge: Forge, hosts: Sequence[HostSpec], inventory: Collection[str], ask: Callable[[], Mapping[str, Known]]
+) -> View:
+    """GitLab's lists first: a runner that another run makes from now on is not in them. Raises ForgeError."""
+    listed = {runner.id: runner for runner in marked(forge, hosts)}
+    known = ask()
+    mine = {id_ for host in known.values() for id_ in host.ids(forge.url) | host.pending(forge.url)}
+    # A list in which no runner is wanted any more is not read; ids still lead to what stands there.
+    asked = [runner for id_ in sorted(mine - listed.keys()) if (runner := forge.get(id_)) and runner.mark]
+    runners = (*listed.values(), *asked)
+    in_use = {id_ for host in known.values() for id_ in host.ids(forge.url)}
+    managers = {runner.id: forge.managers(runner.id) for runner in runners if runner.id in in_use}
+    return View(forge.url, runners, inventory, known, managers)
 
 
 def marked(forge: Forge, hosts: Iterable[HostSpec]) -> tuple[ForgeRunner, ...]:
@@ -45,77 +97,108 @@ def marked(forge: Forge, hosts: Iterable[HostSpec]) -> tuple[ForgeRunner, ...]:
     return tuple(runner for runner in found.values() if runner.mark)
 
 
-def survey(
-    runners: Sequence[ForgeRunner], inventory: Collection[str], known: Mapping[str, Known], url: str
-) -> list[Finding]:
-    """Pure: what to delete and what to say. `known` has the hosts that answered, `inventory` all names."""
-    found = [finding for runner in runners for finding in _of_runner(runner, inventory, known, url)]
-    there = {runner.id for runner in runners}
-    return [*found, *(finding for name, host in known.items() for finding in _of_host(name, host, there, url))]
+def survey(view: View) -> list[Finding]:
+    """Pure: what to delete and what to say."""
+    found = [finding for runner in view.runners if runner.mark for finding in _of_runner(runner, runner.mark, view)]
+    return [*found, *(finding for name, host in view.known.items() for finding in _of_host(name, host, view))]
 
 
-def _of_runner(
-    runner: ForgeRunner, inventory: Collection[str], known: Mapping[str, Known], url: str
-) -> Iterator[Finding]:
-    mark = runner.mark
-    if mark is None:
-        return
-    host = next((one for one in known.values() if one.machine == mark.machine), None)
-    if host is not None:
-        if runner.id not in _ids(host.journal, url):
-            yield Finding("its host does not know it", runner, deletes=True)
+def _of_runner(runner: ForgeRunner, mark: Mark, view: View) -> Iterator[Finding]:
+    owner = view.owner_of(mark)
+    if owner is not None:
+        yield from _of_known(runner, *owner, view)
     elif runner.status is RunnerStatus.ONLINE:
         yield Finding("no host that answers is its own, but it polls: left alone", runner)
-    elif mark.host in known:
+    elif mark.host in view.known:
         yield Finding(f"{mark.host} is another machine now", runner, deletes=True)
-    elif mark.host in inventory:
+    elif mark.host in view.inventory:
         yield Finding(f"{mark.host} does not answer: left alone; `nixprov down --gone {mark.host}`", runner)
     else:
         yield Finding(f"{mark.host} is not in the inventory", runner, deletes=True)
 
 
-def _ids(journal: Journal, url: str) -> set[int]:
-    return {record.id for record in journal.runners.values() if record.url == url}
+def _of_known(runner: ForgeRunner, name: str, host: Known, view: View) -> Iterator[Finding]:
+    if runner.id in host.ids(view.url):
+        for manager in view.managers.get(runner.id, ()):
+            if manager.status is RunnerStatus.STALE:
+                # DELETE /runners/managers wants the runner's token, which only the host has (docs api/runners).
+                yield Finding(
+                    "stale; GitLab lets no operator delete it, and drops it by itself", runner, manager=manager
+                )
+    elif host.held_by:
+        yield Finding(f"{name} is being changed by run {host.held_by}: left alone", runner)
+    elif runner.id in host.pending(view.url):
+        yield Finding("waits to be deleted since a `down`", runner, deletes=True)
+    else:
+        yield Finding("its host does not know it", runner, deletes=True)
 
 
-def _of_host(name: str, host: Known, there: Collection[int], url: str) -> Iterator[Finding]:
-    for record in host.journal.pending_deletions:
-        if record.url == url:
-            yield Finding(f"{name}: runner {record.id} waits to be deleted")
-    for record in host.journal.runners.values():
-        if record.url == url and record.id not in there:
-            yield Finding(f"{name} has our files, and GitLab no runner {record.id}: run `up` or `down` there")
+def _of_host(name: str, host: Known, view: View) -> Iterator[Finding]:
+    there = {runner.id for runner in view.runners}
+    if host.waits_for_down:
+        yield Finding("a `down` there waits to be finished", host=name)
+    for missing in sorted(host.ids(view.url) - there):
+        yield Finding(f"has our files, and GitLab no runner {missing}: run `up` or `down` there", host=name)
 
 
-def gone(forge: Forge, target: str, hosts: Iterable[HostSpec]) -> list[Finding]:
+def gone(forge: Forge, target: str, hosts: Iterable[HostSpec], ask: Callable[[], Mapping[str, Known]]) -> list[Finding]:
     """The runners of a machine that is no more: `target` is its name in the mark, or a runner's id.
 
-    Raises ForgeRefused for an id that carries no mark of ours, ForgeError.
+    `ask` tells whether a machine answers by that name now: one that was installed anew keeps its runner. Raises
+    ForgeRefused for an id that carries no mark of ours and for a name that several lost machines had; ForgeError.
     """
     if target.isdigit():
-        runner = forge.get(int(target))
-        if runner is None:
-            return []
-        if runner.mark is None:
-            raise ForgeRefused(f"runner {target} does not carry our mark, and is not ours to delete")
-        return [Finding("named by its id", runner, deletes=True)]
+        return _gone_by_id(forge, int(target))
+    named = [(runner, runner.mark) for runner in marked(forge, hosts) if runner.mark and runner.mark.host == target]
+    if not named:
+        return []
+    alive = {host.machine for host in ask().values()}
+    lost = [(runner, mark) for runner, mark in named if mark.machine not in alive]
+    if len({mark.machine for _, mark in lost}) > 1:
+        told = ", ".join(f"{runner.id} (machine {mark.machine}, {runner.status.value})" for runner, mark in lost)
+        raise ForgeRefused(
+            f"runners of several machines are marked {target}: {told}",
+            hint=f"another inventory may have a {target} too: name a runner's id",
+        )
+    spared = [runner for runner, mark in named if mark.machine in alive]
     return [
-        Finding("of a machine that is said to be gone", runner, deletes=True)
-        for runner in marked(forge, hosts)
-        if runner.mark and runner.mark.host == target
+        *(Finding("of the machine that answers: left alone; `nixprov down` takes it back", one) for one in spared),
+        *(Finding("of a machine that is said to be gone", runner, deletes=True) for runner, _ in lost),
     ]
 
 
-def delete(forge: Forge, findings: Iterable[Finding], say: Callable[[str], None]) -> int:
-    """Delete what is to be deleted; gives how many GitLab had. The mark is looked at once more. Raises ForgeError."""
-    count = 0
+def _gone_by_id(forge: Forge, id_: int) -> list[Finding]:
+    runner = forge.get(id_)
+    if runner is None:
+        return []
+    if runner.mark is None:
+        raise ForgeRefused(f"runner {id_} does not carry our mark, and is not ours to delete")
+    return [Finding("named by its id", runner, deletes=True)]
+
+
+def fields(finding: Finding) -> dict[str, object]:
+    """The fields of the event `finding` (docs/json.md), which is about `finding.host_name`."""
+    runner, manager = finding.runner, finding.manager
+    mark = runner.mark if runner else None
+    return {
+        "runner": mark.runner if mark else None,
+        "id": runner.id if runner else None,
+        "gitlab_status": (manager or runner).status.value if runner else None,
+        "system_id": manager.system_id if manager else None,
+        "contacted_at": manager.contacted_at if manager else None,
+        "deletes": finding.deletes,
+        "why": finding.why,
+    }
+
+
+def delete(forge: Forge, findings: Iterable[Finding], done: Callable[[ForgeRunner], None]) -> None:
+    """Delete what is to be deleted and tell `done` of each. The mark is looked at once more. Raises ForgeError."""
     for finding in findings:
         if finding.deletes and finding.runner is not None:
             now = forge.get(finding.runner.id)
             if now is not None and _is_still(now, finding.runner.mark):
-                count += forge.delete(now.id)
-                say(f"deleted runner {now.id}")
-    return count
+                forge.delete(now.id)
+                done(now)
 
 
 def _is_still(runner: ForgeRunner, mark: Mark | None) -> bool:

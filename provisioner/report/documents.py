@@ -198,6 +198,25 @@ class Gone(TypedDict):
     gitlab_status: str
 
 
+class Finding(TypedDict):
+    """Something that is left on one side (`prune`, `down --gone`)."""
+
+    host: Annotated[str, "as the mark or the inventory has it"]
+    runner: str | None
+    id: Annotated[int | None, "the runner's in GitLab; null: it is about a host"]
+    gitlab_status: Annotated[str | None, "the manager's, if it is about one, else the runner's"]
+    system_id: Annotated[str | None, "the manager's; null: it is about no manager"]
+    contacted_at: Annotated[str | None, "the manager's last contact, ISO 8601"]
+    deletes: Annotated[bool, "whether it is to be deleted"]
+    why: str
+
+
+class Deleted(TypedDict):
+    """A runner was deleted in GitLab (`prune`, `down --gone`)."""
+
+    id: int
+
+
 class Host(TypedDict):
     """A host is done, well or not: exactly one for each."""
 
@@ -254,6 +273,8 @@ DOCUMENTS: Final[dict[str, type]] = {
     "warning": Warned,
     "status": Status,
     "gone": Gone,
+    "finding": Finding,
+    "deleted": Deleted,
     "host": Host,
     "bug": Bug,
     "interrupt": Interrupt,

@@ -130,7 +130,7 @@ class RunRecord:
             elif event.kind == "gone":
                 # Not a host of this run: the inventory no longer has it.
                 self.gone.append(_gone(event))
-            elif event.host:
+            elif event.host and event.kind != "finding":  # as above; the command lists them itself
                 self._host_event(self.host(event.host), event)
             elif event.kind == "warning":
                 self.warnings.append(clean(str(event.fields["text"])))

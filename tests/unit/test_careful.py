@@ -1,4 +1,4 @@
-"""The pure parts of being careful: going back, what stands in the way, what is left on one side, how long ago."""
+"""The pure parts of being careful: going back, what stands in the way, how long ago, links and copies."""
 
 from __future__ import annotations
 
@@ -6,19 +6,17 @@ from datetime import UTC, datetime
 
 import pytest
 
-from provisioner.engine.prune import Finding, Known, survey
 from provisioner.engine.undo import undo
 from provisioner.errors import HookRefused
 from provisioner.hosts.facts import Facts
-from provisioner.hosts.journal import Journal, Phase, Run, RunnerRecord
+from provisioner.hosts.journal import Journal, Phase, Run
 from provisioner.hosts.preflight import problems
 from provisioner.hosts.script import KeepCopy, Part, RemoveFile, WriteFile
 from provisioner.hosts.switch import Followed, SwitchResult
-from provisioner.model import RunnerStatus
 from provisioner.steps import STEPS
 from provisioner.steps.hook import Hook
 from provisioner.steps.module import DIR, ModuleFiles
-from tests.unit.hosts import MACHINE, URL, after, converged, new_host, runner, wanted
+from tests.unit.hosts import after, converged, new_host, wanted
 
 
 def feeding(facts: Facts, journal: Journal, *, remove: bool = False) -> list[Part]:
@@ -92,51 +90,6 @@ def test_a_host_that_went_back_is_not_done() -> None:
     result = SwitchResult("back", 0, 6, why="expired")
     assert (result.is_done, result.went_back) == (False, True)
     assert "nobody confirmed" in result.explain()
-
-
-def known(*ids: int, machine: str = MACHINE, pending: tuple[int, ...] = ()) -> Known:
-    records = {f"r{number}": RunnerRecord(number, URL, "") for number in ids}
-    waiting = tuple(RunnerRecord(number, URL, "") for number in pending)
-    return Known(machine, Journal("x", runners=records, pending_deletions=waiting))
-
-
-def texts(findings: list[Finding]) -> list[tuple[bool, str]]:
-    return [(finding.deletes, finding.why) for finding in findings]
-
-
-def test_prune_leaves_what_its_host_knows() -> None:
-    assert survey([runner(7)], {"host1"}, {"host1": known(7)}, URL) == []
-
-
-@pytest.mark.parametrize(
-    ("status", "inventory", "hosts", "deletes", "words"),
-    [
-        (RunnerStatus.ONLINE, {"host1"}, {"host1": known(8)}, True, "does not know it"),
-        (RunnerStatus.OFFLINE, {"host1"}, {}, False, "does not answer"),
-        (RunnerStatus.ONLINE, set(), {}, False, "it polls"),
-        (RunnerStatus.STALE, set(), {}, True, "not in the inventory"),
-        (RunnerStatus.OFFLINE, {"host1"}, {"host1": known(8, machine="0" * 12)}, True, "another machine now"),
-        (RunnerStatus.ONLINE, {"host1"}, {"host1": known(8, machine="0" * 12)}, False, "it polls"),
-    ],
-)
-def test_prune_deletes_only_what_is_surely_left(
-    status: RunnerStatus, inventory: set[str], hosts: dict[str, Known], deletes: bool, words: str
-) -> None:
-    findings = survey([runner(7, status=status)], inventory, hosts, URL)
-    about = [finding for finding in findings if finding.runner]
-    assert [(finding.deletes, words in finding.why) for finding in about] == [(deletes, True)]
-
-
-def test_prune_never_looks_at_what_is_not_marked() -> None:
-    assert survey([runner(7, description="mine")], set(), {}, URL) == []
-
-
-def test_prune_names_hosts_without_a_runner_and_deletions_that_wait() -> None:
-    found = texts(survey([], {"host1"}, {"host1": known(7, pending=(9,))}, URL))
-    assert found == [
-        (False, "host1: runner 9 waits to be deleted"),
-        (False, "host1 has our files, and GitLab no runner 7: run `up` or `down` there"),
-    ]
 
 
 @pytest.mark.parametrize(

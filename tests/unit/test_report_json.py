@@ -12,10 +12,12 @@ from typing import Any
 import jsonschema
 import pytest
 
+from provisioner.engine import prune
 from provisioner.events import HostResult, Outcome, summary
 from provisioner.report import schema
 from provisioner.report.documents import DOCUMENTS, VERSION
 from provisioner.report.json_lines import JsonLines
+from tests.unit.hosts import runner
 from tests.unit.runs import CHANGE, Play, host_plan, host_report
 
 ROOT = Path(__file__).parents[2]
@@ -33,6 +35,8 @@ SAMPLES: dict[str, tuple[str, Mapping[str, object]]] = {
     "host": ("host1", {"result": RESULT}),
     "bug": ("host1", {"traceback": "Traceback"}),
     "interrupt": ("", {}),
+    "finding": ("host1", prune.fields(prune.Finding("its host does not know it", runner(7), deletes=True))),
+    "deleted": ("", {"id": 7}),
 }
 
 

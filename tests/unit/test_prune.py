@@ -1,0 +1,170 @@
+"""What is left on one side: which runners are deleted, which are only named, and in which order things are asked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import cast
+
+import pytest
+
+from provisioner.engine.prune import Finding, Known, View, delete, fields, gone, look, survey
+from provisioner.errors import ForgeRefused
+from provisioner.forge import Forge
+from provisioner.hosts.journal import Journal, RunnerRecord
+from provisioner.model import ForgeRunner, Manager, Mark, RunnerStatus, RunnerType
+from tests.unit.hosts import MACHINE, URL, runner, spec
+
+OTHER = "0" * 12
+STALE = Manager(5, "s_old", "2026-01-01T00:00:00Z", RunnerStatus.STALE)
+LIVE = Manager(6, "s_new", "2026-02-01T00:00:00Z", RunnerStatus.ONLINE)
+
+
+class Memory:
+    """A forge of a few runners; `listed` are those that a list shows."""
+
+    url = URL
+
+    def __init__(self, *there: ForgeRunner, listed: Sequence[ForgeRunner] | None = None) -> None:
+        self.there = {one.id: one for one in there}
+        self.listed = tuple(there if listed is None else listed)
+        self.deleted: list[int] = []
+
+    def runners(self, _kind: RunnerType, _owner: str | None) -> Sequence[ForgeRunner]:
+        return self.listed
+
+    def get(self, id_: int) -> ForgeRunner | None:
+        return self.there.get(id_)
+
+    def managers(self, _id: int) -> Sequence[Manager]:
+        return (STALE, LIVE)
+
+    def delete(self, id_: int) -> bool:
+        self.deleted.append(id_)
+        return True
+
+
+def forge(*there: ForgeRunner, listed: Sequence[ForgeRunner] | None = None) -> tuple[Forge, Memory]:
+    memory = Memory(*there, listed=listed)
+    return cast("Forge", memory), memory
+
+
+def known(*ids: int, machine: str = MACHINE, pending: tuple[int, ...] = (), held_by: str = "") -> Known:
+    records = {f"r{number}": RunnerRecord(number, URL, "") for number in ids}
+    waiting = tuple(RunnerRecord(number, URL, "") for number in pending)
+    return Known(machine, Journal("x", runners=records, pending_deletions=waiting), held_by)
+
+
+def view(
+    *runners: ForgeRunner,
+    inventory: Sequence[str] = ("host1",),
+    hosts: Mapping[str, Known] | None = None,
+    managers: Mapping[int, Sequence[Manager]] | None = None,
+) -> View:
+    return View(URL, runners, inventory, hosts or {}, managers or {})
+
+
+def texts(findings: Sequence[Finding]) -> list[tuple[bool, str]]:
+    return [(finding.deletes, finding.why) for finding in findings]
+
+
+def marked(id_: int, host: str, machine: str = MACHINE) -> ForgeRunner:
+    return runner(id_, description=Mark(host, "default", machine).describe(""))
+
+
+def test_what_its_host_knows_is_left() -> None:
+    assert survey(view(runner(7), hosts={"host1": known(7)})) == []
+
+
+@pytest.mark.parametrize(
+    ("status", "inventory", "hosts", "deletes", "words"),
+    [
+        (RunnerStatus.ONLINE, {"host1"}, {"host1": known(8)}, True, "does not know it"),
+        (RunnerStatus.ONLINE, {"host1"}, {"host1": known(8, held_by="r1")}, False, "changed by run r1"),
+        (RunnerStatus.OFFLINE, {"host1"}, {"host1": known(pending=(7,))}, True, "waits to be deleted"),
+        (RunnerStatus.OFFLINE, {"host1"}, {}, False, "does not answer"),
+        (RunnerStatus.ONLINE, set(), {}, False, "it polls"),
+        (RunnerStatus.STALE, set(), {}, True, "not in the inventory"),
+        (RunnerStatus.OFFLINE, {"host1"}, {"host1": known(8, machine=OTHER)}, True, "another machine now"),
+        (RunnerStatus.ONLINE, {"host1"}, {"host1": known(8, machine=OTHER)}, False, "it polls"),
+    ],
+)
+def test_only_what_is_surely_left_is_deleted(
+    status: RunnerStatus, inventory: set[str], hosts: dict[str, Known], deletes: bool, words: str
+) -> None:
+    findings = survey(view(runner(7, status=status), inventory=sorted(inventory), hosts=hosts))
+    about = [finding for finding in findings if finding.runner]
+    assert [(finding.deletes, words in finding.why) for finding in about] == [(deletes, True)]
+
+
+def test_what_is_not_marked_is_not_looked_at() -> None:
+    assert survey(view(runner(7, description="mine"), inventory=())) == []
+
+
+def test_hosts_without_a_runner_and_downs_that_wait_are_named() -> None:
+    hosts = {"host1": known(7), "host2": known(pending=(9,), machine=OTHER)}
+    assert [str(finding) for finding in survey(view(hosts=hosts))] == [
+        "host1: has our files, and GitLab no runner 7: run `up` or `down` there",
+        "host2: a `down` there waits to be finished",
+    ]
+
+
+def test_a_host_that_is_a_runner_again_has_no_down_that_waits() -> None:
+    assert not known(7, pending=(9,)).waits_for_down
+    assert known(pending=(9,)).waits_for_down
+
+
+def test_a_stale_manager_is_named_and_no_more() -> None:
+    found = survey(view(runner(7), hosts={"host1": known(7)}, managers={7: (STALE, LIVE)}))
+    assert [(one.deletes, one.manager) for one in found] == [(False, STALE)]
+    assert "manager s_old of runner 7 (host1/default, last contact 2026-01-01" in str(found[0])
+    assert fields(found[0])["gitlab_status"] == "stale"
+
+
+def test_lists_are_read_before_hosts_so_that_a_runner_just_made_is_in_none() -> None:
+    asked: list[str] = []
+    open_, memory = forge(runner(7))
+    memory.runners = lambda *_: asked.append("lists") or memory.listed  # type: ignore[method-assign,func-returns-value]
+
+    def ask() -> dict[str, Known]:
+        asked.append("hosts")
+        return {"host1": known(8)}
+
+    look(open_, [spec()], {"host1"}, ask)
+    assert asked == ["lists", "hosts"]
+
+
+def test_what_hosts_know_by_id_is_found_where_no_list_shows_it() -> None:
+    """A runner whose group the inventory no longer names; one that waits there to be deleted."""
+    open_, _ = forge(runner(7), runner(9), runner(10, description="taken over by a person"), listed=())
+    seen = look(open_, [spec()], {"host1"}, lambda: {"host1": known(7, pending=(9, 10))})
+    assert [one.id for one in seen.runners] == [7, 9]
+    assert texts(survey(seen)) == [(False, survey(seen)[0].why), (True, "waits to be deleted since a `down`")]
+
+
+def test_a_mark_that_changed_before_the_deletion_saves_the_runner() -> None:
+    open_, memory = forge(runner(7, description="mine now"), runner(8))
+    delete(open_, [Finding("", runner(7), deletes=True), Finding("", runner(8), deletes=True)], lambda _: None)
+    assert memory.deleted == [8]
+
+
+def test_gone_spares_the_machine_that_answers_by_that_name() -> None:
+    open_, _ = forge(marked(7, "host1"), marked(8, "host1", OTHER), marked(9, "host2"))
+    found = gone(open_, "host1", [spec()], lambda: {"host1": known(8, machine=OTHER)})
+    assert {one.runner.id: one.deletes for one in found if one.runner} == {7: True, 8: False}
+
+
+def test_gone_does_not_guess_between_machines() -> None:
+    open_, _ = forge(marked(7, "host1"), marked(8, "host1", OTHER))
+    with pytest.raises(
+        ForgeRefused, match=rf"7 \(machine {MACHINE}, online\), 8 \(machine {OTHER}, online\)"
+    ) as caught:
+        gone(open_, "host1", [spec()], dict)
+    assert "runner's id" in caught.value.hint
+
+
+def test_gone_by_id_asks_no_host_and_wants_our_mark() -> None:
+    open_, _ = forge(marked(7, "host1"), runner(8, description="mine"))
+    assert texts(gone(open_, "7", (), pytest.fail)) == [(True, "named by its id")]
+    assert gone(open_, "9", (), pytest.fail) == []
+    with pytest.raises(ForgeRefused, match="not ours to delete"):
+        gone(open_, "8", (), pytest.fail)
