@@ -121,7 +121,8 @@ def _of_known(runner: ForgeRunner, name: str, host: Known, view: View) -> Iterat
     if runner.id in host.ids(view.url):
         for manager in view.managers.get(runner.id, ()):
             if manager.status is RunnerStatus.STALE:
-                # DELETE /runners/managers wants the runner's token, which only the host has (docs api/runners).
+                # DELETE /runners/managers wants the runner's token (docs api/runners), which only the host has;
+                # GitLab has a job of its own for them (stale_machines_cleanup_worker in its gitlab.yml.example).
                 yield Finding(
                     "stale; GitLab lets no operator delete it, and drops it by itself", runner, manager=manager
                 )

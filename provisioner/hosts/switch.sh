@@ -70,7 +70,7 @@ set_profile() { # what was checked is what is activated: the profile gets this v
   # Written down before it is there, so that a crash between the two leaves no generation that nobody knows as ours.
   ls -d "$profile"-*-link | sed -n 's/.*system-\([0-9]*\)-link$/\1/p' | sort -n | tail -n 1 |
     { read -r last; echo $((last + 1)); } >> "$state/generations"
-  sync "$state/generations"
+  sync "$state/generations" "$state"
   nix-env --profile "$profile" --set "$1" || return 1
   generation >> "$state/generations"
 }

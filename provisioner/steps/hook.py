@@ -95,7 +95,13 @@ class Hook(Step):
         return (WriteFile(file.real, text, file.mode, file.owner, expect=file.sha256, mtime=mtime), *time)
 
     def restore(self, before: Facts, now: Facts, journal: Journal) -> tuple[Part, ...]:
-        return () if self.remains(before, journal) else self.remove(now, journal)
+        if not self.remains(before, journal):
+            return self.remove(now, journal)
+        old, new = before.file("configuration", PATH), now.file("configuration", PATH)
+        if old is None or new is None or _without(before.host, old.content or b"") != new.content:
+            # There still, or a person was at the file since: then `up` puts the line in again.
+            return ()
+        return (WriteFile(old.real, old.content or b"", old.mode, old.owner, expect=new.sha256, mtime=old.mtime),)
 
 
 def _classic(facts: Facts) -> FileFact:

@@ -85,7 +85,8 @@ class ModuleFiles(Step):
             for name, file in old.items()
             if file.content is not None and _digest(new.get(name)) != file.sha256
         ]
-        return (*back, *(RemoveFile(f"{DIR}/{name}") for name in new if name not in old))
+        folder = [MakeDir(DIR, 0o755)] if back else []
+        return (*folder, *back, *(RemoveFile(f"{DIR}/{name}") for name in new if name not in old))
 
 
 def _copies(found: dict[str, FileFact]) -> list[KeepCopy]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import urllib.request
+from dataclasses import replace
 from typing import Any
 
 from provisioner.lab.running import Lab
+from provisioner.model import Mark
 
 
 def call(lab: Lab, method: str, path: str, body: dict[str, object] | None = None) -> Any:
@@ -25,7 +27,10 @@ def pause(lab: Lab, runner: int) -> None:
     call(lab, "PUT", f"/runners/{runner}", {"paused": True})
 
 
-def double(lab: Lab, runner: int) -> int:
-    """A second runner with the same mark, as a lost reply leaves it."""
+def double(lab: Lab, runner: int, *, machine: str = "", host: str = "") -> int:
+    """A second runner with the same mark, as a lost reply leaves it; or with that of another machine or name."""
     description = call(lab, "GET", f"/runners/{runner}")["description"]
+    mark = Mark.find(description)
+    assert mark is not None
+    description = str(replace(mark, machine=machine or mark.machine, host=host or mark.host))
     return int(call(lab, "POST", "/user/runners", {"runner_type": "instance_type", "description": description})["id"])

@@ -11,7 +11,7 @@ from provisioner.errors import HookRefused
 from provisioner.hosts.facts import Facts
 from provisioner.hosts.journal import Journal, Phase, Run
 from provisioner.hosts.preflight import problems
-from provisioner.hosts.script import KeepCopy, Part, RemoveFile, WriteFile
+from provisioner.hosts.script import KeepCopy, MakeDir, Part, RemoveFile, WriteFile
 from provisioner.hosts.switch import Followed, SwitchResult
 from provisioner.steps import STEPS
 from provisioner.steps.hook import Hook
@@ -178,3 +178,24 @@ def test_an_immutable_file_is_said_before_anything() -> None:
     facts, journal = converged()
     with pytest.raises(HookRefused, match="write-protected"):
         Hook().remove(Facts("host1", {**facts.records, **protected}), journal)
+
+
+def restored(before: Facts, now: Facts, journal: Journal) -> list[Part]:
+    return [part for step in reversed(STEPS) for part in step.restore(before, now, journal)]
+
+
+def test_a_down_that_failed_gives_the_line_the_files_and_their_folder_back() -> None:
+    facts, journal = converged()
+    taken = after(facts, feeding(facts, journal, remove=True))
+    assert configuration_of(taken) != configuration_of(facts)
+    parts = restored(facts, taken, journal)
+    assert MakeDir(DIR, 0o755) in parts
+    assert configuration_of(after(taken, parts)) == configuration_of(facts)
+
+
+def test_a_down_that_failed_leaves_a_file_that_a_person_was_at_since() -> None:
+    facts, journal = converged()
+    taken = after(facts, feeding(facts, journal, remove=True))
+    edited = Facts("host1", {**taken.records, "configuration.data": b"{ }\n"})
+    paths = [part.path for part in restored(facts, edited, journal) if isinstance(part, WriteFile)]
+    assert "/etc/nixos/configuration.nix" not in paths
