@@ -104,6 +104,8 @@ in
       LimitNOFILE = 1048576;
       Delegate = true;
       OOMScoreAdjust = 250;
+      # A builder that ran out of memory has failed; the daemon of all others goes on.
+      OOMPolicy = "continue";
       Slice = "nixprov.slice";
 
       # Builds with a network (fixed-output ones) would else reach the host's loopback and abstract sockets.

@@ -96,6 +96,8 @@ in
         RestartSec = 1;
         LimitNOFILE = 8192;
         MemoryMax = "2G";
+        # A connection that ran out of memory is its job's loss; systemd would stop the whole unit.
+        OOMPolicy = "continue";
         TasksMax = 2048;
 
         PrivateNetwork = true;

@@ -42,7 +42,11 @@ from wire import (
 )
 
 MAX_OVERRIDES = 1000
+# Of all settings of one request together, since they are held until the last is there.
+MAX_SETTINGS = 1 << 20
 LISTEN_FD = 3
+# Connections that a job needs to work at all.
+FEW = 4
 
 # What a job may set for its own builds; the daemon judges the values of the last two.
 OVERRIDES = (b"timeout", b"max-silent-time", b"connect-timeout", b"poll-interval", b"substituters", b"builders")
@@ -153,8 +157,12 @@ class Session:
         count = self._client.number()
         if count > MAX_OVERRIDES:
             raise Hangup(f"{count} settings")
+        size = 0
         for _ in range(count):
             name, value = self._client.text(), self._client.text()
+            size += len(name) + len(value)
+            if size > MAX_SETTINGS:
+                raise Hangup(f"settings of {size} bytes")
             if name in OVERRIDES:
                 kept.append(text(name) + text(self._override(name, value)))
         return b"".join(number(value) for value in values) + number(len(kept)) + b"".join(kept)
@@ -253,9 +261,9 @@ class Server:
 
     def _serve(self, connection: socket.socket) -> None:
         peer = peer_of(connection)
-        mine = [pid for pid, other in self._children.items() if other == peer]
-        if len(mine) >= self._per_job or len(self._children) >= self._total:
-            say(f"too many connections: {len(mine)} of this job, {len(self._children)} in all")
+        mine = sum(other == peer for other in self._children.values())
+        if mine >= self._share():
+            say(f"too many connections: {mine} of this container, {len(self._children)} in all")
             return
         pipe = self._counters.introduce(container_of(peer))
         pid = os.fork()
@@ -264,6 +272,13 @@ class Server:
         if pipe is not None:
             os.close(pipe)
         self._children[pid] = peer
+
+    def _share(self) -> int:
+        """Of one container. A job may start many, so the last quarter of all is for those that have few."""
+        left = self._total - len(self._children)
+        if left > self._total // 4:
+            return self._per_job
+        return min(self._per_job, FEW) if left else 0
 
     def _child(self, connection: socket.socket, pipe: int | None) -> NoReturn:
         self._listener.close()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import struct
 import threading
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import filter as filter_
@@ -242,6 +244,51 @@ def test_a_setting_of_a_gigabyte_ends_the_connection(ends: Ends) -> None:
     ends.client.sendall(number(SET_OPTIONS) + number(0) * 12 + number(1) + number(2**30))
     with pytest.raises((AssertionError, ConnectionError)):
         ends.told(8)
+
+
+def test_many_settings_of_a_megabyte_end_the_connection(ends: Ends) -> None:
+    ends.greet()
+    big = text("substituters") + text("x" * 600_000)
+    request = number(SET_OPTIONS) + number(0) * 12 + number(2) + big * 2
+
+    def send() -> None:
+        with contextlib.suppress(OSError):
+            ends.client.sendall(request)
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    with pytest.raises((AssertionError, ConnectionError)):
+        ends.told(8)
+    sender.join()
+
+
+def admitted(order: Sequence[str], per_job: int, total: int, monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """How many connections each container gets when they ask in this order and keep what they have."""
+    listener, end = socket.socketpair()
+    limits, counters = filter_.Limits(1, 0, 0, 0), filter_.Counters("")
+    server = filter_.Server(listener, "/nowhere", limits, counters, per_job=per_job, total=total)
+    asking = iter(order)
+    pids = iter(range(1, len(order) + 1))
+    monkeypatch.setattr(filter_, "peer_of", lambda _: next(asking))
+    monkeypatch.setattr(filter_, "say", lambda _: None)
+    monkeypatch.setattr(filter_.os, "fork", lambda: next(pids))
+    for _ in order:
+        server._serve(end)
+    for one in (listener, end, counters._socket):
+        one.close()
+    return Counter(server._children.values())
+
+
+def test_a_container_gets_no_more_connections_than_its_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert admitted(["a"] * 100, 64, 512, monkeypatch) == {"a": 64}
+    assert admitted(["a"] * 3, 64, 2, monkeypatch) == {"a": 2}
+
+
+def test_a_job_with_many_containers_leaves_room_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    services = [f"service{n}" for n in range(20) for _ in range(100)]
+    got = admitted([*services, *(["other"] * 4)], 64, 512, monkeypatch)
+    assert got["other"] == 4
+    assert sum(got.values()) <= 512
 
 
 def test_a_client_that_goes_takes_its_connection_along(ends: Ends) -> None:
