@@ -67,6 +67,10 @@ let
         // lib.filterAttrs (_: value: value != null && value != [ ]) {
           inherit (runner) memory cpus;
           memory_swap = runner.memory;
+          # A job's services are containers too, of its own choice.
+          service_memory = runner.memory;
+          service_memory_swap = runner.memory;
+          service_cpus = runner.cpus;
           allowed_images = runner.allowedImages;
           allowed_services = runner.allowedImages;
         };

@@ -84,14 +84,15 @@ class DockerConfig:
     IGNORED: ClassVar[frozenset[str]] = frozenset(
         # They limit or shape services, and a job with services is refused anyway.
         {"allowed_services", "allowed_privileged_services", "services_limit", "services_privileged"}
-        | {"services_security_opt", "services_tmpfs", "wait_for_services_timeout", "service_memory", "service_cpus"}
+        | {"services_security_opt", "services_tmpfs", "wait_for_services_timeout", "service_memory", "service_memory_swap"}
+        | {"service_cpus"}
         # Without effect with a local socket and a helper_image.
         | {"tls_verify", "helper_image_flavor", "oom_kill_disable", "network_mtu"}
     )
     DOCUMENTED: ClassVar[frozenset[str]] = frozenset(
         {"services", "cache_dir", "cpuset_mems", "devices", "device_cgroup_rules", "gpus", "enable_ipv6", "isolation"}
         | {"links", "log_options", "mac_address", "service_cgroup_parent", "service_cpu_shares", "service_cpuset_cpus"}
-        | {"service_gpus", "service_memory_reservation", "service_memory_swap", "service_slot_cgroup_template"}
+        | {"service_gpus", "service_memory_reservation", "service_slot_cgroup_template"}
         | {"services_devices", "tls_cert_path", "volume_driver", "volume_driver_ops", "volumes_from"}
     )
 
