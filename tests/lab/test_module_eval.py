@@ -1,7 +1,8 @@
 """The module evaluates, strictly and to a whole system, whatever the host's configuration says about what it touches.
 
 Evaluated by the host's Nix in the lab's NixOS, which refuses an option or a library function that it does not know.
-The table is pairwise: every two settings of two different factors meet in one of its rows.
+The table is pairwise: every two settings of two different factors meet in one of its rows. The factors are every option of
+the module and what the host's own configuration may say beside it, once with today's options and once with those of 20.09.
 """
 
 from __future__ import annotations
@@ -24,12 +25,11 @@ DIR = "/root/module-eval"
 RUNNER = {"id": 7, "tokenVersion": "v1", "description": "say \"hi\" ${x} ''"}
 
 # Each factor's settings: what the host's own configuration may say beside our module.
-FACTORS: Mapping[str, Mapping[str, str]] = {
+HOST_FACTORS: Mapping[str, Mapping[str, str]] = {
     "runners": {
         "none": "services.nixprov.runners = lib.mkForce { };",
         "one": "",
-        "two": 'services.nixprov.runners.other = { id = 8; tokenVersion = "v2"; description = "b"; image = "x"; '
-        'concurrent = 9; memory = "4g"; cpus = "1.5"; allowedImages = [ "a/*" ]; environment.A = "b c"; };',
+        "two": 'services.nixprov.runners.other = { id = 8; tokenVersion = "v2"; description = "b"; };',
     },
     "podman": {
         "absent": "",
@@ -46,30 +46,58 @@ FACTORS: Mapping[str, Mapping[str, str]] = {
         "some": 'networking.proxy.default = "http://proxy.example:3128"; networking.proxy.noProxy = "localhost";',
     },
     "certificates": {"default": "", "company": 'security.pki.certificates = [ "-----BEGIN CERTIFICATE-----" ];'},
-    "limits": {
-        "default": "",
-        "own": "services.nixprov.limits = { buildTimeout = 60; buildsPerClient = 3; memoryPercent = 50; }; "
-        "services.nixprov.cache.keepDays = 1;",
-    },
-    "packages": {"none": "", "some": "services.nixprov.jobPackages = [ pkgs.hello ];"},
     "gitlab-runner": {"absent": "", "beside": "services.gitlab-runner.enable = true;"},
+}
+
+# A value of each of the module's own options that is not its default; those of a runner are `default`'s.
+OWN: Mapping[str, str] = {
+    "jobPackages": "[ pkgs.hello ]",
+    "limits.buildTimeout": "60",
+    "limits.buildSilence": "30",
+    "limits.buildLogMiB": "1",
+    "limits.buildsPerClient": "3",
+    "limits.connectionsPerJob": "8",
+    "limits.cpuWeight": "10",
+    "limits.ioWeight": "20",
+    "limits.memoryPercent": "50",
+    "limits.tasks": "0",
+    "cache.keepDays": "0",
+    "cache.minFreePercent": "1",
+    "cache.maxFreePercent": "2",
+    "runners.*.concurrent": "9",
+    "runners.*.image": '"registry.example/a@sha256:0000"',
+    "runners.*.allowedImages": '[ "a/*" "b\\"c" ]',
+    "runners.*.memory": '"4g"',
+    "runners.*.cpus": '"1.5"',
+    "runners.*.environment": """{ A = "b c"; B = "\\"'' \\${x} \\n"; }""",
+    "runners.*.stopTimeout": "1",
+}
+# What nixprov always writes.
+ALWAYS = {"revision", "gitlabUrl", "runners", *(f"runners.*.{name}" for name in ("id", "tokenVersion", "description"))}
+FACTORS: Mapping[str, Mapping[str, str]] = {
+    **HOST_FACTORS,
+    **{
+        option: {"default": "", "own": f"services.nixprov.{option.replace('*', 'default')} = {value};"}
+        for option, value in OWN.items()
+    },
 }
 
 
 def pairwise(factors: Mapping[str, Mapping[str, str]]) -> list[dict[str, str]]:
-    """Rows that cover every pair of settings, by taking the row that covers most of what is left, again and again."""
-    names = list(factors)
+    """Rows that cover every pair of settings: each starts from a pair that is left and takes what covers most of the rest."""
     missing = {
         frozenset(((a, x), (b, y)))
-        for a, b in itertools.combinations(names, 2)
+        for a, b in itertools.combinations(factors, 2)
         for x, y in itertools.product(factors[a], factors[b])
     }
     rows: list[dict[str, str]] = []
-    candidates = [dict(zip(names, row, strict=True)) for row in itertools.product(*factors.values())]
     while missing:
-        best = max(candidates, key=lambda row: len(pairs(row) & missing))
-        missing -= pairs(best)
-        rows.append(best)
+        row = dict(min(missing, key=sorted))
+        for name in factors:
+            if name not in row:
+                row[name] = max(factors[name], key=lambda setting: len(pairs({**row, name: setting}) & missing))
+        missing -= pairs(row)
+        rows.append(row)
     return rows
 
 
@@ -99,19 +127,31 @@ def module(lab: Lab) -> str:
     return DIR
 
 
-def evaluate(lab: Lab, module: str, own: str) -> dict[str, Any]:
-    """The .drv of the whole system, the failed assertions and the units of ours."""
+OLD = "absent = import <nixpkgs/nixos/lib/absent-in-20.09.nix>;"
+
+
+def evaluate(lab: Lab, module: str, *own: str, release: str = "") -> dict[str, Any]:
+    """What comes of the module beside others, each of which sets something of the host's own: the .drv of the whole system, the failed assertions, the units of ours and the module's options by their path."""
+    modules = "".join(f"      ({{ lib, pkgs, ... }}: {{ {text} }})\n" for text in own)
     expression = f"""
 let
   system = import <nixpkgs/nixos> {{
-    configuration = {{ config, lib, pkgs, ... }}: {{
-      imports = [ /etc/nixos/hardware-configuration.nix {module}/default.nix ];
+    {release}
+    configuration = {{
+      imports = [
+      {module}/default.nix
+{modules}      ];
+      fileSystems."/" = {{ device = "none"; fsType = "overlay"; }};
       boot.loader.grub.device = "nodev";
       system.stateVersion = "25.11";
-      {own}
     }};
   }};
+  paths = prefix: options: builtins.concatLists (builtins.attrValues (builtins.mapAttrs (name: option:
+    if builtins.substring 0 1 name == "_" || option.internal or false then [ ]
+    else if option._type or "" != "option" then paths "${{prefix}}${{name}}." option
+    else [ "${{prefix}}${{name}}" ] ++ paths "${{prefix}}${{name}}.*." (option.type.getSubOptions [ ])) options));
 in {{
+  options = paths "" system.options.services.nixprov;
   toplevel = system.config.system.build.toplevel.drvPath;
   warnings = system.config.warnings;
   failed = map (a: a.message) (builtins.filter (a: !a.assertion) system.config.assertions);
@@ -126,17 +166,56 @@ in {{
     return answer
 
 
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: "-".join(row.values()))
+def test_the_table_has_every_option(lab: Lab, module: str) -> None:
+    assert set(evaluate(lab, module)["options"]) == OWN.keys() | ALWAYS
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: f"row{ROWS.index(row)}")
 def test_it_evaluates_to_a_system(lab: Lab, module: str, row: dict[str, str]) -> None:
-    answer = evaluate(lab, module, "\n".join(FACTORS[name][setting] for name, setting in row.items()))
+    answer = evaluate(lab, module, *(FACTORS[name][setting] for name, setting in row.items()))
     assert answer["toplevel"].endswith(".drv")
     assert answer["failed"] == []
     runners = {"none": 0, "one": 1, "two": 2}[row["runners"]]
     assert sum(unit.startswith("nixprov-runner-") for unit in answer["units"]) == runners
 
 
+def package(name: str, version: str) -> str:
+    return f'(pkgs.{name} // {{ name = "{name}-{version}"; version = "{version}"; }})'
+
+
+# What the host's configuration may say on a release without `nix.settings` and the rest.
+OLD_FACTORS: Mapping[str, Mapping[str, str]] = {
+    **{name: HOST_FACTORS[name] for name in ("runners", "proxy", "certificates")},
+    "podman": {"absent": "", "on": "virtualisation.podman.enable = true;"},
+    "nix": {
+        "default": "",
+        "old names": 'nix.maxJobs = 4; nix.trustedUsers = [ "root" "@wheel" ]; nix.useSandbox = true;',
+    },
+    "systemd": {"246": f"systemd.package = {package('systemd', '246')};", "257": ""},
+    "version": {"2.4": f"nix.package = {package('nix', '2.4')};", "2.26": ""},
+}
+OLD_ROWS = pairwise(OLD_FACTORS)
+
+
+@pytest.mark.parametrize("row", OLD_ROWS, ids=lambda row: f"row{OLD_ROWS.index(row)}")
+def test_it_evaluates_where_options_are_missing(lab: Lab, module: str, row: dict[str, str]) -> None:
+    answer = evaluate(lab, module, *(OLD_FACTORS[name][setting] for name, setting in row.items()), release=OLD)
+    assert answer["toplevel"].endswith(".drv")
+    assert answer["failed"] == []
+    assert ("nixprov-nix-daemon.service" in answer["units"]) is (row["version"] == "2.26")
+
+
+@pytest.mark.parametrize(
+    "own", ["nix.settings.cores = 1;", "systemd = lib.mkIf false { settings.Manager = { }; };"], ids=["plain", "mkIf"]
+)
+def test_the_old_release_has_no_new_option(lab: Lab, module: str, own: str) -> None:
+    with pytest.raises(AssertionError, match="does not exist"):
+        evaluate(lab, module, own, release=OLD)
+    assert evaluate(lab, module, own)["failed"] == []
+
+
 def old_nix(version: str) -> str:
-    return f'nix.package = pkgs.nix // {{ name = "nix-{version}"; version = "{version}"; }};'
+    return f"nix.package = {package('nix', version)};"
 
 
 def test_a_nix_without_an_untrusting_daemon_is_asked_as_an_unprivileged_user(lab: Lab, module: str) -> None:

@@ -84,7 +84,13 @@ class DockerConfig:
     IGNORED: ClassVar[frozenset[str]] = frozenset(
         # They limit or shape services, and a job with services is refused anyway.
         {"allowed_services", "allowed_privileged_services", "services_limit", "services_privileged"}
-        | {"services_security_opt", "services_tmpfs", "wait_for_services_timeout", "service_memory", "service_memory_swap"}
+        | {
+            "services_security_opt",
+            "services_tmpfs",
+            "wait_for_services_timeout",
+            "service_memory",
+            "service_memory_swap",
+        }
         | {"service_cpus"}
         # Without effect with a local socket and a helper_image.
         | {"tls_verify", "helper_image_flavor", "oom_kill_disable", "network_mtu"}

@@ -62,10 +62,11 @@ lib: let
       };
 
   # Calls a module that is a function; arguments beyond specialArgs come, lazily, from _module.args.
-  call = key: args: f:
+  call = key: argsOf: f:
     if !lib.isFunction f
     then f
     else let
+      args = argsOf key;
       named = f.__functionArgs or (builtins.functionArgs f);
       extra =
         mapAttrs (
@@ -78,9 +79,9 @@ lib: let
     in
       f (args // extra);
 
-  load = args: fallbackFile: fallbackKey: module:
+  load = argsOf: fallbackFile: fallbackKey: module:
     if lib.isFunction module
-    then normalise fallbackFile fallbackKey (call fallbackKey args module)
+    then normalise fallbackFile fallbackKey (call fallbackKey argsOf module)
     else if isAttrs module && module._type or "module" == "module"
     then normalise fallbackFile fallbackKey module
     else if isAttrs module && (module._type == "if" || module._type == "override" || module._type == "merge")
@@ -99,12 +100,13 @@ lib: let
     then let
       path = toString module;
     in
-      normalise path path (call path args (import module))
+      normalise path path (call path argsOf (import module))
     else throw "module ${toString fallbackFile} (${fallbackKey}) does not look like a module.";
 
-  # All modules reached from the roots, importers first, each key once, without the disabled ones.
-  collect = args: modulesPath: roots: let
-    enter = file: key: modules: lib.imap1 (n: load args file "${key}:anon-${toString n}") modules;
+  # All modules reached from the roots, importers first, each key once, without the disabled ones. `argsOf` gives a module's
+  # arguments by its key.
+  collect = argsOf: modulesPath: roots: let
+    enter = file: key: modules: lib.imap1 (n: load argsOf file "${key}:anon-${toString n}") modules;
     closure = disabled: let
       wanted = filter (module: !elem module.key disabled);
     in

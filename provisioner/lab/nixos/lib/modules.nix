@@ -212,6 +212,27 @@ lib: let
     };
   };
 
+  # Takes an option, or what is below it, out of a tree.
+  without = path: tree: let
+    name = head path;
+    rest = builtins.tail path;
+  in
+    if !(isAttrs tree && tree ? ${name})
+    then tree
+    else if rest == []
+    then removeAttrs tree [name]
+    else tree // {${name} = without rest tree.${name};};
+
+  # Whether a module says anything of an option, under whatever condition.
+  says = path: value:
+    path
+    == []
+    || builtins.any (
+      attrs: isAttrs attrs && attrs ? ${head path} && says (builtins.tail path) attrs.${head path}
+    ) (pushDown value);
+
+  # `absent`: options, as lists of names, that only the modules below modulesPath know: others do not see them, and may not
+  # define them, as in a release that has them not.
   evalModules = {
     modules,
     prefix ? [],
@@ -219,6 +240,7 @@ lib: let
     class ? null,
     args ? {},
     check ? true,
+    absent ? [],
   } @ call: let
     callArgs =
       {
@@ -238,8 +260,31 @@ lib: let
         check = lib.mkIf (!check) (lib.mkDefault false);
       };
     };
+    isOwn = key: absent == [] || lib.hasPrefix "${specialArgs.modulesPath}/" key;
+    hide = attrs: builtins.foldl' (rest: path: without path rest) attrs absent;
+    outsiders =
+      callArgs
+      // {
+        options = hide tree.options;
+        config = hide declared;
+      };
+    argsOf = key:
+      if isOwn key
+      then callArgs
+      else outsiders;
     collected =
-      lib.reverseList (collect callArgs (specialArgs.modulesPath or "") (modules ++ [internalModule boundary]));
+      lib.reverseList (collect argsOf (specialArgs.modulesPath or "") (modules ++ [internalModule boundary]));
+    unknown =
+      concatMap (
+        module:
+          map (path: {
+            inherit (module) file;
+            inherit path;
+            value = lib.attrByPath path null module.config;
+          }) (filter (path: !isOwn module.key && says path module.config) absent)
+      )
+      collected
+      ++ tree.unmatched;
     tree = mergeTree prefix (map (module: {inherit (module) file options;}) collected) (
       map (module: {
         inherit (module) file;
@@ -263,9 +308,9 @@ lib: let
       if module.freeformType == null || tree.unmatched == []
       then tree.config
       else lib.recursiveUpdate free tree.config;
-    first = head tree.unmatched;
+    first = head unknown;
     checked =
-      if module.check && module.freeformType == null && tree.unmatched != []
+      if module.check && module.freeformType == null && unknown != []
       then throw "The option `${showOption first.path}' does not exist. Definition values:${showDefs [first]}${hint}"
       else null;
     hint =

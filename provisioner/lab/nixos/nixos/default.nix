@@ -3,9 +3,11 @@
   configuration ? import ./lib/from-env.nix,
   system ? builtins.currentSystem,
   specialArgs ? {},
+  # The stand-in's own, see lib/eval-config.nix.
+  absent ? [],
 }: let
   eval = import ./lib/eval-config.nix {
-    inherit system specialArgs;
+    inherit absent system specialArgs;
     modules = [configuration];
   };
 in {

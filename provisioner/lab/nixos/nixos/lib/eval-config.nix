@@ -17,6 +17,8 @@
   prefix ? [],
   modulesLocation ? null,
   check ? true,
+  # The stand-in's own: options that this release is to lack, for modules that must live with older ones.
+  absent ? [],
 }: let
   setup = {
     _file = ./eval-config.nix;
@@ -43,7 +45,7 @@ in
   withExtras (
     lib.evalModules {
       class = "nixos";
-      inherit prefix;
+      inherit absent prefix;
       specialArgs =
         {
           modulesPath = builtins.toString ../modules;

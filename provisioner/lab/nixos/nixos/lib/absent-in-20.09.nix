@@ -1,0 +1,17 @@
+# Options of the stand-in that NixOS 20.09 has not, for `absent` of eval-config.nix. Read in its source tree and in the change
+# logs of the releases that brought them.
+[
+  ["nix" "channel"]
+  ["nix" "settings"]
+  ["nixpkgs" "hostPlatform"]
+  ["services" "gitlab-runner" "settings"]
+  ["services" "openssh" "settings"]
+  ["systemd" "settings"]
+  ["systemd" "tmpfiles" "settings"]
+  ["virtualisation" "docker" "daemon"]
+  ["virtualisation" "docker" "rootless"]
+  ["virtualisation" "podman" "autoPrune"]
+  ["virtualisation" "podman" "defaultNetwork"]
+  ["virtualisation" "podman" "dockerSocket"]
+  ["virtualisation" "podman" "networkSocket"]
+]
