@@ -271,12 +271,12 @@ def admitted(order: Sequence[str], per_job: int, total: int, monkeypatch: pytest
     pids = iter(range(1, len(order) + 1))
     monkeypatch.setattr(filter_, "peer_of", lambda _: next(asking))
     monkeypatch.setattr(filter_, "say", lambda _: None)
-    monkeypatch.setattr(filter_.os, "fork", lambda: next(pids))
+    monkeypatch.setattr("os.fork", lambda: next(pids))
     for _ in order:
         server._serve(end)
     for one in (listener, end, counters._socket):
         one.close()
-    return Counter(server._children.values())
+    return Counter(str(peer) for peer in server._children.values())
 
 
 def test_a_container_gets_no_more_connections_than_its_share(monkeypatch: pytest.MonkeyPatch) -> None:
