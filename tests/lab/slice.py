@@ -64,6 +64,8 @@ def enforced(lab: Lab, host: str) -> Iterator[Enforced]:
     if (unified / "pids.max").exists() and (unified / "memory.max").exists():
         yield Enforced(unified, unified)
         return
+    # They start with the first connection, and only what runs already can be put into a group from outside.
+    lab.run(host, ["systemctl", "start", "nixprov-nix-daemon.service", "nixprov-nix-filter.service"])
     told = limits(lab, host)
     groups = {"pids": _own_group("pids") / f"nixprov-{lab.id}", "memory": _own_group("memory") / f"nixprov-{lab.id}"}
     try:
