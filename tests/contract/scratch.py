@@ -101,6 +101,8 @@ class ScratchHost:
     def _sh(self, script: bytes) -> subprocess.CompletedProcess[bytes]:
         for path in MOVED:
             script = script.replace(path.encode(), f"{self.folder}{path}".encode())
+            # As patterns have it that must not find themselves: what they are to kill is on this host, not on this computer.
+            script = script.replace(f"[/]{path[1:]}".encode(), f"[/]{str(self.folder)[1:]}{path}".encode())
         script = script.replace(b" 0:0", f" {os.getuid()}:{os.getgid()}".encode())
         script = script.replace(b"/run/wrappers/bin:/run/current-system/sw/bin", str(self._bin).encode())
         done = subprocess.run(["sh", "-s"], input=script, capture_output=True, check=False, timeout=30)

@@ -5,6 +5,7 @@ The scripts run in a real sh below a folder. "everything" is all steps in one tr
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -140,6 +141,23 @@ def units_ran(host: ScratchHost) -> None:
     for path in PATHS:
         made = host.folder / path.lstrip("/") / "something"
         made.mkdir(parents=True)
+
+
+def test_who_watches_this_hosts_containers_is_ended_and_nobody_else(make: Callable[[], ScratchHost]) -> None:
+    """A transaction's shell sees all processes of this computer, those of a lab's machines too."""
+    host = make()
+    program = host.folder / "podman"
+    program.write_text("#!/bin/sh\nread line\n")
+    program.chmod(0o755)
+    containers = "/var/lib/nixprov-containers/storage"
+    with (
+        subprocess.Popen([program, f"{host.folder}{containers}"], stdin=subprocess.PIPE) as watcher,
+        subprocess.Popen([program, containers], stdin=subprocess.PIPE) as others,
+    ):
+        assert host.remove(STEPS) == 0
+        assert watcher.wait(10) == KILLED
+        assert others.poll() is None
+        others.kill()
 
 
 def test_a_step_that_does_not_take_back_is_caught(wanted: Wanted, make: Callable[[], ScratchHost]) -> None:
