@@ -107,7 +107,9 @@ let
       config=/var/lib/nixprov-runner/${name}/config.toml
       managed=label=com.gitlab.gitlab-runner.managed=true
       id=com.gitlab.gitlab-runner.runner.id
-      engine() { ${cfg.engine} "$@"; }
+      # In the mounts of the host: with `+` too, a unit's commands have copies of them, in which the engine waits a minute
+      # for a container's network to go, and then leaves it.
+      engine() { /run/current-system/sw/bin/nsenter --target 1 --mount -- ${cfg.engine} "$@"; }
 
       engine rm --force --volumes --time 0 --filter label=nixprov-runner=${name}
       [ -s "$config" ] || exit 0

@@ -70,7 +70,8 @@ derivation {{
   args = [ "-c" ''{work}; echo {stamp} > $out'' ];
 }}
 NIX
-echo "path $(nix-build --no-out-link job.nix)"
+path=$(nix-build --no-out-link job.nix)
+echo "path $path"
 """
 
 
