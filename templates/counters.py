@@ -36,6 +36,8 @@ KEPT = 20
 KEPT_RUNNING = 200
 MAX_MESSAGE = 4096
 AGAIN_S = 2.0
+# How far after its own death the book asks the engine what has happened meanwhile.
+LOOK_BACK_S = 3600.0
 
 RUNNER_LABEL = "nixprov-runner"
 MANAGED = "com.gitlab.gitlab-runner.managed=true"
@@ -95,9 +97,10 @@ class Book:
         self._complained = False
         self._totals: dict[str, Any] = {"jobs": 0, "seconds": 0, **dict.fromkeys(COUNTED, 0)}
         self._jobs: dict[tuple[str, int], dict[str, Any]] = {}
-        self._since = time.time()
+        self._since = self.written = time.time()
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             self._load(json.loads(file.read_text()))
+            self.written = file.stat().st_mtime
 
     def _load(self, document: dict[str, Any]) -> None:
         """As it was written, or nothing of it. Raises ValueError, KeyError, TypeError."""
@@ -119,11 +122,11 @@ class Book:
             self._jobs[key]["running"] = True
             self._save()
 
-    def went(self, container: str, at: float) -> None:
+    def went(self, container: str, key: tuple[str, int] | None, at: float) -> None:
         """It is no more; with the last one of a job, the job is over."""
         with self._lock:
-            key = self._containers.pop(container, None)
-            if key in self._containers.values() or key not in self._jobs:
+            self._containers.pop(container, None)
+            if key is None or key in self._containers.values() or key not in self._jobs:
                 return
             self._end(self._jobs[key], at)
             self._save()
@@ -131,7 +134,7 @@ class Book:
     def only(self, containers: set[str], at: float) -> None:
         """These are all: what ended while nobody listened is over as well."""
         for gone in [container for container in self._containers if container not in containers]:
-            self.went(gone, at)
+            self.went(gone, self.job_of(gone), at)
         with self._lock:
             for key, job in self._jobs.items():
                 if job["running"] and key not in self._containers.values():
@@ -204,7 +207,7 @@ def numbers_in(message: bytes) -> dict[str, int]:
 
 def follow(engine: Engine, book: Book) -> NoReturn:
     """The engine's events, and after each break what there is now."""
-    since = time.time()
+    since = max(book.written, time.time() - LOOK_BACK_S)
     while True:
         with contextlib.suppress(OSError, http.client.HTTPException, ValueError, KeyError):
             listen(engine, book, since)
@@ -229,7 +232,7 @@ def take(event: dict[str, Any], book: Book) -> None:
     if event["Action"] == "create":
         book.came(container, labels, at)
     elif event["Action"] in ("destroy", "remove"):
-        book.went(container, at)
+        book.went(container, key_of(labels), at)
 
 
 def receive(listener: socket.socket, engine: Engine, book: Book) -> NoReturn:

@@ -45,9 +45,9 @@ def test_a_job_is_from_its_first_container_to_the_end_of_its_last(file: Path) ->
     book.came("b", labels(1), 101.0)
     book.count(("default", 1), ONE)
     book.count(("default", 1), ONE)
-    book.went("a", 110.0)
+    book.went("a", ("default", 1), 110.0)
     assert read(file)["jobs"][0]["running"]
-    book.went("b", 112.5)
+    book.went("b", ("default", 1), 112.5)
     job = {"runner": "default", "job": 1, "project": 3, "started": 100.0, "seconds": 12.5, "running": False}
     assert read(file)["jobs"] == [job | {"built": 2, "found": 4, "bytes": 240}]
     assert read(file)["totals"] == {"jobs": 1, "seconds": 12.5, "built": 2, "found": 4, "bytes": 240}
@@ -95,7 +95,7 @@ def test_it_goes_on_where_it_was_killed(file: Path) -> None:
     book.only({"b"}, 200.0)
     first, second = read(file)["jobs"]
     assert (first["running"], first["built"], second["running"]) == (False, 1, True)
-    book.went("b", 150.0)
+    book.went("b", ("default", 2), 150.0)
     assert read(file)["totals"] == {"jobs": 2, "seconds": 50.0, **ONE}
 
 
@@ -111,7 +111,7 @@ def test_it_keeps_the_last_jobs_and_all_of_the_sums(file: Path) -> None:
     for number in range(1000):
         book.came(f"c{number}", labels(number), float(number))
         if number != 5:
-            book.went(f"c{number}", number + 1.0)
+            book.went(f"c{number}", ("default", number), number + 1.0)
     jobs = read(file)["jobs"]
     assert [job["job"] for job in jobs] == [5, *range(1000 - counters.KEPT + 1, 1000)]
     assert read(file)["totals"]["jobs"] == 1000
@@ -141,7 +141,7 @@ def test_a_disk_that_is_full_costs_the_record_alone(
         book.count(("default", 1), ONE)
     assert file.read_bytes() == before
     assert capfd.readouterr().err.count("No space left") == 1
-    book.went("a", 101.0)
+    book.went("a", ("default", 1), 101.0)
     assert read(file)["totals"]["built"] == 2
 
 
@@ -229,6 +229,19 @@ def test_docker_and_podman_say_the_end_each_in_its_word(file: Path, gone: str) -
     for action, at in (("create", 100), ("start", 101), ("die", 102), ("start", 103), (gone, 105)):
         counters.take({"Action": action, "Actor": actor, "time": at, "timeNano": at * 10**9}, book)
     assert read(file)["jobs"][0]["seconds"] == 5.0
+
+
+def test_what_happened_while_it_was_dead_is_made_up_for(file: Path) -> None:
+    before = Book(file)
+    before.came("a", labels(1), 100.0)
+    os.utime(file, (1000, 1000))
+    book = Book(file)
+    assert book.written == 1000
+    book.only(set(), 1010.0)
+    actors = [{"ID": container, "Attributes": labels(job)} for container, job in (("a", 1), ("b", 2), ("b", 2))]
+    for (action, at), actor in zip((("remove", 1002), ("create", 1003), ("remove", 1004)), actors, strict=True):
+        counters.take({"Action": action, "Actor": actor, "time": at}, book)
+    assert [(job["seconds"], job["running"]) for job in read(file)["jobs"]] == [(902.0, False), (1.0, False)]
 
 
 @pytest.mark.parametrize("missing", ["nixprov-runner", "com.gitlab.gitlab-runner.job.id"])
