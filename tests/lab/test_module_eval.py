@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -246,6 +247,33 @@ def test_a_nix_that_would_take_jobs_for_root_is_refused(lab: Lab, module: str, o
 def test_a_mistake_stops_at_evaluation(lab: Lab, module: str, own: str, said: str) -> None:
     with pytest.raises(AssertionError, match=said):
         evaluate(lab, module, own)
+
+
+# tests/nixpkgs-eval and what it needs, in a folder of its own; once as it is, once with a module that is broken.
+SCRIPT = f"""
+set -e
+. /etc/set-environment
+mkdir -p {DIR}/tree/templates {DIR}/tree/tests
+cd {DIR}
+cp *.nix filter.py tree/templates/
+cat > tree/tests/nixpkgs-eval
+export NIXPROV_NIXPKGS=/nix/var/nix/profiles/per-user/root/channels/nixos
+sh tree/tests/nixpkgs-eval
+echo "{{" >> tree/templates/network.nix
+sh tree/tests/nixpkgs-eval || echo "ended with $?"
+"""
+
+
+def test_the_script_for_real_trees_evaluates_one(lab: Lab, module: str) -> None:
+    script = Path(__file__).parents[1] / "nixpkgs-eval"
+    said = lab.run(HOST, ["bash", "-c", SCRIPT], stdin=script.read_text()).stdout
+    good, _, bad = said.partition("FAILED")
+    assert len(re.findall(r"^ok +25\.11 .*nixos-system-.*\.drv$", good, re.MULTILINE)) == script.read_text().count(
+        "  evaluate "
+    )
+    assert "network.nix" in bad
+    assert said.endswith("ended with 1\n")
+    assert "ok " not in bad
 
 
 def test_code_and_templates_are_the_same_files() -> None:
