@@ -22,6 +22,7 @@ from provisioner.steps.secrets import has_token
 from provisioner.steps.wanted import build
 
 PENDING = "pending"
+_NAMED = 3
 
 
 class RunnerVerb(Enum):
@@ -117,7 +118,7 @@ def plan_down(spec: HostSpec, facts: Facts, journal: Journal, view: ForgeView) -
     steps = tuple(
         StepAction(step.name, what)
         for step in reversed(STEPS)
-        for what in [", ".join(step.remains(facts, journal))]
+        for what in [_some(step.remains(facts, journal))]
         if what
     )
     in_system = facts.revision or facts.revision_at_boot
@@ -125,6 +126,12 @@ def plan_down(spec: HostSpec, facts: Facts, journal: Journal, view: ForgeView) -
     hooked = [action.why for action in steps if action.step in feeding]
     why = "the system contains our module" if in_system else ", ".join(hooked)
     return HostPlan(spec.name, runners, steps, why)
+
+
+def _some(things: Sequence[str]) -> str:
+    """A line that can be read: the module alone is some twenty files."""
+    shown = ", ".join(things[:_NAMED])
+    return f"{shown} and {len(things) - _NAMED} more" if len(things) > _NAMED else shown
 
 
 def _runner_actions(

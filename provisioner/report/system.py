@@ -47,7 +47,7 @@ def _closure(closure: Closure) -> Iterator[str]:
     if len(told) > _LINES:
         yield f"  and {len(told) - _LINES} more"
     for change in closure.units:
-        yield f"  {_UNITS.get(change.verb, change.verb)} {names(change.units, _LINES)}"
+        yield f"  {_UNITS.get(change.verb, change.verb)} {names(change.units)}"
 
 
 _UNITS: Final = {"add": "new units:", "start": "starts", "stop": "stops", "restart": "restarts", "reload": "reloads"}

@@ -12,6 +12,7 @@ from provisioner.events import Event, HostResult, Outcome, summary
 from provisioner.forge.compare import Difference
 from provisioner.hosts.counters import Counters
 from provisioner.hosts.facts import UnitFact
+from provisioner.hosts.preview import Closure, PackageChange, Preview, UnitChange
 from provisioner.model import Connection, ForgeRunner, HostSpec, Manager, RunnerSpec, RunnerStatus, RunnerType
 from provisioner.plan import FileChange, HostPlan, RunnerAction, RunnerVerb, StepAction
 from provisioner.report.record import RunRecord
@@ -39,6 +40,9 @@ BOOK = json.dumps(
             | {"built": 0, "found": 0, "bytes": 0},
         ],
     }
+)
+PREVIEW = Preview(
+    Closure(2, 1, 2048, (PackageChange("podman", (), ("5.4.2",), 2048),), (UnitChange("add", ("a<b>.service",)),))
 )
 CHANGE = FileChange("/etc/nixos/configuration.nix", b"a\nb\n", b"a\nc\n")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -154,6 +155,7 @@ def test_down_takes_what_is_left_and_nothing_else() -> None:
     plan = plan_down(spec(), facts, journal, view(runner()))
     assert [(action.verb, action.id) for action in plan.runners] == [(RunnerVerb.DELETE, 7)]
     assert [action.step for action in plan.steps] == ["hook", "module", "secrets"]
+    assert re.fullmatch(r"(/etc/nixos/nixprov/\w+\.\w+(, )?){3} and \d+ more", plan.steps[1].why)
     assert plan.switch
     assert plan_down(spec(), new_host(), Journal(), view()).is_empty
 

@@ -18,7 +18,7 @@ from provisioner.report import schema
 from provisioner.report.documents import DOCUMENTS, VERSION
 from provisioner.report.json_lines import JsonLines
 from tests.unit.hosts import runner
-from tests.unit.runs import CHANGE, Play, host_plan, host_report
+from tests.unit.runs import CHANGE, PREVIEW, Play, host_plan, host_report
 
 ROOT = Path(__file__).parents[2]
 RESULT = HostResult("host1", Outcome.FAILED, 1.0, error="it broke", hint="mend it", remains=("runner 7",))
@@ -26,7 +26,7 @@ SAMPLES: dict[str, tuple[str, Mapping[str, object]]] = {
     "start": ("", {"verb": "up", "run": "r", "operator": "anna@desk", "hosts": ["host1"]}),
     "batch": ("", {"batch": 1, "of": 2, "play": "", "hosts": ["host1"]}),
     "phase": ("host1", {"phase": "probe"}),
-    "plan": ("host1", {"plan": host_plan(), "files": (CHANGE,), "check": True}),
+    "plan": ("host1", {"plan": host_plan(), "files": (CHANGE,), "system": PREVIEW, "check": True}),
     "log": ("host1", {"text": "building"}),
     "drain": ("host1", {"jobs": 2, "limit_s": 3600.0}),
     "warning": ("", {"text": "careful"}),
@@ -109,6 +109,20 @@ def test_what_the_fields_hold() -> None:
     assert plan["runners"][1]["differences"] == [{"name": "tags", "before": "a", "after": "b"}]
     assert any("-b\n+c\n" in text for text in plan["diff"])
     assert written(diff=False)["plan"]["diff"] == []
+    assert plan["system"] == {
+        "build": [],
+        "fetch": [],
+        "fetch_size": None,
+        "closure": {
+            "added": 2,
+            "removed": 1,
+            "size": 2048,
+            "packages": [{"name": "podman", "before": [], "after": ["5.4.2"], "size": 2048}],
+            "units": [{"verb": "add", "units": ["a<b>.service"]}],
+        },
+        "failed": None,
+        "unknown": None,
+    }
     assert status["runners"][0]["contacted_at"] == "2026-01-01T00:00:00Z"
     assert status["runners"][0]["unit_state"] == "active"
     assert status["counters"] == {

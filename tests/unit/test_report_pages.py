@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from provisioner import resources
 from provisioner.cli.reports import reporting, typed
 from provisioner.errors import ConfigError
 from provisioner.events import Event, HostResult, Outcome
@@ -24,8 +25,9 @@ from provisioner.report.advice import Typed, next_commands
 from provisioner.report.diff import for_people, plan_diffs, runner_diff, unified
 from provisioner.report.lines import that_matter
 from provisioner.report.logs import HostLogs
+from provisioner.report.timeline import PHASES
 from provisioner.report.wording import ago, clean, elapsed, masked
-from tests.unit.runs import BUILD_LOG, CHANGE, Play, go, host_plan, host_report, mixed
+from tests.unit.runs import BUILD_LOG, CHANGE, PREVIEW, Play, go, host_plan, host_report, mixed
 
 VOID = {"meta", "br", "line"}
 
@@ -84,6 +86,23 @@ def test_the_page_has_outcomes_failures_diffs_and_the_picture() -> None:
         assert text in page.text, text
     assert page.tags.count("svg") == 1
     assert page.tags.count("details") == 4
+
+
+def test_the_page_says_what_becomes_of_the_system() -> None:
+    play = Play(["host1", "host2"], "plan")
+    play.start()
+    play.emit("plan", "host1", plan=host_plan("host1"), files=(CHANGE,), system=PREVIEW, check=True)
+    play.log("host2", ["nixprov: the new system has 3 paths more, 1 less, 20 KiB in all"])
+    page = parsed(play).text
+    assert "system: 2 paths more, 1 less, +2.0 KiB\n  new podman 5.4.2 (+2.0 KiB)\n  new units: a<b>.service" in page
+    assert "system: 3 paths more, 1 less, 20 KiB in all" in page
+
+
+def test_each_phase_has_its_colour_in_light_and_in_dark() -> None:
+    styles = resources.templates().joinpath("report.css").read_text()
+    for phase in PHASES:
+        assert styles.count(f"--p-{phase}: #") == 2, phase
+        assert f".p-{phase} {{" in styles, phase
 
 
 def test_the_page_loads_nothing_and_runs_nothing() -> None:
