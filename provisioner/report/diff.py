@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 
 from provisioner.model import RunnerSpec
 from provisioner.plan import FileChange, HostPlan, RunnerAction, RunnerVerb
-from provisioner.report.wording import masked
+from provisioner.report.wording import count, masked
 from provisioner.steps.module import DIR as MODULE_DIR
 from provisioner.steps.wanted import SETTINGS
 
@@ -33,19 +34,27 @@ def plan_diffs(plan: HostPlan, files: Sequence[FileChange]) -> tuple[str, ...]:
 
 def for_people(diffs: Sequence[str]) -> tuple[str, ...]:
     """Without our own module's code where it comes or goes as a whole: nobody reads that in a diff (--json has it)."""
-    return tuple(_header(text) if _is_code_of_ours(text) else text for text in diffs)
+    told: list[str] = []
+    for (comes, goes), group in groupby(diffs, _whole_code_of_ours):
+        texts = list(group)
+        told += [_in_short(texts, comes=comes)] if comes or goes else texts
+    return tuple(told)
 
 
-def _is_code_of_ours(text: str) -> bool:
-    names = [line.split("\t")[0][len("+++ ") :] for line in text.splitlines()[:2]]
-    path = max(names, key=len)
-    ours = path.startswith(f"{MODULE_DIR}/") and path != f"{MODULE_DIR}/{SETTINGS}"
-    return ours and "/dev/null" in names
+def _whole_code_of_ours(text: str) -> tuple[bool, bool]:
+    """Whether it is code of ours that comes, and whether it is such that goes, as a whole file."""
+    old, new = (line.split("\t")[0][len("+++ ") :] for line in text.splitlines()[:2])
+    path = max(old, new, key=len)
+    is_ours = path.startswith(f"{MODULE_DIR}/") and path != f"{MODULE_DIR}/{SETTINGS}"
+    return is_ours and old == "/dev/null", is_ours and new == "/dev/null"
 
 
-def _header(text: str) -> str:
-    head = text.splitlines(keepends=True)[:2]
-    return "".join(head) + f"@@ {text.count(chr(10)) - len(head) - 1} lines of nixprov's own @@\n"
+def _in_short(texts: Sequence[str], *, comes: bool) -> str:
+    head = 3  # both names, and the one hunk
+    lines = sum(text.count("\n") - head for text in texts)
+    old, new = ("/dev/null", MODULE_DIR) if comes else (MODULE_DIR, "/dev/null")
+    said = f"{count(len(texts), 'file')}, {count(lines, 'line')} of nixprov's own"
+    return f"--- {_label(old, 'host')}\n+++ {_label(new, 'nixprov')}\n@@ {said} @@\n"
 
 
 def runner_diff(action: RunnerAction, spec: RunnerSpec | None = None) -> str:

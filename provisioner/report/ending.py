@@ -142,9 +142,10 @@ def plan_lines(hosts: Sequence[HostRecord], paint: Painter, *, diff: bool) -> It
     yield f"{paint(names([host.name for host in hosts]), 'bold')}: {count(len(host.changes), 'change')}"
     for change in host.changes:
         yield f"  {paint('~', 'yellow')} {clean(change)}"
-    yield from (f"  {paint(line, '' if line.startswith(' ') else 'cyan')}" for line in host.system)
     for text in host.diffs if diff else ():
         yield from paint.diff(text).splitlines()
+    # Last, where the eye is when all has been printed.
+    yield from (f"  {paint(line, '' if line.startswith(' ') else 'cyan')}" for line in host.system)
 
 
 def status_lines(report: HostReport, paint: Painter) -> Iterator[str]:

@@ -263,12 +263,14 @@ def test_diffs_of_files() -> None:
 
 
 def test_our_own_code_is_one_line_for_people_where_it_comes_or_goes_as_a_whole() -> None:
-    code, settings = (f"/etc/nixos/nixprov/{name}.nix" for name in ("daemon", "settings"))
-    new, gone = unified(FileChange(code, None, b"a\nb\n")), unified(FileChange(code, b"a\n", None))
+    folder = "/etc/nixos/nixprov"
+    code, more, settings = (f"{folder}/{name}.nix" for name in ("daemon", "filter", "settings"))
+    new = (unified(FileChange(code, None, b"a\nb\n")), unified(FileChange(more, None, b"a\n")))
+    gone = unified(FileChange(code, b"a\n", None))
     others = (unified(FileChange(code, b"a\n", b"b\n")), unified(FileChange(settings, None, b"a\n")), unified(CHANGE))
-    assert for_people((new, gone, *others)) == (
-        f"--- /dev/null\n+++ {code}\t(nixprov)\n@@ 2 lines of nixprov's own @@\n",
-        f"--- {code}\t(host)\n+++ /dev/null\n@@ 1 lines of nixprov's own @@\n",
+    assert for_people((*new, gone, *others)) == (
+        f"--- /dev/null\n+++ {folder}\t(nixprov)\n@@ 2 files, 3 lines of nixprov's own @@\n",
+        f"--- {folder}\t(host)\n+++ /dev/null\n@@ 1 file, 1 line of nixprov's own @@\n",
         *others,
     )
 
