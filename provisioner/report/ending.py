@@ -206,8 +206,7 @@ def told_counts(record: RunRecord) -> Iterator[tuple[str, str, int]]:
         names = {"as wanted": "changed", "not installed": "unchanged", "drifted": "drifted"}
         yield from ((word, name, states[word]) for word, name in names.items() if states[word])
         counts[Outcome.UNCHANGED] -= len(seen)
-    word = {Outcome.CHANGED: "to change"} if record.verb.startswith("plan") else {}
-    yield from ((word.get(one, one.value), one.name.lower(), counts[one]) for one in Outcome if counts[one] > 0)
+    yield from ((record.word(one), one.name.lower(), counts[one]) for one in Outcome if counts[one] > 0)
     unfinished = sum(host.result is None for host in record.hosts.values())
     if unfinished:
         yield "unfinished", "unfinished", unfinished

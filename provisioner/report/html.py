@@ -121,10 +121,10 @@ def _timeline(record: RunRecord) -> Iterator[str]:
         yield f'<h2>Timeline</h2><ul class="legend">{legend}</ul><div class="wide">{picture}</div>'
 
 
-def _outcome(host: HostRecord) -> str:
+def _outcome(record: RunRecord, host: HostRecord) -> str:
     if host.outcome is None:
         return '<span class="o-unfinished">… unfinished</span>'
-    return f'<span class="o-{host.outcome.name.lower()}">{SYMBOLS[host.outcome]} {host.outcome.value}</span>'
+    return f'<span class="o-{host.outcome.name.lower()}">{SYMBOLS[host.outcome]} {record.word(host.outcome)}</span>'
 
 
 def _link(host: HostRecord, ids: dict[str, str]) -> str:
@@ -139,18 +139,19 @@ def _hosts(record: RunRecord, ids: dict[str, str]) -> Iterator[str]:
         is_open = len(record.hosts) == 1 or (host.is_bad and bad <= _OPEN_HOSTS)
         inside = "".join(_inside(host)) or "<p>Nothing to do.</p>"
         yield (
-            f'<details id="{ids[host.name]}"{" open" if is_open else ""}><summary>{_line(host, record.now_s)}</summary>'
+            f'<details id="{ids[host.name]}"{" open" if is_open else ""}><summary>{_line(record, host)}</summary>'
             f"<div>{inside}</div></details>"
         )
 
 
-def _line(host: HostRecord, now_s: float) -> str:
+def _line(record: RunRecord, host: HostRecord) -> str:
     result = host.result
     drift = len(host.status.drift) if host.status else 0
     said = result.error if result and result.error else _numbers(len(host.changes), drift)
     return (
-        f'<span class="name">{escape(clean(host.name))}</span>{_outcome(host)}'
-        f'<span class="number">{elapsed(host.seconds(now_s))}</span><span class="said">{escape(clean(said))}</span>'
+        f'<span class="name">{escape(clean(host.name))}</span>{_outcome(record, host)}'
+        f'<span class="number">{elapsed(host.seconds(record.now_s))}</span>'
+        f'<span class="said">{escape(clean(said))}</span>'
     )
 
 

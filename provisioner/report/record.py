@@ -116,6 +116,11 @@ class RunRecord:
         with self._lock:
             yield
 
+    def word(self, outcome: Outcome) -> str:
+        """A plan has changed nothing."""
+        is_plan = self.verb.startswith("plan")
+        return "to change" if is_plan and outcome is Outcome.CHANGED else outcome.value
+
     def counts(self) -> Counter[Outcome]:
         return Counter(host.result.outcome for host in self.hosts.values() if host.result)
 

@@ -71,7 +71,7 @@ class Table:
         return len(self.record.hosts) <= min(height - 4, MAX_ROWS)
 
     def _all(self, hosts: Sequence[HostRecord]) -> tuple[Sequence[Row], Sequence[str]]:
-        return tuple(_row(host, self.record.now_s) for host in hosts), self._interrupted()
+        return tuple(_row(self.record, host) for host in hosts), self._interrupted()
 
     def _some(self, hosts: Sequence[HostRecord], room: int) -> tuple[Sequence[Row], Sequence[str]]:
         """Failures keep up to a third, those at work get the rest; what is waiting is one line."""
@@ -80,7 +80,7 @@ class Table:
         room = max(2, room - 2)
         bad_rows = max(min(len(bad), room // 3), min(len(bad), room - len(active)))
         shown = self._keep_places(active, room - bad_rows)
-        rows = [_row(host, self.record.now_s) for host in (*shown, *bad[len(bad) - bad_rows :])]
+        rows = [_row(self.record, host) for host in (*shown, *bad[len(bad) - bad_rows :])]
         return rows, (*self._interrupted(), *_unseen(hosts, len(active) - len(shown), len(bad) - bad_rows))
 
     def _keep_places(self, active: Sequence[HostRecord], room: int) -> list[HostRecord]:
@@ -107,20 +107,20 @@ def _unseen(hosts: Sequence[HostRecord], active: int, bad: int) -> Iterator[str]
 
 def _counts(record: RunRecord, hosts: Sequence[HostRecord]) -> Iterator[tuple[int, str, str]]:
     counts = record.counts()
-    yield from ((counts[outcome], outcome.value, COLOURS[outcome]) for outcome in Outcome if counts[outcome])
+    yield from ((counts[outcome], record.word(outcome), COLOURS[outcome]) for outcome in Outcome if counts[outcome])
     active, waiting = sum(host.is_active for host in hosts), sum(host.is_waiting for host in hosts)
     yield from ((number, word, "dim") for number, word in ((active, "at work"), (waiting, "waiting")) if number)
 
 
-def _row(host: HostRecord, now_s: float) -> Row:
+def _row(record: RunRecord, host: HostRecord) -> Row:
     name = clean(host.name)
     if host.result is not None:
         outcome = host.result.outcome
         text = clean(host.result.error) if host.result.error else _done(host)
-        return Row(SYMBOLS[outcome], COLOURS[outcome], name, outcome.value, elapsed(host.result.seconds), text)
+        return Row(SYMBOLS[outcome], COLOURS[outcome], name, record.word(outcome), elapsed(host.result.seconds), text)
     if host.is_waiting:
         return Row(WAITING, "dim", name, "waiting", "", "")
-    return Row(ACTIVE, "cyan", name, host.phase, clock(host.seconds(now_s)), host.last_line.strip())
+    return Row(ACTIVE, "cyan", name, host.phase, clock(host.seconds(record.now_s)), host.last_line.strip())
 
 
 def _done(host: HostRecord) -> str:

@@ -87,7 +87,7 @@ class PlainText:
         if result.outcome is Outcome.SKIPPED:
             return  # nothing happened there; the recap names all of them
         if result.outcome.is_good:
-            self._say(result.host, self.paint.outcome(result.outcome, result.outcome.value))
+            self._say(result.host, self.paint.outcome(result.outcome, self.record.word(result.outcome)))
             return
         if not self.verbose:
             for line in that_matter(self.record.host(result.host).log):

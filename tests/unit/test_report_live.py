@@ -18,8 +18,10 @@ from rich.console import Console
 
 from provisioner.events import Outcome
 from provisioner.report.colour import Painter, can_redraw, wants_colour
+from provisioner.report.html import page
 from provisioner.report.live import LiveTable, draw
 from provisioner.report.table import MAX_ROWS, Table
+from provisioner.report.text import PlainText
 from tests.unit.runs import CHANGE, Play, go, host_plan, mixed
 
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
@@ -131,6 +133,21 @@ def test_the_result_goes_to_its_own_stream() -> None:
     assert "+tags: b" in result.getvalue()
     assert "+tags: b" not in out.getvalue()
     assert "\x1b" not in result.getvalue()
+
+
+@pytest.mark.parametrize(("verb", "word"), [("plan", "to change"), ("plan down", "to change"), ("up", "changed")])
+def test_a_plan_has_changed_nothing_and_nobody_says_so(verb: str, word: str) -> None:
+    play = Play(["host1"], verb)
+    plain = io.StringIO()
+    _, out, _ = live(play)
+    play.reports.append(PlainText(plain, io.StringIO(), play.record))
+    play.start()
+    play.phases("host1", "connect")
+    play.end("host1", Outcome.CHANGED)
+    play.summary()
+    for said in (ESCAPES.sub("", out.getvalue()), plain.getvalue(), page(play.record)):
+        assert re.search(rf"host1\b.*\b{word}\b", said)
+        assert ("changed" in re.sub("o-changed", "", said.partition("<body>")[2] or said)) == (word == "changed")
 
 
 def test_no_colour_means_no_colour_in_the_table_either() -> None:
