@@ -76,6 +76,13 @@ class Trust(Enum):
     PLAIN = "plain"
 
 
+class Engine(Enum):
+    """What jobs run in: a podman of ours, or the Docker that the host has."""
+
+    PODMAN = "podman"
+    DOCKER = "docker"
+
+
 @dataclass(frozen=True, slots=True)
 class Become:
     """How to become root when the login user is not."""
@@ -139,6 +146,7 @@ class ModuleSpec:
 
     settings: Mapping[str, Mapping[str, int]] = field(default_factory=lambda: MappingProxyType({}))
     trust: Trust = Trust.NONE
+    engine: Engine = Engine.PODMAN
 
 
 @dataclass(frozen=True, slots=True)

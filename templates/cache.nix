@@ -10,6 +10,7 @@
 let
   cfg = config.services.nixprov;
   nix = config.nix.package or pkgs.nix;
+  internal = import ./internal.nix { inherit lib; };
 
   # Run by our daemon, as root, after each build and before its output may be collected. The paths are Nix' own words.
   hook = pkgs.writeScript "nixprov-keep" ''
@@ -31,7 +32,7 @@ let
     [ "$(free_percent)" -lt ${toString cfg.cache.maxFreePercent} ] || exit 0
 
     # A job's own paths are held by its connection while it builds, but not between two commands of its script.
-    running=$(${cfg.engine} ps --quiet --filter label=com.gitlab.gitlab-runner.managed=true)
+    running=$(${cfg.container.command} ps --quiet --filter label=com.gitlab.gitlab-runner.managed=true)
     if [ -n "$running" ]; then
       echo "the disk runs short, but jobs are running: next time"
       exit 0
@@ -49,13 +50,7 @@ let
   '';
 in
 {
-  options.services.nixprov.keepHook = lib.mkOption {
-    type = lib.types.path;
-    internal = true;
-    readOnly = true;
-    default = hook;
-    description = "What our daemon runs after each build.";
-  };
+  options.services.nixprov.keepHook = internal lib.types.path hook "What our daemon runs after each build.";
 
   config = {
     systemd.tmpfiles.rules = [ "d ${roots} 0755 root root -" ];

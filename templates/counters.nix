@@ -9,17 +9,15 @@
 
 let
   cfg = config.services.nixprov;
+  engine = cfg.container;
+  internal = import ./internal.nix { inherit lib; };
 
   program = pkgs.writeText "nixprov-counters.py" (builtins.readFile ./counters.py);
 in
 {
-  options.services.nixprov.countersSocket = lib.mkOption {
-    type = lib.types.str;
-    internal = true;
-    readOnly = true;
-    default = "/run/nixprov/counters/socket";
-    description = "Where the filter says which container a connection is from.";
-  };
+  options.services.nixprov.countersSocket =
+    internal lib.types.str "/run/nixprov/counters/socket"
+      "Where the filter says which container a connection is from.";
 
   config = {
     systemd.sockets.nixprov-counters = {
@@ -39,54 +37,29 @@ in
       wantedBy = [ "multi-user.target" ];
       requires = [ "nixprov-counters.socket" ];
       # Wanted, not required: without an engine there is no job, and the book waits.
-      wants = [ "nixprov-podman.socket" ];
-      after = [
-        "nixprov-counters.socket"
-        "nixprov-podman.socket"
-      ];
+      wants = engine.units;
+      after = [ "nixprov-counters.socket" ] ++ engine.units;
       unitConfig.StartLimitIntervalSec = 0;
-      serviceConfig = {
+      serviceConfig = import ./hardening.nix // {
         User = "nixprov-counters";
         Group = "nixprov-counters";
         # The engine's socket is this group's.
-        SupplementaryGroups = [ "nixprov-runner" ];
-        ExecStart = "${pkgs.python3}/bin/python3 -I -B ${program} --engine /run/nixprov/podman.sock --book /var/lib/nixprov-counters/jobs.json";
+        SupplementaryGroups = [ engine.group ];
+        ExecStart = "${pkgs.python3}/bin/python3 -I -B ${program} --engine ${engine.socket} --book /var/lib/nixprov-counters/jobs.json";
         StateDirectory = "nixprov-counters";
         StateDirectoryMode = "0700";
         Restart = "always";
         RestartSec = 5;
-        Slice = "nixprov.slice";
         MemoryMax = "256M";
         TasksMax = 1024;
 
-        CapabilityBoundingSet = "";
-        LockPersonality = true;
-        MemoryDenyWriteExecute = true;
-        NoNewPrivileges = true;
-        PrivateDevices = true;
         PrivateNetwork = true;
-        PrivateTmp = true;
-        ProtectClock = true;
-        ProtectControlGroups = true;
-        ProtectHome = true;
-        ProtectHostname = true;
-        ProtectKernelLogs = true;
-        ProtectKernelModules = true;
-        ProtectKernelTunables = true;
         ProtectProc = "invisible";
-        ProtectSystem = "strict";
-        RemoveIPC = true;
         RestrictAddressFamilies = [ "AF_UNIX" ];
-        RestrictNamespaces = true;
-        RestrictRealtime = true;
-        RestrictSUIDSGID = true;
-        SystemCallArchitectures = "native";
         SystemCallFilter = [
           "@system-service"
           "~@privileged @resources"
         ];
-        SystemCallErrorNumber = "EPERM";
-        UMask = "0077";
         InaccessiblePaths = [ "-/nix/var" ];
       };
     };

@@ -57,7 +57,7 @@ class _Connection(http.client.HTTPConnection):
 
 
 class Engine:
-    """Docker's API (1.41), which podman has as well. Raises OSError, HTTPException, ValueError."""
+    """Docker's API, in the version that the engine likes best; podman has it as well. Raises OSError, HTTPException, ValueError."""
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -80,7 +80,7 @@ class Engine:
 
     def _get(self, path: str) -> http.client.HTTPResponse:
         connection = _Connection(self._path)
-        connection.request("GET", f"/v1.41{path}")
+        connection.request("GET", path)
         answer = connection.getresponse()
         if answer.status != http.client.OK:
             raise ConnectionError(f"{path.partition('?')[0]}: {answer.status}")

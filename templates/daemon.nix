@@ -13,6 +13,8 @@ let
   nix = config.nix.package or pkgs.nix;
   internal = import ./internal.nix { inherit lib; };
 
+  network = "${cfg.container.networkUnit}.service";
+
   # Fixed here, because the daemon's own configuration belongs to the user and may say otherwise.
   forced = {
     extra-experimental-features = "nix-command daemon-trust-override";
@@ -85,9 +87,11 @@ in
     description = "Nix daemon that trusts no client, for GitLab jobs";
     requires = [
       "nixprov-nix-daemon.socket"
-      "nixprov-network.service"
+      network
     ];
-    after = [ "nixprov-network.service" ];
+    after = [ network ];
+    # Its namespace is another after a restart of an engine that is not ours.
+    partOf = lib.optional cfg.container.isShared network;
     # As for NixOS' own daemon: builders find their tools by themselves, the daemon needs ssh and tar at the most.
     path = [
       nix

@@ -44,6 +44,7 @@ in
     ./door.nix
     ./engine.nix
     ./filter.nix
+    ./image.nix
     ./network.nix
     ./runner.nix
   ];
@@ -54,7 +55,7 @@ in
     limits = wish (settings.limits or { });
     cache = wish (settings.cache or { });
   }
-  // wish (if settings ? trust then { inherit (settings) trust; } else { });
+  // wish (lib.filterAttrs (name: _: name == "trust" || name == "engine") settings);
 
   warnings = overruled [ ] settings config.services.nixprov;
 }

@@ -198,7 +198,7 @@ def peer_of(connection: socket.socket) -> str | None:
 
 def container_of(peer: str | None) -> str | None:
     """The id of the client's container: of the outermost, whatever a job may call a group of its own."""
-    found = re.search(r"libpod-([0-9a-f]{64})", peer or "")
+    found = re.search(r"(?:libpod-|docker[-/])([0-9a-f]{64})", peer or "")
     return found[1] if found else None
 
 

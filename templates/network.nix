@@ -9,29 +9,34 @@
 
 let
   cfg = config.services.nixprov;
+  engine = cfg.container;
 
   start = pkgs.writeScript "nixprov-network" ''
     #!${pkgs.bash}/bin/bash
     set -euo pipefail
-    engine=(${cfg.engine})
+    engine=(${engine.command})
     image=$(< ${cfg.jobImage}/name)
     ask() { "''${engine[@]}" inspect --format "{{.$1}}" nixprov-network; }
     # Its only process sleeps: the container is there to hold its namespace.
-    "''${engine[@]}" run --detach --replace --name nixprov-network --network bridge --read-only --cap-drop all \
-      --security-opt no-new-privileges --log-driver none --stop-signal KILL "$image" /bin/sleep infinity > /dev/null
+    "''${engine[@]}" rm --force nixprov-network > /dev/null 2>&1 || true
+    "''${engine[@]}" run --detach --name nixprov-network --network ${engine.network} --read-only --cap-drop all \
+      --security-opt no-new-privileges --log-driver none --stop-signal KILL \
+      ${lib.optionalString engine.isShared "--volume /nix/store:/nix/store:ro"} "$image" /bin/sleep infinity > /dev/null
     cp "$(ask ResolvConfPath)" "$RUNTIME_DIRECTORY/resolv.conf"
     ln -sfn "$(ask NetworkSettings.SandboxKey)" "$RUNTIME_DIRECTORY/namespace"
   '';
 in
 {
-  systemd.services.nixprov-network = lib.mkIf cfg.hasOwnDaemon {
+  systemd.services.${engine.networkUnit} = lib.mkIf cfg.hasOwnDaemon {
     description = "Network of the builds of GitLab jobs";
     # Before the first job needs it, and so that a host that cannot have it says so at the switch.
     wantedBy = [ "multi-user.target" ];
     requires = [ "nixprov-image.service" ];
     after = [ "nixprov-image.service" ];
+    # An engine of others may be restarted by them, and the namespace is another then.
+    partOf = lib.optional engine.isShared "docker.service";
     path = [ pkgs.coreutils ];
-    environment.CONTAINERS_CONF_OVERRIDE = "${cfg.engineConfiguration}";
+    inherit (engine) environment;
     # Running builds are in it. The next boot brings a changed one.
     restartIfChanged = false;
     serviceConfig = {
@@ -39,7 +44,7 @@ in
       RemainAfterExit = true;
       RuntimeDirectory = "nixprov/network";
       ExecStart = start;
-      ExecStop = "-${cfg.engine} rm --force --time 0 nixprov-network";
+      ExecStop = "-${engine.command} rm --force nixprov-network";
       KillMode = "process";
     };
   };

@@ -98,6 +98,14 @@ in
       minFreePercent = percent 5 "Share of the store's disk below which a running build makes Nix collect garbage.";
       maxFreePercent = percent 10 "Share that is then to be free; the timer collects below it too, between jobs.";
     };
+    engine = mkOption {
+      type = types.enum [
+        "podman"
+        "docker"
+      ];
+      default = "podman";
+      description = "What jobs run in: a podman of ours, or the host's Docker (virtualisation.docker.enable).";
+    };
     trust = mkOption {
       type = types.enum [
         "none"

@@ -8,6 +8,7 @@
 
 let
   cfg = config.services.nixprov;
+  engine = cfg.container;
 
   toml = import ./toml.nix { inherit lib; };
 
@@ -44,7 +45,7 @@ let
         environment = lib.mapAttrsToList (key: value: "${key}=${value}") (jobEnvironment // runner.environment);
         pre_build_script = preBuild;
         docker = {
-          host = "unix:///run/nixprov/podman.sock";
+          host = "unix://${engine.socket}";
           image = if runner.image == null then "@IMAGE@" else runner.image;
           helper_image = "@IMAGE@";
           pull_policy = [ "if-not-present" ];
@@ -55,8 +56,7 @@ let
           ];
           privileged = false;
           services_privileged = false;
-          # The engine's own default is no network; "bridge" is that of any docker runner.
-          network_mode = "bridge";
+          network_mode = engine.network;
           container_labels.nixprov-runner = name;
           disable_cache = true;
           volumes = [
@@ -109,9 +109,14 @@ let
       id=com.gitlab.gitlab-runner.runner.id
       # In the mounts of the host: with `+` too, a unit's commands have copies of them, in which the engine waits a minute
       # for a container's network to go, and then leaves it.
-      engine() { /run/current-system/sw/bin/nsenter --target 1 --mount -- ${cfg.engine} "$@"; }
+      engine() { /run/current-system/sw/bin/nsenter --target 1 --mount -- ${engine.command} "$@"; }
 
-      engine rm --force --volumes --time 0 --filter label=nixprov-runner=${name}
+      remove() {
+        mapfile -t names
+        [ ''${#names[@]} -eq 0 ] || engine "$@" "''${names[@]}"
+      }
+
+      engine ps --all --quiet --filter label=nixprov-runner=${name} | remove ${engine.remove}
       [ -s "$config" ] || exit 0
       token=$(< "$config")
       token=''${token#*$'\n'token = \"}
@@ -122,16 +127,12 @@ let
         mapfile -t names
         [ ''${#names[@]} -gt 0 ] || return 0
         engine "$@" "''${names[@]}" | while read -r short name; do
-          [[ ''${#short} -lt 6 || $token != *"$short"* ]] || echo "$name"
+          [[ ''${#short} -lt 8 || $token != *"$short"* ]] || echo "$name"
         done
-      }
-      remove() {
-        mapfile -t names
-        [ ''${#names[@]} -eq 0 ] || engine "$@" "''${names[@]}"
       }
       engine ps --all --quiet --no-trunc --filter $managed |
         ours inspect --type container --format "{{index .Config.Labels \"$id\"}} {{.Id}}" |
-        remove rm --force --volumes --time 0
+        remove ${engine.remove}
       for kind in volume network; do
         engine $kind ls --quiet --filter $managed |
           ours $kind inspect --format "{{index .Labels \"$id\"}} {{.Name}}" |
@@ -144,19 +145,20 @@ let
     value = {
       description = "GitLab runner ${name} of nixprov";
       wantedBy = [ "multi-user.target" ];
-      wants = [ "network-online.target" ];
+      # Not required: a restart of the host's engine is the end of its containers anyhow, not of the runner.
+      wants = [ "network-online.target" ] ++ engine.units;
       requires = [
         "nixprov-image.service"
         cfg.door.unit
-        "nixprov-podman.socket"
-      ];
+      ]
+      ++ lib.optionals (!engine.isShared) engine.units;
       after = [
         "network-online.target"
         "nixprov-image.service"
         cfg.door.unit
-        "nixprov-podman.socket"
-        "nixprov-podman.service"
-      ];
+      ]
+      ++ engine.units
+      ++ lib.optional (!engine.isShared) "nixprov-podman.service";
       restartTriggers = [ runner.tokenVersion ];
       environment.HOME = "/var/lib/nixprov-runner/${name}";
       # Never give up: GitLab may be down for longer than any counter of starts.
@@ -164,6 +166,7 @@ let
       serviceConfig = import ./hardening.nix // {
         User = "nixprov-runner";
         Group = "nixprov-runner";
+        SupplementaryGroups = [ engine.group ];
         StateDirectory = "nixprov-runner/${name}";
         StateDirectoryMode = "0700";
         WorkingDirectory = "/var/lib/nixprov-runner/${name}";

@@ -24,6 +24,18 @@ from provisioner.steps import STEPS
 from provisioner.steps.hook import Hook
 from provisioner.steps.wanted import build
 
+# What runners need and do not wait for: jobs would start, and fail.
+_FOUNDATION: Final = frozenset(
+    {
+        *(
+            "nixprov-image.service",
+            "nixprov-podman.socket",
+            "nixprov-network.service",
+            "nixprov-docker-network.service",
+        ),
+        *("nixprov-nix-daemon.socket", "nixprov-nix-filter.socket"),
+    }
+)
 RESET_FAILED: Final = "systemctl reset-failed 'nixprov-*' 2>/dev/null || :"
 
 
@@ -35,8 +47,11 @@ def plan(run: HostRun) -> HostPlan:
     wanted = plan_up(run.spec, run.facts, run.journal, view, new_tokens=run.choices.new_tokens)
     run.warn_of_trust()
     if wanted.changes_host:
-        doubts = trust.problems(run.spec.module.trust, run.facts)
-        for problem, advice in (*doubts, *preflight.problems(run.facts.records, time.time())):
+        module = run.spec.module
+        for text in preflight.warnings(run.facts.records, module.engine):
+            run.emit("warning", text=text)
+        doubts = trust.problems(module.trust, run.facts)
+        for problem, advice in (*doubts, *preflight.problems(run.facts.records, time.time(), module.engine)):
             raise HostRefused(run.host, problem, hint=advice)
     return wanted
 
@@ -214,7 +229,7 @@ def switch_error(run: HostRun, result: SwitchResult) -> SwitchFailed:
 def _confirm(run: HostRun, result: SwitchResult) -> None:
     """The units are active and GitLab has been asked for jobs by them; only then the intents become receipts."""
     run.phase("confirm")
-    units = unit_names(run.spec)
+    units = (*unit_names(run.spec), *(unit for unit in result.failed if unit in _FOUNDATION))
     guard = switch.confirm(units, run.limits.unit_s)
     waiting = dict(run.journal.runners)
     silence: list[ForgeUnavailable] = []

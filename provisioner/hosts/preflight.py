@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Final
 
+from provisioner.model import Engine
+
 _ROOM_KIB: Final = {"/nix/store": 200 * 1024, "/var/lib": 16 * 1024, "/etc/nixos": 1024, "/boot": 8 * 1024}
 _MAX_SKEW_S: Final = 24 * 3600
 _MEMORY: Final = ("tmpfs", "ramfs")
@@ -21,10 +23,11 @@ for place in /nix/store /var/lib /etc/nixos /boot; do
 done | say room
 for place in /etc/nixos /var/lib; do [ -w "$place" ] || echo "$place"; done | say read-only
 stat -f -c %T /var/lib 2>/dev/null | say var-lib-disk
+! systemctl is-active --quiet docker.socket 2>/dev/null || echo yes | say docker
 """
 
 
-def problems(records: Mapping[str, bytes], now_s: float) -> Iterator[tuple[str, str]]:
+def problems(records: Mapping[str, bytes], now_s: float, engine: Engine = Engine.PODMAN) -> Iterator[tuple[str, str]]:
     """What stands in the way, each with what to do; `now_s` is the operator's clock (seconds since the epoch)."""
     text = {name: records.get(name, b"").decode("utf-8", "replace").strip() for name in _RECORDS}
     for place in text["read-only"].splitlines():
@@ -34,6 +37,8 @@ def problems(records: Mapping[str, bytes], now_s: float) -> Iterator[tuple[str, 
         if free.isdigit() and int(free) < _ROOM_KIB.get(place, 0):
             needs = _ROOM_KIB[place] // 1024
             yield f"{place} has {int(free) // 1024} MiB left, {needs} are needed", "make room there, then run again"
+    if engine is Engine.DOCKER and not text["docker"]:
+        yield "nixprov_engine is docker, and it has none", "set virtualisation.docker.enable and switch, or take podman"
     if text["var-lib-disk"] in _MEMORY:
         yield "/var/lib is in memory, and would forget the runner at the next boot", "give /var/lib/nixprov* a disk"
     if text["clock"].isdigit() and abs(int(text["clock"]) - now_s) > _MAX_SKEW_S:
@@ -41,4 +46,13 @@ def problems(records: Mapping[str, bytes], now_s: float) -> Iterator[tuple[str, 
         yield f"its clock is {days} days off from ours", "set it (timedatectl), TLS with GitLab would fail"
 
 
-_RECORDS: Final = ("clock", "room", "read-only", "var-lib-disk")
+def warnings(records: Mapping[str, bytes], engine: Engine) -> Iterator[str]:
+    """What stops nothing and may yet be why jobs do not work."""
+    if engine is Engine.PODMAN and records.get("docker"):
+        yield (
+            "the host has Docker, whose packet filter drops what other engines forward: "
+            "jobs will have no network, unless nixprov_engine is docker or DOCKER-USER lets podman0 through"
+        )
+
+
+_RECORDS: Final = ("clock", "room", "read-only", "var-lib-disk", "docker")

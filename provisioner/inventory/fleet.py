@@ -87,8 +87,8 @@ class Inventory:
     ) -> tuple[HostSpec, ...]:
         """The named hosts, with what a play wants on each below what the inventory says (docs/inventory.md).
 
-        `play_runners` are mappings of the keys of a play's `runners`, `play_module` one of its `limits`, `cache` and
-        `trust`. Raises InventoryError.
+        `play_runners` are mappings of the keys of a play's `runners`, `play_module` one of its other ones for the host.
+        Raises InventoryError.
         """
         return tuple(self._spec(self.host(name), play_runners, play_module) for name in names)
 

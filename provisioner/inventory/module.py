@@ -14,7 +14,7 @@ from pydantic.alias_generators import to_camel
 
 from provisioner.inventory.fields import Whole, explain, first_error
 from provisioner.inventory.origin import Var, Where
-from provisioner.model import ModuleSpec, Trust
+from provisioner.model import Engine, ModuleSpec, Trust
 
 
 class _Settings(BaseModel):
@@ -79,6 +79,10 @@ class ModuleSettings(BaseModel):
         Trust, Field(description="plain: jobs get the host's own Nix daemon, and with it root of the host")
     ] = Trust.NONE
 
+    engine: Annotated[
+        Engine, Field(description="docker: jobs run in the host's own Docker, not in a podman of nixprov's")
+    ] = Engine.PODMAN
+
     @property
     def module_settings(self) -> Mapping[str, Any]:
         """What is written, without defaults: for `Inventory.host_specs`."""
@@ -90,12 +94,16 @@ GROUPS: Final[Mapping[str, type[_Settings]]] = {"limits": Limits, "cache": Cache
 # Each variable with the place of its value: the group and the key, or the key alone.
 VARIABLES: Final[Mapping[str, tuple[str, ...]]] = {
     f"nixprov_{'_'.join(place)}": place
-    for place in (("trust",), *((group, key) for group, model in GROUPS.items() for key in model.model_fields))
+    for place in (
+        ("trust",),
+        ("engine",),
+        *((group, key) for group, model in GROUPS.items() for key in model.model_fields),
+    )
 }
 
 
 def spec(host: str, variables: Mapping[str, Var], play: Mapping[str, Any]) -> ModuleSpec:
-    """What is wanted on a host: a play's `limits`, `cache` and `trust`, each of them under the host's variables.
+    """What is wanted on a host: a play's keys of ModuleSettings, each under the host's variable for it.
 
     Raises InventoryError.
     """
@@ -108,7 +116,7 @@ def spec(host: str, variables: Mapping[str, Var], play: Mapping[str, Any]) -> Mo
     except ValidationError as error:
         raise _explained(host, error, own) from None
     settings = {group: options for group in GROUPS if (options := getattr(said, group).options())}
-    return ModuleSpec(settings, said.trust)
+    return ModuleSpec(settings, said.trust, said.engine)
 
 
 def _explained(host: str, error: ValidationError, own: Mapping[tuple[str, ...], Var]) -> Exception:

@@ -26,7 +26,10 @@ HERE: Final = Path(__file__).parent
 RELEASE: Final = "trixie"
 # debootstrap leaves nix-bin half configured, for the order of its dependencies; so the second list is apt's.
 FIRST: Final = "systemd,systemd-sysv,dbus,openssh-server,ca-certificates,iproute2,busybox-static,git,sudo"
-LATER: Final = "nix-bin podman crun netavark aardvark-dns nftables python3-minimal libpython3-stdlib opendoas polkitd"
+LATER: Final = (
+    "nix-bin podman crun netavark aardvark-dns nftables docker.io docker-cli iptables opendoas polkitd"
+    " python3-minimal libpython3-stdlib"
+)
 UNUSED_DAYS: Final = 7
 # Its own mount and pid namespace, killed with the process that started it: no mount or process outlives a build.
 _IN_NAMESPACES: Final = (

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from provisioner import resources
 from provisioner.hosts.journal import RunnerRecord
-from provisioner.model import HostSpec, ModuleSpec, RunnerSpec, Secret, Trust
+from provisioner.model import Engine, HostSpec, ModuleSpec, RunnerSpec, Secret, Trust
 from provisioner.nix.header import managed
 from provisioner.nix.render import render
 from provisioner.steps.base import Wanted
@@ -26,6 +26,7 @@ CODE: Final = (
     "filter.py",
     "grammar.py",
     "hardening.nix",
+    "image.nix",
     "internal.nix",
     "network.nix",
     "options.nix",
@@ -64,8 +65,12 @@ def _code() -> Mapping[str, str]:
 
 
 def _module(spec: ModuleSpec) -> dict[str, Any]:
-    trust = {} if spec.trust is Trust.NONE else {"trust": spec.trust.value}
-    return {**{group: dict(options) for group, options in spec.settings.items()}, **trust}
+    said = {
+        "trust": None if spec.trust is Trust.NONE else spec.trust.value,
+        "engine": None if spec.engine is Engine.PODMAN else spec.engine.value,
+    }
+    groups = {group: dict(options) for group, options in spec.settings.items()}
+    return {**groups, **{name: value for name, value in said.items() if value}}
 
 
 def _runner(spec: RunnerSpec, record: RunnerRecord, host: str) -> dict[str, Any]:

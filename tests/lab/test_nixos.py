@@ -96,7 +96,6 @@ def nixos(lab: Lab) -> Iterator[NixOS]:
             '{ environment.etc.x.text = "${pkgs.dockerTools.x}"; }',
             "pkgs.dockerTools: not supported by the stand-in NixOS",
         ),
-        ("{ virtualisation.docker.enable = true; }", "the stand-in NixOS has no Docker"),
         ("{ nix.settings = lib.mkIf 1 { }; }", "called with a non-Boolean condition"),
         ("{", "syntax error, unexpected end of file"),
     ],

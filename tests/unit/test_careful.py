@@ -9,10 +9,11 @@ import pytest
 from provisioner.engine.undo import undo
 from provisioner.errors import HookRefused
 from provisioner.hosts.facts import Facts
-from provisioner.hosts.journal import Journal, Phase, Run
-from provisioner.hosts.preflight import problems
+from provisioner.hosts.journal import Journal, Phase, Run, RunnerRecord
+from provisioner.hosts.preflight import problems, warnings
 from provisioner.hosts.script import KeepCopy, MakeDir, Part, RemoveFile, WriteFile
 from provisioner.hosts.switch import Followed, SwitchResult
+from provisioner.model import Engine, RunnerStatus
 from provisioner.steps import STEPS
 from provisioner.steps.hook import Hook
 from provisioner.steps.module import DIR, ModuleFiles
@@ -70,6 +71,22 @@ def test_what_stands_in_the_way(records: dict[str, bytes], words: str | None) ->
     found = [problem for problem, _ in problems(records, 1_000_000_000.0)]
     assert [words in problem for problem in found] if words else found == []
     assert bool(found) == bool(words)
+
+
+@pytest.mark.parametrize(
+    ("engine", "docker", "problem", "warning"),
+    [
+        (Engine.PODMAN, b"", False, False),
+        (Engine.PODMAN, b"yes\n", False, True),
+        (Engine.DOCKER, b"", True, False),
+        (Engine.DOCKER, b"yes\n", False, False),
+    ],
+)
+def test_the_engine_is_there_and_no_other_in_its_way(
+    engine: Engine, docker: bytes, problem: bool, warning: bool
+) -> None:
+    records = {"docker": docker}
+    assert [bool(list(problems(records, 0.0, engine))), bool(list(warnings(records, engine)))] == [problem, warning]
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from provisioner.errors import InventoryError
 from provisioner.inventory import load
 from provisioner.inventory.module import GROUPS, VARIABLES
 from provisioner.inventory.runners import VARIABLES as OF_RUNNERS
-from provisioner.model import ModuleSpec, Trust
+from provisioner.model import Engine, ModuleSpec, Trust
 
 PAGE = Path(__file__).parents[2] / "docs" / "inventory.md"
 
@@ -31,14 +31,15 @@ def test_nothing_said_is_nothing_written(tmp_path: Path) -> None:
 
 def test_every_variable_is_an_option_of_the_module(tmp_path: Path) -> None:
     """By name, and no option of these groups is without a variable."""
-    said = _module(tmp_path, {name: "plain" if name == "nixprov_trust" else 7 for name in VARIABLES})
+    words = {"nixprov_trust": "plain", "nixprov_engine": "docker"}
+    said = _module(tmp_path, {name: words.get(name, 7) for name in VARIABLES})
     text = (resources.templates() / "options.nix").read_text()
     for group in GROUPS:
         block = re.search(rf"^    {group} = {{\n(.*?)^    }};", text, re.MULTILINE | re.DOTALL)
         assert block
         assert set(said.settings[group]) == set(re.findall(r"^      (\w+) = ", block[1], re.MULTILINE))
         assert set(said.settings[group].values()) == {7}
-    assert said.trust is Trust.PLAIN
+    assert (said.trust, said.engine) == (Trust.PLAIN, Engine.DOCKER)
 
 
 def test_the_page_says_the_defaults_of_the_module() -> None:
@@ -86,6 +87,7 @@ def test_a_group_and_its_host_each_say_theirs(tmp_path: Path) -> None:
         ),
         ({"nixprov_cache_keep_days": -1}, "nixprov_cache_keep_days: expected greater than or equal to 1", 5),
         ({"nixprov_trust": "full"}, "host h1: nixprov_trust: expected 'none' or 'plain'", 5),
+        ({"nixprov_engine": "lxc"}, "host h1: nixprov_engine: expected 'podman' or 'docker'", 5),
         ({"nixprov_limits_task": 1}, "no variable nixprov_limits_task; did you mean nixprov_limits_tasks?", 5),
         (
             {"nixprov_limits": {"tasks": 1}},

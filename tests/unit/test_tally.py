@@ -220,6 +220,8 @@ def test_a_receiver_that_does_not_listen_holds_nobody_up(tmp_path: Path) -> None
         # A group that a job makes below its own.
         (f"0::/machine.slice/libpod-{'a' * 64}.scope/libpod-{'b' * 64}.scope\n", "a" * 64),
         (f"1:pids:/libpod_parent/libpod-{'c' * 64}\n0::/libpod-{'c' * 64}\n", "c" * 64),
+        (f"0::/system.slice/docker-{'d' * 64}.scope\n", "d" * 64),
+        (f"0::/docker/{'d' * 64}/libpod-{'b' * 64}\n", "d" * 64),
         ("0::/system.slice/ssh.service\n", None),
         (None, None),
     ],

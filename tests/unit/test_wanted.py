@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from provisioner.model import Connection, HostSpec, ModuleSpec, RunnerSpec, Trust
+from provisioner.model import Connection, Engine, HostSpec, ModuleSpec, RunnerSpec, Trust
 from provisioner.steps.wanted import SETTINGS, build
 from tests.unit.hosts import RECORD, URL
 
@@ -34,12 +34,13 @@ def test_what_was_said_is_written_under_the_options_names(nix_eval: Callable[[st
         stop_timeout_s=60,
         environment={"A": "${b}"},
     )
-    module = ModuleSpec({"limits": {"buildLogMiB": 0}, "cache": {"keepDays": 2}}, Trust.PLAIN)
+    module = ModuleSpec({"limits": {"buildLogMiB": 0}, "cache": {"keepDays": 2}}, Trust.PLAIN, Engine.DOCKER)
     assert settings(nix_eval, runner, module) == {
         "gitlabUrl": URL,
         "limits": {"buildLogMiB": 0},
         "cache": {"keepDays": 2},
         "trust": "plain",
+        "engine": "docker",
         "runners": {
             "default": {
                 **IDENTITY,

@@ -13,7 +13,7 @@ export DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8
 echo "Debian $release: downloading and unpacking (about a minute)"
 debootstrap --variant=minbase --include="$first" "$release" "$tree" >&2
 
-echo "Debian $release: Nix, podman and their libraries (about a minute)"
+echo "Debian $release: Nix, podman, Docker and their libraries (about a minute)"
 mount -t proc proc "$tree/proc"
 mount --rbind /dev "$tree/dev"
 mount -t sysfs -o ro sysfs "$tree/sys"

@@ -10,7 +10,7 @@ system=/nix/var/nix/profiles/system
 channels=/nix/var/nix/profiles/per-user/root/channels
 release=25.11
 # What the packages in pkgs/debian.nix are made of.
-packages="bash bsdutils busybox-static bzip2 ca-certificates coreutils crun curl dbus-bin diffutils findutils git grep gzip hostname
+packages="bash bsdutils busybox-static bzip2 ca-certificates coreutils crun curl dbus-bin diffutils docker-cli docker.io findutils git grep gzip hostname
     iproute2 libc-bin libc6 login mawk mount ncurses-bin nftables nix-bin openssh-client passwd podman procps python3-minimal sed sudo
     systemd systemd-sysv tar util-linux xz-utils"
 

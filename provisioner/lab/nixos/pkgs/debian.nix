@@ -164,7 +164,18 @@ in
       ''
     );
 
-    docker = throw "pkgs.docker: the stand-in NixOS has no Docker";
+    # The same of docker, whose daemon and client are two of Debian's packages.
+    docker =
+      describe "docker" "docker.io" (
+        pkgs.runCommand "docker-${(entry "docker.io").version}" {} ''
+          mkdir -p $out/bin
+          for program in docker dockerd; do
+            printf '%s\n' '#!${pkgs.runtimeShell}' 'export PATH=/usr/sbin:/usr/bin''${PATH:+:$PATH}' "exec $program \"\$@\"" > $out/bin/$program
+            chmod +x $out/bin/$program
+          done
+        ''
+      )
+      // {meta.mainProgram = "docker";};
 
     # Programs of the host by other packages than NixOS', and applets.
     hostname = pkgs.hostname-debian;

@@ -1,4 +1,4 @@
-# Containers: podman as NixOS sets it up. There is no Docker in the lab: its options are read, enabling it fails.
+# Containers: podman and Docker as NixOS sets them up.
 {
   config,
   lib,
@@ -70,13 +70,14 @@ in {
       defaultNetwork.settings = option (types.attrsOf types.anything) {} "The network `podman`.";
     };
     docker = {
-      enable = flag false "Not supported.";
-      enableOnBoot = flag true "Without effect.";
-      package = option types.raw null "Not supported.";
-      storageDriver = optional types.str "Not supported.";
-      logDriver = option types.str "journald" "Not supported.";
-      extraOptions = option (types.separatedString " ") "" "Not supported.";
-      daemon = inert;
+      enable = flag false "Whether Docker's daemon is there.";
+      enableOnBoot = flag true "Whether it starts before somebody asks.";
+      listenOptions = option (types.listOf types.str) ["/run/docker.sock"] "Its sockets.";
+      package = option types.package pkgs.docker "Docker.";
+      storageDriver = optional types.str "Where its layers are.";
+      logDriver = option types.str "journald" "Where containers' output goes.";
+      extraOptions = option (types.separatedString " ") "" "Arguments of dockerd.";
+      daemon.settings = option (types.attrsOf types.anything) {} "daemon.json.";
       rootless = inert;
       autoPrune = inert;
     };
@@ -89,10 +90,6 @@ in {
     {
       assertions = [
         (refuse "virtualisation.oci-containers" ((cfg.oci-containers.containers or {}) != {}))
-        {
-          assertion = !cfg.docker.enable;
-          message = "virtualisation.docker.enable: the stand-in NixOS has no Docker";
-        }
         {
           assertion = cfg.podman.dockerCompat -> !cfg.docker.enable;
           message = "Option dockerCompat conflicts with docker";
@@ -159,6 +156,41 @@ in {
         serviceConfig.Type = "oneshot";
         script = "${cfg.podman.package}/bin/podman system prune -f ${toString cfg.podman.autoPrune.flags}";
         startAt = lib.toList cfg.podman.autoPrune.dates;
+      };
+    })
+    (lib.mkIf cfg.docker.enable {
+      virtualisation.docker.daemon.settings =
+        {
+          group = "docker";
+          hosts = ["fd://"];
+          log-driver = lib.mkDefault cfg.docker.logDriver;
+        }
+        // lib.optionalAttrs (cfg.docker.storageDriver != null) {storage-driver = cfg.docker.storageDriver;};
+      environment.systemPackages = [cfg.docker.package];
+      users.groups.docker = {};
+      systemd.services.docker = {
+        description = "Docker Application Container Engine";
+        wantedBy = lib.optional cfg.docker.enableOnBoot "multi-user.target";
+        after = ["network.target" "docker.socket"];
+        requires = ["docker.socket"];
+        serviceConfig = {
+          Type = "notify";
+          ExecStart = "${cfg.docker.package}/bin/dockerd --config-file=${pkgs.writeText "daemon.json" (builtins.toJSON cfg.docker.daemon.settings)} ${cfg.docker.extraOptions}";
+          ExecReload = "${pkgs.procps}/bin/kill -s HUP $MAINPID";
+          LimitNOFILE = 1048576;
+          Delegate = true;
+          KillMode = "process";
+        };
+      };
+      systemd.sockets.docker = {
+        description = "Docker Socket for the API";
+        wantedBy = ["sockets.target"];
+        socketConfig = {
+          ListenStream = cfg.docker.listenOptions;
+          SocketMode = "0660";
+          SocketUser = "root";
+          SocketGroup = "docker";
+        };
       };
     })
     (lib.mkIf (cfg.podman.enable && cfg.podman.dockerSocket.enable) {
