@@ -9,11 +9,11 @@ import pytest
 from provisioner.engine.undo import undo
 from provisioner.errors import HookRefused
 from provisioner.hosts.facts import Facts
-from provisioner.hosts.journal import Journal, Phase, Run, RunnerRecord
+from provisioner.hosts.journal import Journal, Phase, Run
 from provisioner.hosts.preflight import problems, warnings
 from provisioner.hosts.script import KeepCopy, MakeDir, Part, RemoveFile, WriteFile
 from provisioner.hosts.switch import Followed, SwitchResult
-from provisioner.model import Engine, RunnerStatus
+from provisioner.model import Engine
 from provisioner.steps import STEPS
 from provisioner.steps.hook import Hook
 from provisioner.steps.module import DIR, ModuleFiles
