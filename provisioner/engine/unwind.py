@@ -50,10 +50,7 @@ def release(run: HostRun, journal: Journal, *, created: Sequence[int] = ()) -> N
     """Give a host back that was claimed and not changed: the journal becomes what it was before. Raises HostError."""
     run.shield()
     with _taking_along(run, created):
-        if journal.phase.has_installed:
-            _unclaim(run, journal)
-        else:
-            clean(run)
+        _give_back(run, journal)
 
 
 @contextmanager
@@ -71,12 +68,16 @@ def _taking_along(run: HostRun, created: Sequence[int]) -> Iterator[None]:
         overtaken.delete(run, runner)
 
 
-def _unclaim(run: HostRun, journal: Journal) -> None:
+def _give_back(run: HostRun, journal: Journal) -> None:
+    """The journal as it was before this run, and the lock with it."""
+    if not journal.phase.has_installed:
+        return clean(run)
     try:
         run.transact("release", (), journal, keep=False)
     except NothingChanged:
         # No room even for a journal: the lock goes, and that a run began here stays said.
         run.transact("release", (), None, keep=False)
+    return None
 
 
 def _switch_back(run: HostRun) -> None:
@@ -94,13 +95,12 @@ def _host_back(run: HostRun, facts: Facts, journal: Journal) -> None:
     if moved and facts.generation is not None:
         parts += switch.start("rollback", str(facts.generation), crash=crash.in_unit())
     with crash.around("unwind"):
-        run.transact("unwind", parts, run.journal_for(Phase.UNWINDING), keep=moved or not journal.phase.has_installed)
+        run.transact("unwind", parts, run.journal_for(Phase.UNWINDING))
     if moved:
         result = run.follow()
         if not (result.is_done or result.only_units_failed):
             raise SwitchFailed(run.host, result.explain())
-    if not journal.phase.has_installed:
-        clean(run)
+    _give_back(run, journal)
 
 
 def clean(run: HostRun) -> None:

@@ -10,6 +10,7 @@ from typing import Final
 
 import pytest
 
+from provisioner.hosts.script import JOURNAL
 from provisioner.lab.running import Lab
 from provisioner.nix.imports import HOOK
 from tests.faults.machine import CONFIGURATION, journal, runners, untouched
@@ -23,6 +24,7 @@ FLAKE: Final = (
     "{ outputs = { nixpkgs, ... }: { nixosConfigurations.host1 ="
     " nixpkgs.lib.nixosSystem { modules = [ ./configuration.nix ]; }; }; }"
 )
+JOURNALS: Final = (("{", "journal cannot be read"), ('{"version": 2}', "of version 2, this nixprov knows 1"))
 OURS: Final = "sed -i '/nixprov/{ %s }' configuration.nix"
 
 
@@ -93,10 +95,20 @@ def test_refused_with_what_to_do_and_nothing_touched(lab: Lab, operator: Operato
                 if case.down:
                     refused(operator("down", HOST, "--yes", "--json"), case.down)
                 assert state(lab) == before
+        for content, words in JOURNALS:
+            before = state(lab)
+            sh(lab, f"mv {JOURNAL} /root/journal; echo '{content}' > {JOURNAL}")
+            for verb in ("up", "down"):
+                refused(operator(verb, HOST, "--yes", "--json"), words)
+            assert sh(lab, f"cat {JOURNAL}").strip() == content
+            sh(lab, f"mv /root/journal {JOURNAL}")
+            assert state(lab) == before
+        # Moved away, as the hint of a broken one says: the `down` that follows goes by what it finds.
+        sh(lab, f"mv {JOURNAL} {JOURNAL}.broken")
 
 
 def state(lab: Lab) -> tuple[str, str, list[int]]:
-    return snapshot(lab, HOST), sh(lab, "sha256sum /var/lib/nixprov/journal.json"), runners(lab, HOST)
+    return snapshot(lab, HOST), sh(lab, f"sha256sum {JOURNAL}"), runners(lab, HOST)
 
 
 def refused(said: Said, words: str) -> None:

@@ -10,7 +10,7 @@ from typing import Final
 import pytest
 
 from provisioner.lab.running import Lab
-from tests.faults.machine import Begun, journal, runners, system, untouched
+from tests.faults.machine import Begun, edited, journal, runners, system, untouched
 from tests.lab.operator import Operator, Said, leftovers, snapshot
 
 HOST: Final = "host2"
@@ -139,7 +139,7 @@ DOWN: Final = {
 
 
 def test_a_disk_that_is_full_or_read_only_at_down(lab: Lab, operator: Operator) -> None:
-    """The runner goes on and takes jobs; with room again `down` takes all of it back."""
+    """The runner goes on and takes jobs, as after a build that fails; when all is well again `down` takes it back."""
     with untouched(lab, HOST, operator):
         assert operator("up", HOST, "--yes").code == 0
         before = snapshot(lab, HOST)
@@ -150,4 +150,8 @@ def test_a_disk_that_is_full_or_read_only_at_down(lab: Lab, operator: Operator) 
             one_line(said, sick.words, said.code)
             assert [runner["paused"] for runner in lab.gitlab.runners() if runner["host"] == HOST] == [False]
             assert (snapshot(lab, HOST), journal(lab, HOST)["phase"]) == (before, "up: confirmed")
+        with edited(lab, HOST, "services.nosuch.enable = true;"):
+            broken = snapshot(lab, HOST)
+            one_line(operator("down", HOST, "--yes", "--json"), "does not evaluate", 7)
+            assert snapshot(lab, HOST) == broken
         assert operator("plan", HOST, "--json").summary["unchanged"] == 1
