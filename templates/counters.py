@@ -57,7 +57,7 @@ class _Connection(http.client.HTTPConnection):
 
 
 class Engine:
-    """Docker's API, as the engine likes it best; podman has it as well. Raises OSError, HTTPException, ValueError."""
+    """Docker's API in the engine's newest version; podman has it too. Raises OSError, HTTPException, ValueError."""
 
     def __init__(self, path: str) -> None:
         self._path = path

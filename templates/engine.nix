@@ -96,8 +96,7 @@ in
         # Restarting it would end the jobs that a switch finds running.
         restartIfChanged = false;
         path = [ podman ];
-        remove = "rm --force --volumes --time 0";
-      environment.CONTAINERS_CONF_OVERRIDE = "${overrides}";
+        environment.CONTAINERS_CONF_OVERRIDE = "${overrides}";
         serviceConfig = {
           Type = "exec";
           ExecStart = "${engines.podman.command} system service --time=0";

@@ -105,6 +105,8 @@ def test_jobs_run_in_the_hosts_docker(lab: Lab, operator: Operator) -> None:
     assert f"built-here {stamp}" not in again
     assert re.search(r"Trusted: 0", again), again
     assert "container nixprov-network" in look(lab)
+    # The engine's labels tell whose container it is, the kernel which container.
+    poll(lab, "the build is in the book", """grep -q '"built": *1' /var/lib/nixprov-counters/jobs.json""")
     assert lab.run(HOST, ["systemctl", "list-units", "--plain", "--no-legend", "nixprov-podman*"]).stdout == ""
 
 
