@@ -28,6 +28,11 @@ let
     timeout = toString cfg.limits.buildTimeout;
     max-silent-time = toString cfg.limits.buildSilence;
     post-build-hook = "${cfg.keepHook}";
+  }
+  // lib.optionalAttrs (lib.versionAtLeast (lib.getVersion nix) "2.19") {
+    # Variables that the user's own builds get on asking. Without its feature the setting is not even emptied.
+    extra-experimental-features = "nix-command daemon-trust-override configurable-impure-env";
+    impure-env = "";
   };
 
   flags = lib.concatStringsSep " " (

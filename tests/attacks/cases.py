@@ -241,6 +241,13 @@ NETWORK: Final = (
         + "nix-build --no-out-link impure.nix",
         marker="environment",
     ),
+    Case(
+        "impure-env-setting",
+        TOOLS
+        + 'derivation lent "echo \\$NIXPROV_LENT" "$fixed impureEnvVars = [ \\"NIXPROV_LENT\\" ];"\n'
+        + "nix-build --no-out-link lent.nix",
+        marker="lent",
+    ),
 )
 
 LOAD: Final = (

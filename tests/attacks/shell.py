@@ -173,11 +173,15 @@ PY
 }
 """
 
-# The host's own and its manager's environment, and what the host's Nix knows of passwords. Both daemons start anew.
+# The host's own and its manager's environment, and what the host's Nix knows of passwords and lends to its own builds. Both
+# daemons start anew.
 LENT: Final = r"""
 systemctl set-environment "NIXPROV_ATTACK=environment-$stamp"
 address=$(cat /proc/net/fib_trie | sed -n 's/.*|-- \(10\..*\.1[0-9]\)$/\1/p' | head -n 1)
 printf 'machine %s login attacker password secret-%s\n' "$address" "$stamp" > /etc/nix/netrc
+grep -v impure-env /etc/nix/nix.conf > /etc/nix/nix.conf.new
+printf 'extra-experimental-features = configurable-impure-env\nimpure-env = NIXPROV_LENT=lent-%s\n' "$stamp" >> /etc/nix/nix.conf.new
+mv -f /etc/nix/nix.conf.new /etc/nix/nix.conf
 systemctl restart nix-daemon.service
 systemctl stop nixprov-nix-daemon.service
 echo "address=$address"
