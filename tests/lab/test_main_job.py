@@ -123,6 +123,21 @@ def test_a_job_builds_through_the_hosts_store_and_the_next_one_finds_it(lab: Lab
     assert "will be built" not in again.trace
 
 
+def test_two_hosts_build_the_same_each_in_its_own_store(lab: Lab, up: Said) -> None:
+    stamp = secrets.token_hex(6)
+    ids = [lab.gitlab.queue_job(nix_job(stamp), host=host) for host in HOSTS]
+    jobs = [lab.gitlab.wait_for_job(job_id) for job_id in ids]
+    assert len({job.runner_id for job in jobs}) == len(HOSTS)
+    for job in jobs:
+        assert job.is_success, job.trace
+        assert f"built-here {stamp}" in job.trace
+    path = next(
+        word for word in jobs[0].trace.split() if word.startswith("/nix/store/") and word.endswith(f"job-{stamp}")
+    )
+    for host in HOSTS:
+        assert lab.run(host, ["cat", path]).stdout == f"{stamp}\n"
+
+
 def test_root_in_a_job_is_no_trusted_client(lab: Lab, up: Said) -> None:
     lab.run("host1", ["sh", "-c", "echo host-secret-marker > /root/marker; chmod 600 /root/marker"])
     script = (

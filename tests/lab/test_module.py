@@ -140,6 +140,45 @@ echo "flake says $(cat result)"
     assert f"flake says {stamp}" in trace
 
 
+def test_cold_all_is_built_and_warm_only_what_is_new(run: Callable[..., Job], stamp: str) -> None:
+    """Three that need each other; then the same again; then one more on top."""
+    chain = f"""
+cat > chain.nix <<'NIX'
+let
+  step = n: derivation {{
+    name = "chain-{stamp}-${{toString n}}";
+    system = builtins.currentSystem;
+    builder = "/bin/sh";
+    args = [ "-c" "echo built-here ${{toString n}}; echo ${{if n == 1 then "" else step (n - 1)}} > $out" ];
+  }};
+in step
+NIX
+for steps in 3 3 4; do
+  nix-build --no-out-link -E "import ./chain.nix $steps" 2>&1 | tee log
+  echo "steps $steps built $(grep -c '^built-here' log)"
+done
+"""
+    counts = re.findall(r"^steps (\d) built (\d)", run(chain).trace, re.MULTILINE)
+    assert counts == [("3", "3"), ("3", "0"), ("4", "1")]
+
+
+# As gitlab-runner would start it, but without any network.
+OFFLINE = r"""
+set -e
+engine=$(systemctl cat nixprov-podman.service | sed -n 's/^ExecStart=\(.*\) system service.*/\1/p')
+image=$($engine images --format '{{.Repository}}:{{.Tag}}' --filter label=nixprov.image=job | head -n 1)
+$engine run --rm --interactive --network none --env NIX_REMOTE=daemon \
+  --volume /nix/store:/nix/store:ro --volume /run/nixprov/nix:/nix/var/nix/daemon-socket:ro "$image" /bin/bash -e
+"""
+
+
+def test_a_container_without_a_network_builds(lab: Lab, operator: Operator, stamp: str) -> None:
+    script = "cd /root\nawk 'NR > 2 { print \"interface\", $1 }' /proc/net/dev\n" + build(stamp)
+    said = lab.run(HOST, ["bash", "-c", OFFLINE], stdin=script)
+    assert re.findall(r"^interface (\S+)", said.stdout, re.MULTILINE) == ["lo:"]
+    assert lab.run(HOST, ["cat", path_in(said.stdout)]).stdout == f"{stamp}\n"
+
+
 def test_a_users_image_gets_nix_behind_its_own_programs(lab: Lab, run: Callable[..., Job], stamp: str) -> None:
     lab.run(HOST, ["bash", "-c", USER_IMAGE])
     trace = run(
@@ -241,7 +280,9 @@ def test_both_daemons_may_restart_under_a_build(lab: Lab, operator: Operator, st
     assert again.is_success, again.trace
 
 
-def test_several_runners_differ_in_tags_image_and_limits(lab: Lab, operator: Operator, run: Callable[..., Job]) -> None:
+@pytest.fixture(scope="module")
+def several(lab: Lab, operator: Operator) -> None:
+    """Three runners on one host, the second with an image of the user's, the third with limits."""
     lab.run(HOST, ["bash", "-c", USER_IMAGE])
     inventory = operator.home / "several"
     small = {
@@ -251,15 +292,56 @@ def test_several_runners_differ_in_tags_image_and_limits(lab: Lab, operator: Ope
         "concurrent": 1,
         "image": "localhost/user-image:1",
     }
-    runners = repr([{"name": "default", "tags": ["nix"]}, small]).replace(" ", "")
+    limited = {"name": "limited", "tags": ["limited"], "run_untagged": False, "memory": "256m", "cpus": "1.5"}
+    runners = repr([{"name": "default", "tags": ["nix"]}, small, limited]).replace(" ", "")
     text = lab.files.inventory.read_text()
     inventory.write_text(re.sub(rf"^({HOST} .*)$", rf'\1 nixprov_runners="{runners}"', text, flags=re.MULTILINE))
     said = operator("up", HOST, "--yes", "--json", NIXPROV_INVENTORY=str(inventory))
     assert said.code == 0, said.err
-    config = lab.run(HOST, ["cat", "/var/lib/nixprov-runner/small/config.toml"]).stdout
+
+
+def config_of(lab: Lab, runner: str) -> str:
+    return lab.run(HOST, ["cat", f"/var/lib/nixprov-runner/{runner}/config.toml"]).stdout
+
+
+def test_several_runners_differ_in_tags_image_and_limits(lab: Lab, several: None) -> None:
+    config = config_of(lab, "small")
     assert "concurrent = 1\n" in config
     assert 'image = "localhost/user-image:1"' in config
-    other = lab.run(HOST, ["cat", "/var/lib/nixprov-runner/default/config.toml"]).stdout
-    assert set(re.findall('token = "(.*)"', config)).isdisjoint(re.findall('token = "(.*)"', other))
+    tokens = [re.findall('token = "(.*)"', config_of(lab, name))[0] for name in ("small", "default", "limited")]
+    assert len(set(tokens)) == len(tokens)
     job = lab.gitlab.wait_for_job(lab.gitlab.queue_job("curl", tags=["small"]))
     assert "the images own curl" in job.trace
+
+
+def test_limits_hold_for_a_jobs_services_too(lab: Lab, several: None) -> None:
+    config = config_of(lab, "limited")
+    for key in ("memory", "memory_swap", "service_memory", "service_memory_swap"):
+        assert f'\n{key} = "256m"\n' in config
+    for key in ("cpus", "service_cpus"):
+        assert f'\n{key} = "1.5"\n' in config
+
+
+WRITABLE = r"""
+engine=$(systemctl cat nixprov-podman.service | sed -n 's/^ExecStart=\(.*\) system service.*/\1/p')
+$engine ps --quiet --filter label=nixprov-runner=@RUNNER@ | xargs -r $engine inspect \
+  --format '{{range .Mounts}}{{.RW}} {{.Source}}{{"\n"}}{{end}}{{.GraphDriver.Data.UpperDir}}'
+"""
+
+
+def test_jobs_of_two_runners_share_nothing_writable(lab: Lab, several: None) -> None:
+    ids = {
+        name: lab.gitlab.queue_job(f"sleep {seconds}", tags=[tag])
+        for name, tag, seconds in (("default", "nix", 304), ("small", "small", 305))
+    }
+    poll(lab, "both jobs run", "pgrep -f '[s]leep 304' && pgrep -f '[s]leep 305'")
+    mounts = {
+        name: lab.run(HOST, ["bash", "-c", WRITABLE.replace("@RUNNER@", name)]).stdout.splitlines() for name in ids
+    }
+    for job_id in ids.values():
+        lab.gitlab.cancel_job(job_id)
+    poll(lab, "both jobs are gone", "! pgrep -f '[s]leep 30[45]'")
+    shared = set(mounts["default"]) & set(mounts["small"])
+    assert shared - {""} == {"false /nix/store", "false /run/nixprov/nix"}
+    for lines in mounts.values():
+        assert any(line.startswith("true ") for line in lines), lines
