@@ -238,10 +238,11 @@ def _confirm(run: HostRun, result: SwitchResult) -> None:
     if result.waits:
         run.login_again()
     if not polled:
-        # A unit that is not active explains it better than GitLab's silence.
-        run.script(switch.active(units, 1))
         if silence:
+            # That it did not answer us says nothing of the unit, which the host may have stopped again by now.
             raise silence[-1]
+        # A unit that is not active explains it better than that nobody polled.
+        run.script(switch.active(units, 1))
         names = ", ".join(sorted(waiting))
         raise ForgeUnavailable(
             f"GitLab at {run.forge.url} was not polled by runner {names} within {run.limits.contact_s:g} s",

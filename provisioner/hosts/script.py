@@ -57,11 +57,14 @@ stage() {
   chown "$3" "$1.nixprov-new"
   chmod "$2" "$1.nixprov-new"
 }
+folder() { [ -d "$1" ] || made="$1 $made"; mkdir -p "$1"; chmod "$2" "$1"; }
 flush() { for folder; do [ ! -d "$folder" ] || sync "$folder" 2>/dev/null || sync; done; }
 """
 
 # From here on an early end takes back what was staged, and says by its status that nothing else was done.
 _LOCK = """\
+made=
+[ -d /var/lib/nixprov ] || made=/var/lib/nixprov
 mkdir -p /var/lib/nixprov || exit 85
 exec 9< /var/lib/nixprov
 flock -w {wait_s} 9 || fail 82 'another transaction is under way'
@@ -70,7 +73,7 @@ ended() {{
   status=$1
   {unstage}
   if [ "$touched" = no ]; then
-    rmdir /var/lib/nixprov 2>/dev/null || :
+    rmdir $made 2>/dev/null || :
     case $status in 8[1-4]) ;; *) exit 85 ;; esac
   fi
 }}
@@ -264,7 +267,7 @@ def _stage(part: Part) -> list[str]:
     """Folders come first and files beside their places: an early end leaves only `.nixprov-new` files behind."""
     if isinstance(part, MakeDir):
         path = shlex.quote(part.path)
-        return [f"mkdir -p {path}", f"chmod {part.mode:04o} {path}"]
+        return [f"folder {path} {part.mode:04o}"]
     if isinstance(part, KeepCopy):
         copy = shlex.quote(f"{part.copy}{STAGED_SUFFIX}")
         return [f"rm -f {copy}", f"cp -p {shlex.quote(part.path)} {copy}"]

@@ -81,7 +81,7 @@ class ModuleFiles(Step):
         if not old:
             return self.remove(now, journal)
         back = [
-            WriteFile(file.path, file.content, file.mode, file.owner)
+            WriteFile(file.path, file.content, file.mode, file.owner, mtime=file.mtime)
             for name, file in old.items()
             if file.content is not None and _digest(new.get(name)) != file.sha256
         ]

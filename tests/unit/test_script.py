@@ -169,7 +169,9 @@ def test_what_cannot_be_staged_changes_nothing_and_says_so(root: Root) -> None:
 
 def test_on_a_new_host_not_even_the_state_folder_stays(root: Root) -> None:
     (root / "etc/nixos/file").touch()
-    assert root.run(first(MakeDir("/etc/nixos/file/folder"))).returncode == UNCHANGED_STATUS
+    parts = (MakeDir("/etc/nixos/nixprov"), MakeDir("/etc/nixos/file/folder"))
+    assert root.run(first(*parts)).returncode == UNCHANGED_STATUS
+    assert not (root / "etc/nixos/nixprov").exists()
     assert not (root / STATE_DIR).exists()
 
 
