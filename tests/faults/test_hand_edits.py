@@ -52,7 +52,8 @@ REFUSED: Final = {
         "ln -sf $(nix-store --add configuration.nix) configuration.nix", "link to /nix/store/", "link into the store"
     ),
     "a link elsewhere": Refused(
-        "mkdir /root/mine; mv configuration.nix /root/mine/; ln -s /root/mine/configuration.nix .",
+        "mkdir /root/mine; cp -p hardware-configuration.nix /root/mine/; mv configuration.nix /root/mine/\n"
+        "ln -s /root/mine/configuration.nix .",
         "link to /root/mine/configuration.nix",
         undo="rm -r /root/mine",
     ),
