@@ -61,7 +61,7 @@ def start(hosts: int = 2, progress: Progress = lambda _: None) -> Lab:
         logs = _save_logs(lab)
         lab.stop()
         if isinstance(error, LabError) and not error.hint:
-            raise LabError(error.message, hint=f"its logs are in {logs}") from error
+            raise LabError(error.message, hint=_hint(logs)) from error
         raise
     finally:
         os.close(claim.lease)
@@ -120,6 +120,14 @@ def _save_logs(lab: Lab) -> Path:
         name = log.name if log.parent == lab.files.root else f"{log.parent.name}.{log.name}"
         shutil.copyfile(log, saved / name)
     return saved
+
+
+def _hint(logs: Path) -> str:
+    """Each machine takes some seven of the kernel's inotify instances; root has 128 by default (inotify(7))."""
+    where = f"its logs are in {logs}"
+    if any(b"inotify" in log.read_bytes() and b"Too many open files" in log.read_bytes() for log in logs.iterdir()):
+        return f"this computer has too few inotify instances: sysctl -w fs.inotify.max_user_instances=1024; {where}"
+    return where
 
 
 def _launch(claim: Claim, environment: dict[str, str]) -> socket.socket:

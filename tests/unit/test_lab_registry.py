@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from provisioner.lab import network, process, registry, running, tree
+from provisioner.lab import control, network, process, registry, running, tree
 from provisioner.lab.errors import LabError
 from provisioner.lab.paths import RUNTIME_VARIABLE, LabFiles
 from provisioner.lab.registry import HostState, LabState
@@ -123,6 +123,22 @@ def test_a_failed_build_says_the_last_lines_of_its_log(monkeypatch: pytest.Monke
         tree._build(tmp_path / "tree", [str(script), "TREE"], said.append)
     assert said == ["going on"]
     assert not (tmp_path / "tree.building").exists()
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("Failed to create control group inotify object: Too many open files\n", True),
+        ("accept: Too many open files\n", False),
+        ("watching by inotify\n", False),
+    ],
+)
+def test_too_few_inotify_instances_are_named(tmp_path: Path, said: str, told: bool) -> None:
+    (tmp_path / "host1.console.log").write_text("Welcome\n")
+    (tmp_path / "host9.console.log").write_text(said)
+    hint = control._hint(tmp_path)
+    assert hint.endswith(f"its logs are in {tmp_path}")
+    assert ("sysctl -w fs.inotify.max_user_instances=" in hint) == told
 
 
 def test_no_setting_of_apt_that_runs_a_program_is_copied() -> None:
