@@ -149,6 +149,16 @@ def test_every_refusal_has_its_words(lab: Lab, mode: str, password: str | None, 
     assert "\n" not in str(refused.value)
 
 
+@pytest.mark.parametrize("elevator", [Sudo(), Sudo(Secret(PASSWORD)), Doas()])
+def test_a_login_that_runs_no_command_is_no_fault_of_sudo(lab: Lab, elevator: Elevator) -> None:
+    host = Host(lab, "free")
+    host.server.stop()
+    host.server.settings = ("ForceCommand echo 'This account is currently not available.'; exit 1",)
+    host.server.start()
+    with pytest.raises(HostRefused, match=r"login shell of tester runs no script \(status 1\): This account is"):
+        host.run(elevator, b"echo never")
+
+
 @pytest.mark.parametrize("elevator", [Sudo(), Sudo(Secret(PASSWORD)), Doas(), Run0()])
 def test_a_method_that_is_not_there_is_said(lab: Lab, elevator: Elevator) -> None:
     host = Host(lab, "free", program="something-else")
