@@ -26,6 +26,9 @@ PROMPT: Final = b"nixprov-asks-for-the-password:"
 ROOT: Final = "root"
 ROOT_COMMAND: Final = "sh -s"
 
+# The environment's name for the process of the login, where the root shell does not descend from it.
+LOGIN: Final = "NIXPROV_LOGIN"
+
 _SH: Final = "/run/current-system/sw/bin/sh"
 # One quoted word without ! or \: bash, dash, fish, csh and zsh as login shells all read it the same.
 _ROOT_SHELL: Final = f"sh -c {shlex.quote(f'echo {MARK.decode().strip()} >&2; exec {ROOT_COMMAND}')}"
@@ -91,11 +94,18 @@ class Doas:
         return _general("doas", user, status, stderr, rule)
 
 
+# The root shell is a child of systemd there, so it is told which login it serves (hosts/lock.py).
+_RUN0: Final = (
+    f"exec run0 --no-ask-password --pipe --setenv={LOGIN}=$PPID -- "
+    f'sh -c "echo {MARK.decode().strip()} >&2; exec {ROOT_COMMAND}"'
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Run0:
     """run0(1), systemd 256 and later; polkit decides, and has nobody to ask here."""
 
-    command: ClassVar[str] = f"run0 --no-ask-password --pipe -- {_ROOT_SHELL}"
+    command: ClassVar[str] = f"sh -c {shlex.quote(_RUN0)}"
     password: ClassVar[Secret | None] = None
 
     def refusal(self, user: str, status: int, stderr: str) -> tuple[str, str]:

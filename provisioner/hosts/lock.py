@@ -13,14 +13,16 @@ from __future__ import annotations
 import shlex
 from typing import Final
 
+from provisioner.hosts.elevate import LOGIN
 from provisioner.hosts.script import STATE_DIR
 
 FOLDER: Final = STATE_DIR
 LOCK: Final = f"{STATE_DIR}/lock"
 
-# The nearest sshd above this shell. A process is known by its number, its start time and the boot.
+# The nearest sshd above this shell, or above the login where the shell does not descend from it (run0). A process is
+# known by its number, its start time and the boot.
 CONNECTION: Final = r"""connection() {
-  process=$$
+  process=${@LOGIN@:-$$}
   while [ "$process" -gt 1 ]; do
     stat=$(cat "/proc/$process/stat" 2>/dev/null) || return 0
     set -- ${stat##*) }
@@ -30,7 +32,7 @@ CONNECTION: Final = r"""connection() {
     process=$2
   done
 }
-"""
+""".replace("@LOGIN@", LOGIN)
 
 
 def take(run: str) -> str:

@@ -15,7 +15,12 @@ from typing import Self
 
 import pytest
 
+from provisioner import selection
+from provisioner.engine import Verb
+from provisioner.hosts import lock
+from provisioner.hosts.ssh import Session, SshOptions
 from provisioner.lab.running import Lab
+from provisioner.selection import Selection
 from tests.lab.operator import Operator, Said, leftovers
 
 PASSWORD = "poison-4f1d for sudo"
@@ -149,6 +154,17 @@ def test_up_by_doas_and_down_by_run0(operator: Operator, lab: Lab, users: None, 
     down = operator("down", "-i", by_run0, "--yes")
     assert down.code == 0, down.err
     assert leftovers(lab, "host2") == ""
+
+
+@pytest.mark.parametrize(("user", "method"), [("ops", "sudo"), ("robin", "doas"), ("robin", "run0")])
+def test_every_way_to_root_knows_its_connection(lab: Lab, users: None, tmp_path: Path, user: str, method: str) -> None:
+    """It is what holds a host for a run (hosts/lock.py), and what a plan's look ends with."""
+    hosts = inventory(lab, tmp_path, ansible_user=user, ansible_become_method=method)
+    [spec] = selection.select(Selection((hosts,), None, None, None), Verb.PLAN).hosts
+    with Session.open(spec, SshOptions()) as session:
+        process = session.run(f"{lock.CONNECTION}connection".encode(), timeout_s=30).stdout.split()[0].decode()
+        done = session.run(f"cat /proc/{process}/comm".encode(), timeout_s=30)
+    assert done.stdout.startswith(b"sshd")
 
 
 class Watch:
