@@ -13,7 +13,7 @@ from provisioner.hosts import preview
 from provisioner.hosts.preview import Preview
 from provisioner.plan import FileChange, HostPlan
 
-_HINT: Final = "`up` would end there too, and leave the host as it is: mend /etc/nixos, then plan again"
+_HINT: Final = "it would leave the host as it is: mend /etc/nixos, then plan again"
 
 
 class Depth(Enum):
@@ -36,21 +36,22 @@ def look(run: HostRun, wanted: HostPlan, files: Sequence[FileChange], depth: Dep
     if done.status:
         last = (done.stderr.splitlines() or ["it said nothing"])[-1]
         return Preview(unknown=f"the host cannot look (status {done.status}): {last}")
-    return _checked(preview.read(run.host, done.stdout), wanted)
+    return checked(preview.read(run.host, done.stdout), wanted)
 
 
-def _checked(seen: Preview, wanted: HostPlan) -> Preview:
-    """A system without the module is what `up` would refuse to activate."""
+def checked(seen: Preview, wanted: HostPlan) -> Preview:
+    """A system without the module is what `up` would refuse to activate, and one with it `down`."""
     revision = wanted.wanted.revision if wanted.wanted else ""
     if seen.closure is None or seen.closure.revision == revision:
         return seen
-    return replace(seen, failed="the system would not contain the module: does configuration.nix import it?")
+    why = "not contain the module: does" if revision else "still contain the module: from where does"
+    return replace(seen, failed=f"the system would {why} configuration.nix import it?")
 
 
 def require_good(host: str, seen: Preview | None) -> None:
-    """Raises BuildFailed when `up` would fail."""
+    """Raises BuildFailed when `up` or `down` would fail."""
     if seen is not None and seen.failed:
-        raise BuildFailed(host, f"the configuration would not build: {seen.failed}", hint=_HINT)
+        raise BuildFailed(host, f"a switch would fail: {seen.failed}", hint=_HINT)
 
 
 @dataclass(slots=True)

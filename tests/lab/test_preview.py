@@ -117,7 +117,7 @@ def test_a_configuration_that_up_could_not_build_fails_the_plan(
     broken = snapshot(lab, HOST)
     said = operator("plan", HOST, "--diff")
     assert said.code == 5
-    assert "services.nosuch" in next(line for line in said.err.splitlines() if "would not build" in line)
+    assert "services.nosuch" in next(line for line in said.err.splitlines() if "a switch would fail" in line)
     assert "+++ /etc/nixos/nixprov/settings.nix" in said.out
     assert snapshot(lab, HOST) == broken
     assert operator("plan", HOST).code == 0

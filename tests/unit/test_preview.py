@@ -6,11 +6,16 @@ from base64 import b64encode
 
 import pytest
 
+from provisioner.engine.preview import checked
 from provisioner.errors import RemoteFailed
 from provisioner.hosts import preview
 from provisioner.hosts.preview import Closure, PackageChange, Preview, UnitChange
+from provisioner.plan import HostPlan
 from provisioner.report.system import system_lines
+from provisioner.steps import Wanted
+from tests.unit.hosts import spec
 
+REVISION = "0123abc"
 HASH = "0c3d2fghijklmnpqrsvwxyz0123456789"[:32]
 NIX_2_3 = f"""\
 building the system configuration...
@@ -157,3 +162,20 @@ def test_what_files_hold_is_in_no_argument() -> None:
 )
 def test_what_people_are_told(seen: Preview | None, lines: list[str]) -> None:
     assert list(system_lines(seen)) == lines
+
+
+@pytest.mark.parametrize(
+    ("wanted", "found", "failed"),
+    [
+        (REVISION, REVISION, ""),
+        (REVISION, "", "would not contain the module"),
+        (REVISION, "other", "would not contain the module"),
+        ("", "", ""),
+        ("", "other", "would still contain the module"),
+    ],
+)
+def test_a_system_that_is_not_what_was_meant_fails_the_plan(wanted: str, found: str, failed: str) -> None:
+    plan = HostPlan("h", (), (), "why", Wanted(spec(), {}, wanted, {}) if wanted else None)
+    seen = checked(Preview(Closure(1, 1, 0, (), (), found)), plan)
+    assert failed in seen.failed
+    assert bool(seen.failed) == bool(failed)
