@@ -24,17 +24,10 @@ from provisioner.steps import STEPS
 from provisioner.steps.hook import Hook
 from provisioner.steps.wanted import build
 
-# What runners need and do not wait for: jobs would start, and fail.
-_FOUNDATION: Final = frozenset(
-    {
-        *(
-            "nixprov-image.service",
-            "nixprov-podman.socket",
-            "nixprov-network.service",
-            "nixprov-docker-network.service",
-        ),
-        *("nixprov-nix-daemon.socket", "nixprov-nix-filter.socket"),
-    }
+# What every job needs and no runner waits for: without it jobs would be taken, and fail.
+_FOUNDATION: Final = (
+    *("nixprov-image.service", "nixprov-podman.socket", "nixprov-network.service", "nixprov-docker-network.service"),
+    *("nixprov-nix-daemon.socket", "nixprov-nix-filter.socket"),
 )
 RESET_FAILED: Final = "systemctl reset-failed 'nixprov-*' 2>/dev/null || :"
 
@@ -204,6 +197,9 @@ def _switch(run: HostRun) -> SwitchResult:
         result = run.follow()
     if not (result.is_done or result.only_units_failed):
         raise switch_error(run, result)
+    if broken := next((unit for unit in result.failed if unit in _FOUNDATION), None):
+        hint = f"journalctl -u {broken} on the host tells why"
+        raise SwitchFailed(run.host, f"{broken} did not start, and every job needs it", hint=hint)
     if result.only_units_failed:
         _name_strangers(run, result)
     return result
@@ -229,7 +225,7 @@ def switch_error(run: HostRun, result: SwitchResult) -> SwitchFailed:
 def _confirm(run: HostRun, result: SwitchResult) -> None:
     """The units are active and GitLab has been asked for jobs by them; only then the intents become receipts."""
     run.phase("confirm")
-    units = (*unit_names(run.spec), *(unit for unit in result.failed if unit in _FOUNDATION))
+    units = unit_names(run.spec)
     guard = switch.confirm(units, run.limits.unit_s)
     waiting = dict(run.journal.runners)
     silence: list[ForgeUnavailable] = []

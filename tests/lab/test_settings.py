@@ -85,6 +85,16 @@ def shown(lab: Lab, unit: str, *properties: str) -> dict[str, str]:
     return dict(line.split("=", 1) for line in asked.splitlines())
 
 
+def test_a_unit_that_jobs_need_and_that_does_not_start_stops_up(lab: Lab, operator: Operator) -> None:
+    """Its runner polls all the same, and each of its jobs would fail."""
+    broken = 'systemd.services.nixprov-network.serviceConfig.ExecStartPre = "/run/current-system/sw/bin/false";\n}\n'
+    lab.run(HOST, ["tee", "/etc/nixos/ci.nix"], stdin=OWN.removesuffix("}\n") + broken)
+    said = say(operator, "up", "", "--yes", "--json")
+    lab.run(HOST, ["tee", "/etc/nixos/ci.nix"], stdin=OWN)
+    assert said.host(HOST)["outcome"] == "rolled back", said.err
+    assert "nixprov-network.service" in said.host(HOST)["error"]
+
+
 def test_what_the_inventory_says_arrives(lab: Lab, operator: Operator) -> None:
     said = say(operator, "up", SETTINGS, "--yes", "--json")
     assert said.code == 0, said.err
