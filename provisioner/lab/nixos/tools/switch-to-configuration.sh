@@ -1,8 +1,11 @@
 #!@shell@
 # Makes a running machine this system: stops what has to stop, activates, reloads, restarts and starts units.
 # Imitates NixOS' switch-to-configuration in its order, its messages, and its exit codes: 0 done, 1 refused,
-# 2 the activation failed, 3 systemd could not reload, 4 a unit failed, 100 only a reboot helps.
+# 2 the activation failed, 3 systemd could not reload, 4 a unit failed, 100 only a reboot helps, 101 its output broke
+# (Rust's eprintln! panics, NixOS/nixpkgs#462179). What fails before the activation ends with the errno that was left
+# over; here that is 2 (ENOENT), which looks like a failed activation.
 set -u
+trap '' PIPE
 export PATH=@path@:/usr/sbin:/usr/bin
 out=@out@
 action=${1-}
@@ -11,7 +14,8 @@ lists=/run/nixos
 status=0
 shopt -s nullglob
 
-say() { echo "$*" >&2; }
+say() { echo "$*" >&2 || exit 101; }
+die() { exit 2; }
 
 case $action in
 switch | boot | test | dry-activate) ;;
@@ -38,10 +42,13 @@ flock 9 || { say "Could not acquire lock"; exit 1; }
 if [ "$action" != dry-activate ] && [ "${NIXOS_NO_CHECK-}" != 1 ] &&
     ! "$out/pre-switch-checks" "$(readlink -f /run/current-system)" "$out" "$action"; then
     say "Pre-switch checks failed"
-    exit 1
+    die
 fi
-# The boot loader's part is nothing here: a machine of the lab starts its profile.
-if [ "$action" = switch ] || [ "$action" = boot ]; then sync -f /nix/store; fi
+# A machine of the lab starts its profile; only boot.loader.external has something to do.
+if [ "$action" = switch ] || [ "$action" = boot ]; then
+    @installBootLoader@ "$out" || { say "Failed to install bootloader"; die; }
+    sync -f /nix/store
+fi
 [ "$action" != boot ] || exit 0
 if [ "$(cat /run/current-system/init-interface-version 2> /dev/null)" != "$(cat "$out/init-interface-version")" ]; then
     say "Warning: the new NixOS configuration has an ‘init’ that is
@@ -49,8 +56,8 @@ incompatible with the current configuration.  The new configuration
 won't take effect until you reboot the system."
     exit 100
 fi
-# The terminal or the unit we were started from may go away while we are at it.
-trap '' HUP PIPE
+# The terminal we were started from may go away while we are at it.
+trap '' HUP
 
 declare -A to_stop=() to_skip=() to_start=() to_restart=() to_reload=() hidden=() active=()
 read_list() { # FILE ARRAY

@@ -1,5 +1,6 @@
 # Options of real configurations that have no meaning on a machine of the lab: read, and without effect.
-# Everything else that has no module here fails: "The option `x' does not exist".
+# Everything else that has no module here fails: "The option `x' does not exist". Of `boot`, toplevel.nix reads
+# loader.external.
 {lib, ...}: let
   # Any value; sets are merged, lists joined, and of two different plain values one must be forced.
   free = lib.mkOptionType {

@@ -93,9 +93,13 @@
       stage2 = ../../tools/init.sh;
       inherit (pkgs) runtimeShell;
       tools = lib.concatMapStringsSep ":" (package: "${package}/bin") tools;
+      installBootLoader =
+        if config.boot.loader.external.enable or false
+        then config.boot.loader.external.installHook
+        else "true";
     } ''
       mkdir $out $out/bin $out/specialisation
-      substitute() { sed -e "s|@out@|$out|g" -e "s|@shell@|$runtimeShell|g" -e "s|@path@|$tools|g" "$1" > "$2"; chmod +x "$2"; }
+      substitute() { sed -e "s|@out@|$out|g" -e "s|@shell@|$runtimeShell|g" -e "s|@path@|$tools|g" -e "s|@installBootLoader@|$installBootLoader|g" "$1" > "$2"; chmod +x "$2"; }
       substitute "$activatePath" $out/activate
       substitute "$dryActivatePath" $out/dry-activate
       substitute "$switchToConfiguration" $out/bin/switch-to-configuration
