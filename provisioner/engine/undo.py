@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from provisioner.hosts.facts import Facts, FileFact, digest
-from provisioner.hosts.script import MakeDir, Part, RemoveEmptyDir, RemoveFile, SetMtime, WriteFile
+from provisioner.hosts.script import STAGED_SUFFIX, MakeDir, Part, RemoveEmptyDir, RemoveFile, SetMtime, WriteFile
 
 FOLDER = "/etc/nixos"
 
@@ -40,6 +40,8 @@ class _Files:
 
 def _opposite(part: Part, before: _Files) -> Iterator[Part]:
     match part:
+        case RemoveFile(path=path) if path.endswith(STAGED_SUFFIX):
+            return
         case WriteFile(path=path, content=bytes(content)) if before.has_had(path):
             yield from _back(path, digest(content), before.get(path))
         case RemoveFile(path=path) if before.get(path) is not None:

@@ -169,6 +169,11 @@ class Facts:
         return self.text("held")
 
     @property
+    def has_dead_lock(self) -> bool:
+        """A run has not given the host back, and its connection is gone."""
+        return bool(self.text("lock-left"))
+
+    @property
     def counters(self) -> Counters | None:
         """What jobs built and found here; None where no book is."""
         return Counters.parse(self.text("counters"))

@@ -41,6 +41,23 @@ def take(run: str) -> str:
     return f"{CONNECTION}{{ {note} && mv -f {LOCK}.new {LOCK}; }} || {{ rm -f {LOCK}.new; exit 1; }}"
 
 
+# Every transaction holds this while it is at work (script.py).
+_QUIET: Final = f"exec 9< {FOLDER}; flock -w 30 9 || :"
+WAIT: Final = f"[ ! -d {FOLDER} ] || {{ {_QUIET}; exec 9<&-; }}\n"
+
+
+def keep(run: str) -> str:
+    """Shell for a new connection of `run`: it goes on holding the host through this one, if the host is still its."""
+    return f"""\
+if [ -e {LOCK} ]; then
+  {_QUIET}
+  read -r holder _ < {LOCK} || :
+  [ "$holder" != {shlex.quote(run)} ] || ({take(run)}) || :
+  exec 9<&-
+fi
+"""
+
+
 RELEASE: Final = f"rm -f {LOCK}"
 
 PROBE: Final = f"""\
@@ -49,6 +66,8 @@ if read -r run process start boot 2>/dev/null < {LOCK}; then
   [ -z "$stat" ] || {{ set -- ${{stat##*) }}; shift 19; }}
   if [ -n "$stat" ] && [ "$1" = "$start" ] && [ "$boot" = "$(cat /proc/sys/kernel/random/boot_id)" ]; then
     echo "$run" | say held
+  else
+    echo "$run" | say lock-left
   fi
 fi
 """
