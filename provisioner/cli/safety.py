@@ -41,7 +41,8 @@ def limits(options: dict[str, Any]) -> Limits:
     from provisioner.engine.host import Limits
 
     confirm_s = options.get("confirm_s", CONFIRM_LIMIT_S) if options.get("confirm", True) else 0
-    contact_s = min(Limits().contact_s, confirm_s or Limits().contact_s)
+    # The rest of the time is for a second login and a last look, or the host is back before we have an answer.
+    contact_s = min(Limits().contact_s, confirm_s * 3 / 4) if confirm_s else Limits().contact_s
     return Limits(confirm_s=confirm_s, contact_s=contact_s, drain_s=options.get("drain_s", DRAIN_LIMIT_S))
 
 

@@ -10,7 +10,7 @@ from provisioner.engine.drain import drain
 from provisioner.engine.host import Detached, DetachedByUser, HostRun
 from provisioner.engine.look import look
 from provisioner.engine.unwind import RolledBack, clean, release, unwind
-from provisioner.engine.up import start, switch_error
+from provisioner.engine.up import switch_error, with_switch
 from provisioner.errors import ForgeError, ForgeUnavailable, HostError, Locked, NixprovError, NothingChanged
 from provisioner.hosts import switch
 from provisioner.hosts.facts import Facts
@@ -84,7 +84,7 @@ def _take_out(run: HostRun, parts: list[Part], before: tuple[Facts, Journal]) ->
     try:
         ending = [Shell(END_JOBS)] if run.choices.force else []
         with crash.around("write"):
-            run.transact("write", [*parts, *ending, *start(run, switch.NO_REVISION, parts, journal)], journal)
+            run.transact("write", with_switch(run, switch.NO_REVISION, [*parts, *ending], journal), journal)
         _switch(run)
     except (Detached, DetachedByUser, Locked):
         raise
@@ -115,7 +115,8 @@ def _resume(run: HostRun) -> None:
         record = run.journal.runners.get(runner.name)
         if record is not None and not runner.paused:
             try:
-                run.forge.set_paused(record.id, paused=False)
+                with crash.around("resume", runner.name):
+                    run.forge.set_paused(record.id, paused=False)
             except ForgeError as error:
                 run.emit("warning", text=f"{error.message}: the runner stays paused until `nixprov up`")
 
@@ -129,7 +130,7 @@ def _delete(run: HostRun, wanted: HostPlan) -> list[tuple[RunnerRecord, ForgeErr
         if action.id is None:
             continue
         try:
-            with crash.around("delete"):
+            with crash.around("delete", action.name):
                 run.forge.delete(action.id)
             if run.forge.get(action.id) is not None:
                 raise ForgeUnavailable(
@@ -151,7 +152,8 @@ def _queue(run: HostRun, pending: list[tuple[RunnerRecord, ForgeError]]) -> None
         for part in step.remove(run.facts, run.journal)
     ]
     journal = run.journal_for(Phase.SWITCHED_BACK, runners={}, hook=None, pending_deletions=records)
-    run.transact("queue", parts, journal, keep=False)
+    with crash.around("queue"):
+        run.transact("queue", parts, journal, keep=False)
 
 
 def _look_again(run: HostRun) -> None:

@@ -132,7 +132,7 @@ def _token(run: HostRun, action: RunnerAction, made: _Made) -> Registration:
         with crash.around("reset"):
             return run.forge.reset_token(action.id)
     spec = next(runner for runner in run.spec.runners if runner.name == action.name)
-    with crash.around("create"):
+    with crash.around("create", spec.name):
         registration = run.forge.create(spec, mark(run.spec, action.name, run.facts))
     made.created.append(registration.id)
     return registration
@@ -149,7 +149,7 @@ def _host_changes(run: HostRun, plan: HostPlan, made: _Made) -> None:
     needs_switch = bool(plan.switch or made.records)
     journal = _intent(run, made, Phase.WRITTEN if needs_switch else Phase.CONFIRMED)
     if needs_switch:
-        parts += [Shell(RESET_FAILED), *start(run, wanted.revision, parts, journal)]
+        parts = with_switch(run, wanted.revision, [*parts, Shell(RESET_FAILED)], journal)
     run.phase("write")
     try:
         made.wrote = True
@@ -162,15 +162,19 @@ def _host_changes(run: HostRun, plan: HostPlan, made: _Made) -> None:
         _confirm(run, _switch(run))
 
 
-def start(run: HostRun, revision: str, parts: Sequence[Part], journal: Journal) -> tuple[Part, ...]:
-    """The switch, and with it what the host needs to go back alone: `parts` turned round, as one more transaction."""
+def with_switch(run: HostRun, revision: str, parts: Sequence[Part], journal: Journal) -> list[Part]:
+    """`parts`, and after them the switch; before them the way back: `parts` turned round, as one more transaction."""
     confirm_s = run.limits.confirm_s
-    if not confirm_s:
-        return switch.start("switch", revision, crash=crash.in_unit())
+    back = _way_back(run, parts, journal) if confirm_s else None
+    started = switch.start("switch", revision, confirm_s=confirm_s, crash=crash.in_unit())
+    return [*switch.push(back), *parts, started]
+
+
+def _way_back(run: HostRun, parts: Sequence[Part], journal: Journal) -> bytes:
+    """What the host needs to give its files back alone, whoever is gone: the network, the operator, its power."""
     back = undo(parts, run.facts)
     gone_back = replace(journal, phase=Phase.WENT_BACK)
-    script = Transaction(back, journal.written().sha256, gone_back.render(), wait_s=60).script()
-    return switch.start("switch", revision, confirm_s=confirm_s, undo=script, crash=crash.in_unit())
+    return Transaction(back, journal.written().sha256, gone_back.render(), wait_s=60).script()
 
 
 def _records(run: HostRun, made: _Made) -> Mapping[str, RunnerRecord]:

@@ -14,7 +14,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Final
 
-from provisioner.hosts.script import LOCKED_STATUS, STATE_DIR, MakeDir, Part, Shell, WriteFile
+from provisioner.hosts.script import LOCKED_STATUS, STATE_DIR, MakeDir, Part, RemoveFile, Shell, WriteFile
 
 UNIT: Final = "nixprov-switch.service"
 NO_REVISION: Final = "none"
@@ -24,6 +24,7 @@ NOT_ACTIVE_STATUS: Final = 83
 BUILD_FAILED: Final = 20
 HOOK_UNSEEN: Final = 21
 PROFILE_FAILED: Final = 22
+REFUSED: Final = 23
 UNITS_FAILED: Final = 4
 UNCONFIRMED_STATUS: Final = 84
 
@@ -78,6 +79,7 @@ _ENDED: Final = {
 _ACTIVATION: Final = {
     2: "the activation script failed",
     3: "systemd could not be reloaded by the new system",
+    REFUSED: "the new system was refused before its activation: a pre-switch check or the boot loader failed",
     100: "the new system cannot be activated without a reboot",
     101: "switch-to-configuration crashed half-way (status 101)",
 }
@@ -88,29 +90,61 @@ def _program() -> bytes:
     return files("provisioner.hosts").joinpath("switch.sh").read_bytes()
 
 
-def start(
-    verb: str, argument: str, *, confirm_s: int = 0, undo: bytes | None = None, crash: str = ""
-) -> tuple[Part, ...]:
-    """Parts that push the program and start it as UNIT, refused (LOCKED_STATUS) while another one runs.
+def push(undo: bytes | None = None) -> tuple[Part, ...]:
+    """Parts that push the program, and with `undo` (the script that gives the files back) arm the next boot with it.
+
+    They stand before the parts that change files: a machine that loses power in between knows the way back.
+    """
+    program = (MakeDir(STATE_DIR, 0o700), MakeDir(DIR, 0o700), WriteFile(f"{DIR}/run.sh", _program(), 0o700))
+    if undo is None:
+        return (*program, RemoveFile(f"{DIR}/undo.sh"))
+    return (*program, WriteFile(f"{DIR}/undo.sh", undo, 0o700), Shell(_ARM))
+
+
+# systemd reads units there on every release (systemd.unit(5)), and on NixOS nothing else writes there (ADR 0016). A
+# machine on which we cannot either (an /etc that is read-only) goes without: then the next run sees to the files.
+_CONTROL: Final = "/etc/systemd/system.control"
+_ARM: Final = f"""\
+cat /proc/sys/kernel/random/boot_id > {DIR}/boot
+umask 022
+if mkdir -p {_CONTROL}/multi-user.target.wants 2>/dev/null; then
+  cat > {_CONTROL}/nixprov-back.service << 'END'
+[Unit]
+Description=nixprov: give back what a switch that was cut off has left in /etc/nixos
+ConditionPathExists={DIR}/undo.sh
+Before=sshd.service nixos-upgrade.service
+
+[Service]
+Type=oneshot
+ExecStart=/bin/sh {DIR}/run.sh boot
+END
+  ln -sf ../nixprov-back.service {_CONTROL}/multi-user.target.wants/
+  sync {DIR}/boot {_CONTROL}/nixprov-back.service {_CONTROL}/multi-user.target.wants {_CONTROL}
+fi
+umask 077"""
+# For a machine that has lost what would have done it: run.sh does the same when a switch has come to its end.
+DISARM: Final = f"""\
+if [ -e {_CONTROL}/nixprov-back.service ]; then
+  rm -f {_CONTROL}/nixprov-back.service {_CONTROL}/multi-user.target.wants/nixprov-back.service
+  rmdir {_CONTROL}/multi-user.target.wants {_CONTROL} 2>/dev/null || :
+  systemctl daemon-reload
+fi"""
+
+
+def start(verb: str, argument: str, *, confirm_s: int = 0, crash: str = "") -> Part:
+    """The part that starts the program as UNIT, refused (LOCKED_STATUS) while another one runs.
 
     `confirm_s`: seconds that the new system is given to be confirmed before the host goes back by itself; 0: it is made
-    the boot default at once. `undo` is the script that gives the files back then. `crash` is for tests: where to die.
+    the boot default at once. `crash` is for tests: where to die.
     """
-    argv = [verb, argument, str(confirm_s)]
-    return (
-        MakeDir(STATE_DIR, 0o700),
-        MakeDir(DIR, 0o700),
-        WriteFile(f"{DIR}/run.sh", _program(), 0o700),
-        *([] if undo is None else [WriteFile(f"{DIR}/undo.sh", undo, 0o700)]),
-        Shell(
-            _START.format(
-                unit=UNIT,
-                status=LOCKED_STATUS,
-                dir=DIR,
-                argv=shlex.join(argv),
-                crash=f"--setenv=NIXPROV_CRASH={shlex.quote(crash)} " if crash else "",
-            )
-        ),
+    return Shell(
+        _START.format(
+            unit=UNIT,
+            status=LOCKED_STATUS,
+            dir=DIR,
+            argv=shlex.join([verb, argument, str(confirm_s)]),
+            crash=f"--setenv=NIXPROV_CRASH={shlex.quote(crash)} " if crash else "",
+        )
     )
 
 
@@ -213,6 +247,22 @@ def _result(words: Sequence[str]) -> SwitchResult:
     )
 
 
+def stage(result: str) -> str:
+    """For people: where a switch is that goes on, from the one line of its result on disk."""
+    phase, status, *_ = [*result.split(), "", ""]
+    if phase == "activate":
+        return "it activates the new system" if status == "running" else "the new system runs and waits to be confirmed"
+    return _STAGES.get(phase, "it begins")
+
+
+_STAGES: Final = {
+    "build": "it builds",
+    "commit": "the new system is made the one that boots",
+    "back": "it goes back to the old system",
+    "rollback": "it goes back to the old system",
+}
+
+
 def confirm(units: Sequence[str], limit_s: int) -> str:
     """A guard for the last transaction: `units` stay active, and the new system becomes the one that boots.
 
@@ -263,7 +313,11 @@ phase=lost status=1
 [ ! -e @DIR@/result ] || read -r phase status _ < @DIR@/result || :
 case "$phase $status" in
   'commit 0' | 'activate 0' | 'activate 4') ;;
-  *) fail @STATUS@ "the new system was not kept: $phase $status" ;;
+  back*) fail @STATUS@ 'the host had gone back to the old system before it was told to keep the new one' ;;
+  *)
+    journalctl --quiet --no-pager --output=cat --lines=6 --unit=@UNIT@ >&2
+    fail @STATUS@ "the profile or the boot loader could not be set ($phase: $status)"
+    ;;
 esac"""
 
 

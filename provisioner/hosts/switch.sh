@@ -6,9 +6,10 @@
 #                                  LIMIT: seconds to wait for a verdict once it is active; 0: none is asked for
 #   run.sh rollback GENERATION 0
 #   run.sh settle                  what systemd runs when the above has ended in whatever way (ExecStopPost)
+#   run.sh boot                    what systemd runs at the next boot, if none of the above came to its end (ADR 0016)
 #
 # With a limit, the new system is only tried: the profile and the boot loader keep the old one until somebody who could
-# log in again says so. A reboot, a lost network, a killed script: each ends with the old system.
+# log in again says so. A reboot, a lost network, a killed script: each ends with the old system and the old files.
 #
 # ./result says how far it came, as one line: PHASE STATUS GENERATION WHY. The verdict is the name of one file, changed
 # by rename, so that only one can be given: ./open becomes ./confirmed, ./aborted or ./expired.
@@ -18,6 +19,7 @@ wanted=${2-}
 limit=${3-0}
 state=/var/lib/nixprov/switch
 profile=/nix/var/nix/profiles/system
+control=/etc/systemd/system.control
 
 export HOME=/root USER=root
 [ ! -r /etc/set-environment ] || . /etc/set-environment
@@ -45,20 +47,51 @@ phase() { # keeps the phase on disk too: a reader after a crash sees where it wa
   point "$1"
 }
 
-# A failed snippet of the activation script is status 2, which any failed unit turns into 4: the log still knows.
-looked_at() { # STATUS
-  if [ "$1" = 4 ] && journalctl --sync &&
-    journalctl --quiet --output=cat "_SYSTEMD_INVOCATION_ID=${INVOCATION_ID:-none}" |
-      grep -q "^Activation script snippet .* failed"; then
+# The log is a help and nothing to rely on: what it is written to may break (NixOS/nixpkgs#462179).
+was_said() { # PATTERN
+  journalctl --sync 2>/dev/null
+  journalctl --quiet --output=cat "_SYSTEMD_INVOCATION_ID=${INVOCATION_ID:-none}" 2>/dev/null | grep -q "$1"
+}
+
+# What the status alone does not tell: a check before the activation, or the boot loader, ends with whatever errno was
+# left over, 2 and 4 included; and a failed snippet of the activation script is 2, which any failed unit turns into 4.
+looked_at() { # STATUS SYSTEM
+  case $1 in 100 | 101) echo "$1"; return ;; esac
+  if [ "$(readlink -f /run/current-system)" != "$2" ]; then
+    # The link is the last thing that an activation sets.
+    if was_said "^activating the configuration"; then echo 2; else echo 23; fi
+  elif [ "$1" = 4 ] && was_said "^Activation script snippet .* failed"; then
     echo 2
   else
     echo "$1"
   fi
 }
 
+# switch-to-configuration crashes half-way when its output breaks; run again, it goes on where it was. A system that is
+# gone back to must come whatever becomes of the log.
+surely() { # SYSTEM ACTION
+  "$1/bin/switch-to-configuration" "$2"
+  status=$?
+  [ "$status" = 101 ] || return "$status"
+  "$1/bin/switch-to-configuration" "$2" > /dev/null 2>&1
+}
+
 failed_units() { systemctl list-units --failed --plain --no-legend --no-pager | cut -d' ' -f1; }
 
-forget() { # the build's own link, and the root that nix-build made of it
+give_back() { # the files as they were: a transaction that came with the one that changed them
+  [ -f "$state/undo.sh" ] || return 0
+  sh "$state/undo.sh" || echo 'the files in /etc/nixos could not all be given back: `nixprov up` or `down` goes on'
+}
+
+disarm() { # what waits for the next boot; the manager may know it already, from the switch's own reload
+  [ -e "$control/nixprov-back.service" ] || return 0
+  rm -f "$control/nixprov-back.service" "$control/multi-user.target.wants/nixprov-back.service"
+  rmdir "$control/multi-user.target.wants" "$control" 2>/dev/null
+  systemctl daemon-reload
+}
+
+forget() { # the way back, the build's own link, and the root that nix-build made of it
+  disarm
   for root in /nix/var/nix/gcroots/auto/*; do
     [ "$(readlink "$root")" != "$state/build/result" ] || rm -f "$root"
   done
@@ -87,12 +120,10 @@ commit() { # SYSTEM: it runs already; make it the one that boots
 
 back() { # WHY: the system that the profile still names, then the files as they were
   phase back
-  "$profile/bin/switch-to-configuration" test
+  surely "$profile" test
   status=$?
   point activated-old
-  if [ -f "$state/undo.sh" ]; then
-    sh "$state/undo.sh" || echo 'the files in /etc/nixos could not all be given back: `nixprov up` or `down` goes on'
-  fi
+  give_back
   forget
   rm -f "$state/open" "$state/aborted" "$state/expired"
   finish back "$status" "$1"
@@ -111,6 +142,12 @@ sizes() { # how many paths there are on standard input, and their bytes
     while read -r size; do paths=$((paths + 1)) bytes=$((bytes + size)); done
     echo "$paths $bytes"
   }
+}
+
+unbuilt() { # PHASE STATUS: nothing was activated, so the files are all there is to take back
+  give_back
+  forget
+  finish "$@"
 }
 
 await_verdict() {
@@ -132,7 +169,22 @@ if [ "$verb" = settle ]; then
     back expired
   elif [ -e "$state/open" ] || [ -e "$state/aborted" ]; then
     back ended
+  elif grep -qs '^build running' "$state/result"; then
+    unbuilt build 20 ended
   fi
+  exit 0
+fi
+
+# A switch starts multi-user.target again, and with it this: only another boot means that the switch was cut off.
+if [ "$verb" = boot ]; then
+  [ "$(cat "$state/boot")" != "$(cat /proc/sys/kernel/random/boot_id)" ] || exit 0
+  # Confirmed is confirmed: the files stay, and the next run of anybody makes the rest true.
+  [ ! -e "$state/confirmed" ] || { disarm; exit 0; }
+  echo 'a switch was cut off before anybody confirmed it: giving back /etc/nixos'
+  give_back
+  rm -f "$state/open" "$state/aborted" "$state/expired"
+  result back 0 power
+  forget
   exit 0
 fi
 
@@ -140,15 +192,18 @@ if [ "$verb" = rollback ]; then
   phase rollback
   nix-env --profile "$profile" --switch-generation "$wanted" || finish rollback 22
   phase activate
-  "$profile-$wanted-link/bin/switch-to-configuration" switch
-  finish activate $?
+  surely "$profile-$wanted-link" test
+  status=$?
+  # The boot loader last: what it cannot do must not keep the old system from running.
+  "$profile-$wanted-link/bin/switch-to-configuration" boot || finish commit $?
+  finish activate "$status"
 fi
 
 phase build
 rm -rf "$state/build"
 mkdir -p "$state/build"
-cd "$state/build" || finish build 20
-nixos-rebuild build || finish build 20
+cd "$state/build" || unbuilt build 20
+nixos-rebuild build || unbuilt build 20
 system=$(readlink -f "$state/build/result")
 closure "$(readlink -f /run/current-system)" "$system"
 cd /
@@ -156,8 +211,7 @@ point built
 found=$(cat "$system/etc/nixprov-revision" 2>/dev/null || echo none)
 if [ "$found" != "$wanted" ]; then
   echo "the system that was built has nixprov revision $found instead of $wanted: does configuration.nix import it?"
-  forget
-  finish check 21
+  unbuilt check 21
 fi
 
 if [ "$limit" = 0 ]; then
@@ -166,7 +220,7 @@ if [ "$limit" = 0 ]; then
   forget
   phase activate
   "$system/bin/switch-to-configuration" switch
-  status=$(looked_at $?)
+  status=$(looked_at $? "$system")
   failed_units > "$state/failed"
   finish activate "$status"
 fi
@@ -175,7 +229,7 @@ fi
 sync "$state"
 phase activate
 "$system/bin/switch-to-configuration" test
-status=$(looked_at $?)
+status=$(looked_at $? "$system")
 point activated
 failed_units > "$state/failed"
 result activate "$status"

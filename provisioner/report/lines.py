@@ -8,20 +8,23 @@ from typing import Final
 
 LIMIT: Final = 14
 _LOOK_BACK: Final = 60
-# What Nix and nixos-rebuild say of a build that goes well.
+# A builder says why before Nix says that it failed.
+_BEFORE: Final = 4
+# What Nix, nixos-rebuild and we say of what goes well.
 _NOISE: Final = re.compile(
     r"^(?:building '/nix/store|building the system configuration|copying path '|copying \d+ paths"
-    r"|th(?:is|ese)(?: \d+)? (?:derivation|path)s? will be|  /nix/store/|evaluating |unpacking |\s*$)"
+    r"|th(?:is|ese)(?: \d+)? (?:derivation|path)s? will be|  /nix/store/|evaluating |unpacking |\s*$"
+    r"|nixprov: |Done\. The new configuration is|/nix/store/\S+$)"
 )
 _ERROR: Final = re.compile(r"\b(?:error|fatal|failed|panic)\b|^Failed ", re.IGNORECASE)
 _TRACE: Final = re.compile(r"^\s*(?:… |\(stack trace truncated|\.\.\. )|^\s*(?:at /nix/store/.*|\s*\d*\|.*|\^)$")
 
 
 def that_matter(log: Iterable[str], limit: int = LIMIT) -> tuple[str, ...]:
-    """At most `limit` lines, from the first complaint on; the middle goes first when there are more."""
+    """At most `limit` lines, from a little before the first complaint on; the middle goes first when there are more."""
     told = [line for line in log if not _NOISE.match(line)][-_LOOK_BACK:]
     first = next((number for number, line in enumerate(told) if _ERROR.search(line)), max(0, len(told) - limit))
-    told = told[first:]
+    told = told[max(0, first - _BEFORE) :]
     if len(told) > limit:
         # Frames inside nixpkgs are the least telling part of an evaluation's trace.
         told = [line for line in told if not _TRACE.match(line)]

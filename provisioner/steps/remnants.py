@@ -8,6 +8,7 @@ from provisioner.hosts.facts import Facts
 from provisioner.hosts.journal import Journal
 from provisioner.hosts.script import Part, RemoveTree, Shell
 from provisioner.hosts.switch import DIR as SWITCH_DIR
+from provisioner.hosts.switch import DISARM
 from provisioner.hosts.switch import UNIT as SWITCH_UNIT
 from provisioner.steps.base import Step
 
@@ -19,12 +20,14 @@ PATHS: Final = (
     "/nix/var/nix/gcroots/nixprov",
 )
 
-# What watches a container outlives the engine, and would make its folders again after they were removed.
+# What watches a container outlives the engine, and would make its folders again after they were removed. A host sees
+# the processes of its own containers too, which may be machines with a runner of theirs: those are not ours.
 _WATCHERS: Final = """\
 tries=50
 while [ "$tries" -gt 0 ]; do
   tries=$((tries - 1)) watchers=
-  for process in $(grep -ls '[/]var/lib/nixprov-containers/' /proc/[0-9]*/cmdline | cut -d/ -f3); do
+  for process in $(grep -ls '/var/lib/nixprov-containers/' /proc/[0-9]*/cmdline | cut -d/ -f3); do
+    [ "$(readlink "/proc/$process/ns/pid")" = "$(readlink /proc/self/ns/pid)" ] || continue
     case $(cat "/proc/$process/comm" 2>/dev/null) in
       conmon | podman | crun | runc) watchers="$watchers $process" ;;
     esac
@@ -66,4 +69,4 @@ class Remnants(Step):
         return tuple(facts.text("remnants").split())
 
     def remove(self, facts: Facts, journal: Journal) -> tuple[Part, ...]:
-        return (Shell(_GENERATIONS), Shell(_WATCHERS), *(RemoveTree(path) for path in PATHS))
+        return (Shell(_GENERATIONS), Shell(DISARM), Shell(_WATCHERS), *(RemoveTree(path) for path in PATHS))

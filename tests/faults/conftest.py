@@ -17,11 +17,16 @@ HERE = Path(__file__).parent
 TIMEOUT_S = 1200
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """What is marked `rare` is for `make faults`, which says so: every test here boots or breaks a machine."""
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.lab)
             item.add_marker(pytest.mark.timeout(TIMEOUT_S))
+    rare = [] if os.environ.get("NIXPROV_RARE") else [item for item in items if item.get_closest_marker("rare")]
+    if rare:
+        config.hook.pytest_deselected(items=rare)
+        items[:] = [item for item in items if item not in rare]
 
 
 @pytest.fixture(scope="session")

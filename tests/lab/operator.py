@@ -117,7 +117,7 @@ def snapshot(lab: Lab, host: str) -> str:
 
 # What nobody but nixprov would have made.
 LEFTOVERS = r"""
-ls -d /etc/nixos/nixprov /etc/nixprov* /var/lib/nixprov* /run/nixprov* 2>/dev/null
+ls -d /etc/nixos/nixprov /etc/nixprov* /etc/systemd/system.control /var/lib/nixprov* /run/nixprov* 2>/dev/null
 systemctl list-units --all --plain --no-legend 'nixprov*' | grep -v '^nixprov-lab'
 systemctl list-unit-files --no-legend 'nixprov*' | grep -v '^nixprov-lab'
 getent passwd nixprov-runner nixprov-filter nixprov-counters
