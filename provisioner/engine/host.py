@@ -99,9 +99,9 @@ class HostRun:
     def phase(self, name: str) -> None:
         self.emit("phase", phase=name)
 
-    def probe(self) -> None:
-        """Read the host anew: one remote command. Raises HostError."""
-        done = self._command(probe_script(step.probe() for step in STEPS))
+    def probe(self, *, after: str = "") -> None:
+        """Read the host anew, when the shell of `after` has ended: one remote command. Raises HostError."""
+        done = self._command(after.encode() + probe_script(step.probe() for step in STEPS))
         self.facts = Facts.parse(self.host, done.stdout)
         self.journal = Journal.read(self.facts)
 
@@ -116,32 +116,33 @@ class HostRun:
         self._require_free()
         if not self.facts.is_switching:
             return
-        self.emit("warning", text=f"a switch of {self._holder()} is still running: following it to its end")
+        self.emit("warning", text=f"a switch of {self.holder()} is still running: following it to its end")
         result = self.follow()
         if result.waits:
             same = (self.journal.phase is Phase.WRITTEN) == (self.run.verb == "up")
             # That we are here shows that the host can be reached; what else it must be is checked after the next plan.
-            self.script(switch.confirm((), 0) if same and result.is_done else switch.abort(), status_ok=True)
+            with crash.around("settle"):
+                self.script(switch.confirm((), 0) if same and result.is_done else switch.abort(), status_ok=True)
         self.probe()
 
     def _require_free(self) -> None:
         if self.facts.held_by in ("", self.run.id):
             return
         if self.choices.take_over:
-            self.emit("warning", text=f"taken over from {self._holder()}")
+            self.emit("warning", text=f"taken over from {self.holder()}")
             return
         raise Locked(
             self.host,
-            f"{self._holder()} holds it, and its connection is open",
+            f"{self.holder()} holds it, and its connection is open",
             hint="wait for it to end; if that program is surely dead, run again with --take-over",
         )
 
     def require_ours(self) -> None:
         """After a claim and a probe: nobody has taken the host over meanwhile. Raises Locked."""
         if self.journal.run is None or self.journal.run.id != self.run.id:
-            raise Locked(self.host, f"taken over by another operator: {self._holder()}", hint="nothing was undone")
+            raise Locked(self.host, f"taken over by another operator: {self.holder()}", hint="nothing was undone")
 
-    def _holder(self) -> str:
+    def holder(self) -> str:
         run = self.journal.run
         if run is None:
             return "an unknown run"
@@ -157,8 +158,11 @@ class HostRun:
     ) -> None:
         """Do `parts` under a lock, the journal first; `keep`: the host stays ours.
 
-        Raises Locked, NothingChanged, RemoteFailed.
+        An interrupt comes before or after it: cut in the middle, it would go on over there while we take it back.
+        Raises Cancelled before it, Locked, NothingChanged, RemoteFailed.
         """
+        if self.cancel.is_set():
+            raise Cancelled(self.host, "interrupted", hint=f"`nixprov {self.run.verb}` goes on from here")
         content = None if journal is None else journal.render()
         first = f"mkdir -p {lock.FOLDER}\n{lock.take(self.run.id)}" if keep else lock.RELEASE
         at = crash.in_transaction(name)
@@ -206,7 +210,9 @@ class HostRun:
         return replace(follower.result, failed=follower.failed)
 
     def _follow(self, follower: _Follower) -> None:
-        self._run(switch.follow(follower.cursor), self.limits.switch_s, follower)
+        # Over a new connection the host would look free, for as long as a build takes.
+        script = lock.keep(self.run.id).encode() + switch.follow(follower.cursor)
+        self._run(script, self.limits.switch_s, follower)
 
     def _again(self, action: Callable[[], None], what: str, *, fresh: bool = False) -> None:
         """Do `action`, over new connections with growing pauses while they get lost; `fresh`: over a new one at once.
@@ -254,9 +260,10 @@ class HostRun:
         except Exception as error:  # every way in which a machine can still be away
             raise ConnectionLost(self.host, str(error)) from error
 
-    def _command(self, script: bytes, name: str = "") -> Completed:
-        done = self._run(script, self.limits.command_s, None)
-        crash.after_transaction(name, done.status)
+    def _command(self, script: bytes, transaction: str = "") -> Completed:
+        cancel = None if transaction else self.cancel
+        done = self.session.run(script, timeout_s=self.limits.command_s, cancel=cancel)
+        crash.after_transaction(transaction, done.status)
         if done.status == 0:
             return done
         said = " / ".join(line for line in done.stderr.splitlines()[-8:] if line.strip())

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from provisioner.engine.host import HostRun
 from provisioner.engine.look import look
 from provisioner.errors import HookRefused
+from provisioner.hosts import switch
 from provisioner.hosts.counters import Counters
 from provisioner.hosts.facts import UnitFact
+from provisioner.hosts.journal import Phase
 from provisioner.model import ForgeRunner, Manager
 from provisioner.plan import ForgeView, RunnerAction, plan_up, unit_names
 
@@ -51,6 +53,7 @@ def look_at(run: HostRun) -> HostReport:
     run.phase("probe")
     run.probe()
     run.warn_of_trust()
+    _say_what_goes_on(run)
     run.phase("plan")
     view = look(run.forge, run.spec, run.facts, run.journal)
     wanted, drift = _compared(run, view)
@@ -74,6 +77,17 @@ def _compared(run: HostRun, view: ForgeView) -> tuple[tuple[RunnerAction, ...], 
     except HookRefused as refusal:
         return (), (f"hook: `up` refuses: {refusal}",)
     return wanted.runners, wanted.lines()
+
+
+def _say_what_goes_on(run: HostRun) -> None:
+    """A run that works on the host, or that ended without saying so itself."""
+    if run.facts.is_switching:
+        stage = switch.stage(run.facts.text("switch-result"))
+        run.emit("warning", text=f"a switch of {run.holder()} goes on: {stage}")
+    elif run.facts.held_by:
+        run.emit("warning", text=f"{run.holder()} works on it")
+    elif run.journal.exists and run.journal.phase is not Phase.CONFIRMED:
+        run.emit("warning", text=f"the last run, {run.holder()}, ended half-way: {run.journal.phase.value}")
 
 
 def _runner(run: HostRun, view: ForgeView, wanted: tuple[RunnerAction, ...], name: str) -> RunnerReport:

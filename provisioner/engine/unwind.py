@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from provisioner.engine import crash, overtaken
 from provisioner.engine.host import HostRun
 from provisioner.errors import HostError, Locked, NixprovError, NothingChanged, SwitchFailed
-from provisioner.hosts import switch
+from provisioner.hosts import lock, switch
 from provisioner.hosts.facts import Facts
 from provisioner.hosts.journal import Journal, Phase
 from provisioner.hosts.script import Part
@@ -72,17 +72,19 @@ def _give_back(run: HostRun, journal: Journal) -> None:
     """The journal as it was before this run, and the lock with it."""
     if not journal.phase.has_installed:
         return clean(run)
-    try:
-        run.transact("release", (), journal, keep=False)
-    except NothingChanged:
-        # No room even for a journal: the lock goes, and that a run began here stays said.
-        run.transact("release", (), None, keep=False)
+    with crash.around("release"):
+        try:
+            run.transact("release", (), journal, keep=False)
+        except NothingChanged:
+            # No room even for a journal: the lock goes, and that a run began here stays said.
+            run.transact("release", (), None, keep=False)
     return None
 
 
 def _switch_back(run: HostRun) -> None:
     """End what is running; a system that was only tried goes back by itself, and its files with it."""
-    run.probe()
+    # A transaction that took too long for us may still be at work over there.
+    run.probe(after=lock.WAIT)
     run.require_ours()
     if run.facts.is_switching:
         run.script(switch.abort(), status_ok=True)
@@ -93,7 +95,7 @@ def _host_back(run: HostRun, facts: Facts, journal: Journal) -> None:
     parts: list[Part] = [part for step in reversed(STEPS) for part in step.restore(facts, run.facts, run.journal)]
     moved = run.facts.text("profile") != facts.text("profile") or run.facts.system != facts.system
     if moved and facts.generation is not None:
-        parts += switch.start("rollback", str(facts.generation), crash=crash.in_unit())
+        parts += [*switch.push(), switch.start("rollback", str(facts.generation), crash=crash.in_unit())]
     with crash.around("unwind"):
         run.transact("unwind", parts, run.journal_for(Phase.UNWINDING))
     if moved:

@@ -72,14 +72,19 @@ class Begun:
             env=operator.environment(**settings),
         )
 
+    def collect(self, wanted: Callable[[dict[str, Any]], bool]) -> list[dict[str, Any]]:
+        """Read events up to the first that is wanted, and give them all."""
+        assert self.process.stdout is not None
+        events: list[dict[str, Any]] = []
+        for line in self.process.stdout:
+            events.append(json.loads(line))
+            if wanted(events[-1]):
+                return events
+        raise AssertionError(f"it ended before: {self.process.communicate()[1]}")
+
     def until(self, wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
         """Read events up to the first that is wanted."""
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            event: dict[str, Any] = json.loads(line)
-            if wanted(event):
-                return event
-        raise AssertionError(f"it ended before: {self.process.communicate()[1]}")
+        return self.collect(wanted)[-1]
 
     def phase(self, name: str) -> dict[str, Any]:
         return self.until(lambda event: event["event"] == "phase" and event["phase"] == name)

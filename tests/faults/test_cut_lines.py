@@ -1,0 +1,87 @@
+"""A connection that goes while a switch runs: nixprov comes back to it, or the next one does, and no line is lost."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import pytest
+
+from provisioner.lab.running import Lab
+from tests.faults.machine import Begun, edited, runners, system, untouched
+from tests.lab.operator import Operator, leftovers, snapshot
+
+STEPS = 24
+# Its lines are numbered, so that each can be counted; the owner's own rebuilds are not slowed.
+SLOW_BUILD = f"""system.extraSystemBuilderCmds = ''
+  i=0
+  while [ -e $out/etc/nixprov-revision ] && [ $i -lt {STEPS} ]; do i=$((i + 1)); echo "step $i."; sleep 0.5; done
+'';"""
+CUTS_ITSELF_OFF = """system.activationScripts.cut = ''
+  if [ -e $systemConfig/etc/nixprov-revision ]; then
+    i=0
+    while [ $i -lt 10 ]; do
+      i=$((i + 1)); echo "moving $i."; sleep 0.3
+      [ $i != 5 ] || pkill -9 sshd || :
+    done
+  fi
+'';"""
+
+
+def impatient(lab: Lab, operator: Operator) -> dict[str, str]:
+    """An operator whose ssh notices in seconds that nobody answers, where it else takes most of a minute."""
+    path = operator.home / "impatient"
+    text = lab.files.inventory.read_text()
+    options = "-o ServerAliveInterval=2 -o ServerAliveCountMax=2 -o ConnectTimeout=3"
+    path.write_text(text.replace("ansible_ssh_common_args='", f"ansible_ssh_common_args='{options} "))
+    return {"NIXPROV_INVENTORY": str(path)}
+
+
+def test_cut_in_the_build_and_by_the_switch_itself(lab: Lab, operator: Operator) -> None:
+    with edited(lab, "host2", SLOW_BUILD, CUTS_ITSELF_OFF), untouched(lab, "host2", operator):
+        run = Begun(operator, "up", "host2", "--yes", **impatient(lab, operator))
+        said = run.collect(lambda event: "step 3." in str(event.get("text")))
+        lab.cut_network("host2")
+        time.sleep(10)
+        lab.restore_network("host2")
+        said += run.collect(lambda event: event["event"] == "summary")
+        code, err = run.end()
+        assert code == 0, err
+        lines = [str(event["text"]) for event in said if event["event"] == "log"]
+        for name, last in (("step", STEPS), ("moving", 10)):
+            found = [line for line in lines if line.startswith(f"{name} ") and line.endswith(".")]
+            assert found == [f"{name} {number}." for number in range(1, last + 1)]
+        lost = [event for event in said if event["event"] == "warning" and "connection lost" in str(event["text"])]
+        assert len(lost) >= 2, said
+        assert len(runners(lab, "host2")) == 1
+
+
+@pytest.mark.rare
+def test_cut_for_longer_than_the_host_waits(lab: Lab, operator: Operator) -> None:
+    before = (system(lab, "host2"), snapshot(lab, "host2"))
+    run = Begun(operator, "up", "host2", "--yes", "--confirm-limit", "8", **impatient(lab, operator))
+    run.log("nixprov: activate")
+    lab.cut_network("host2")
+    time.sleep(30)
+    lab.restore_network("host2")
+    code, err = run.end()
+    assert code == 7, err
+    assert "nobody confirmed the new system in time, so the host went back to the old one; rolled back" in err
+    assert (system(lab, "host2"), snapshot(lab, "host2")) == before
+    assert (leftovers(lab, "host2"), runners(lab, "host2")) == ("", [])
+
+
+def test_killed_while_it_builds_the_next_one_follows_to_the_end(lab: Lab, operators: Callable[[], Operator]) -> None:
+    with edited(lab, "host2", SLOW_BUILD), untouched(lab, "host2", operators()):
+        run = Begun(operators(), "up", "host2", "--yes")
+        run.log("step 2.")
+        run.process.kill()
+        run.end()
+        told = operators()("status", "host2")
+        assert told.code == 0, told.err
+        assert "goes on: it builds" in told.err
+        said = operators()("up", "host2", "--yes", "--json")
+        assert said.code == 0, said.err
+        steps = [event["text"] for event in said.events if event["event"] == "log" and "step" in event["text"]]
+        assert f"step {STEPS}." in steps, "it was not followed"
+        assert len(runners(lab, "host2")) == 1
