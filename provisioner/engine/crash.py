@@ -2,7 +2,8 @@
 
 NIXPROV_CRASH holds one or more of them, separated by commas:
 
-    before:EFFECT, after:EFFECT      this program gets kill -9 there; EFFECT is one of EFFECTS
+    before:EFFECT, after:EFFECT      this program gets kill -9 there; EFFECT is one of EFFECTS or DETOURS
+    before:EFFECT:NAME, ...          the same, for the runner of that name only
     host:TRANSACTION:staged          the script on the host gets it, with everything staged and nothing renamed,
     host:TRANSACTION:N               ... or before its N-th change; this program dies with it, as in a power cut
     unit:PHASE                       the switch gets it (switch.sh); this program lives and has to cope
@@ -23,22 +24,24 @@ EFFECTS: Final = {
     "up": ("claim", "create", "reset", "update", "write", "follow", "contact", "login", "commit", "surplus"),
     "down": ("claim", "pause", "drain", "write", "follow", "login", "commit", "delete", "clean"),
 }
+# Of runs that do not go straight on: what a dead run left is ended, what failed is taken back, what waits is deleted.
+DETOURS: Final = ("settle", "unwind", "disown", "release", "resume", "queue", "prune")
 TRANSACTIONS: Final = ("claim", "write", "commit", "clean", "queue", "release", "unwind")
 UNIT_POINTS: Final = ("build", "built", "activate", "activated", "commit", "set", "back", "activated-old")
 _KILLED: Final = 128 + signal.SIGKILL
 
 
-def reach(point: str) -> None:
-    if point in _wished():
+def reach(*points: str) -> None:
+    if not set(points).isdisjoint(_wished()):
         os.kill(os.getpid(), signal.SIGKILL)
 
 
 @contextmanager
-def around(effect: str) -> Iterator[None]:
-    """One effect on a host or on GitLab; `after` is reached only when it succeeded."""
-    reach(f"before:{effect}")
+def around(effect: str, name: str = "") -> Iterator[None]:
+    """One effect on a host or on GitLab; `after` is reached only when it succeeded. `name`: of the runner it is for."""
+    reach(f"before:{effect}", f"before:{effect}:{name}")
     yield
-    reach(f"after:{effect}")
+    reach(f"after:{effect}", f"after:{effect}:{name}")
 
 
 def in_transaction(name: str) -> str:

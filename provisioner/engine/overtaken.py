@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from provisioner.engine import crash
 from provisioner.engine.host import HostRun, wait_until
 from provisioner.errors import ForgeError, HostError
 
@@ -28,7 +29,8 @@ def give_back(run: HostRun, created: Iterable[int]) -> None:
 
 def delete(run: HostRun, runner: int) -> None:
     try:
-        run.forge.delete(runner)
+        with crash.around("disown"):
+            run.forge.delete(runner)
     except ForgeError as error:
         leave(run, runner, error.message)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from provisioner.engine import crash
 from provisioner.errors import ForgeRefused
 from provisioner.forge import Forge
 from provisioner.hosts.journal import Journal
@@ -198,7 +199,8 @@ def delete(forge: Forge, findings: Iterable[Finding], done: Callable[[ForgeRunne
         if finding.deletes and finding.runner is not None:
             now = forge.get(finding.runner.id)
             if now is not None and _is_still(now, finding.runner.mark):
-                forge.delete(now.id)
+                with crash.around("prune"):
+                    forge.delete(now.id)
                 done(now)
 
 

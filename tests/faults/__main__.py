@@ -16,7 +16,7 @@ from pathlib import Path
 
 from provisioner.lab import control
 from provisioner.lab.running import LAB_VARIABLE, Lab, chosen
-from tests.faults.matrix import HEADER, TRANSACTIONS, Matrix, Row, all_faults
+from tests.faults.matrix import BOTH, HEADER, TRANSACTIONS, Fault, Matrix, Row, all_faults
 
 HOSTS = 2
 
@@ -32,12 +32,25 @@ def main(words: Sequence[str]) -> int:
             lab.stop()
     lost = [row for row in rows if row.problems]
     missed = [row for row in rows if not row.reached]
-    wanted = sum(row.fault.ends_installed for row in rows)
-    orphans = sum(row.runners for row in rows) - wanted
+    orphans = sum(max(0, row.runners - row.fault.runners) for row in rows)
+    print("\n".join(("", *_table(rows))))
     print(f"\n{len(rows)} tried, {len(lost)} lost, {orphans} orphans, {time.monotonic() - started:.0f} s")
     for row in [*lost, *missed]:
         print(f"  {'not reached' if not row.reached else 'lost'}: {row.fault}")
     return 1 if lost or missed else 0
+
+
+def _table(rows: Sequence[Row]) -> Iterator[str]:
+    """Fault by fault, what `up` and what `down` made of it."""
+    title = f"{'end':<10}{'runners':>8}{'left':>6}"
+    yield f"{'':<48}{'then up':<28}then down"
+    yield f"{'died at':<48}{title:<28}{title}"
+    found: dict[str, dict[str, Row]] = {}
+    for row in rows:
+        found.setdefault(row.fault.name, {})[row.fault.then] = row
+    for name, ends in found.items():
+        cells = [ends[then].cell() if then in ends else "" for then in BOTH]
+        yield f"{name:<48}{cells[0]:<28}{cells[1]}".rstrip()
 
 
 def _rows(lab: Lab, words: Sequence[str]) -> list[Row]:
@@ -66,11 +79,10 @@ def _works(matrix: Matrix, words: Sequence[str]) -> Iterator[Iterator[Row]]:
     for fault in faults:
         if meant(str(fault)):
             yield (matrix.run(one) for one in (fault,))
-    for verb, names in TRANSACTIONS.items():
-        for name in names:
-            for then in ("up", "down"):
-                if meant(f"{verb} host:{name} then {then}"):
-                    yield matrix.transaction(verb, name, then)
+    for verb, scene, first, name in TRANSACTIONS:
+        for then in BOTH:
+            if meant(str(Fault(verb, f"{first}host:{name}", then, scene))):
+                yield matrix.transaction(verb, scene, first, name, then)
 
 
 if __name__ == "__main__":
