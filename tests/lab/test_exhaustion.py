@@ -20,10 +20,10 @@ from tests.lab.slice import Enforced, enforced, limits
 
 HOST = "host1"
 TASKS = 300
-MEMORY = 600 << 20
+MEMORY = 400 << 20
 # More of each than the slice has, and little enough for any computer.
 PROCESSES = 2000
-EATEN = 3 << 30
+EATEN = 1 << 30
 DISK = 48 << 20
 
 
