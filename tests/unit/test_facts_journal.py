@@ -130,3 +130,20 @@ def test_no_journal_is_an_empty_one() -> None:
     journal = Journal.read(Facts("host1", {}))
     assert not journal.exists
     assert journal.phase is Phase.NONE
+
+
+def test_a_link_is_told_by_what_it_leads_to(tmp_path: Path) -> None:
+    """Its own mode is 0777, and whoever writes the file back with that opens it to everybody."""
+    real, link, dangling = tmp_path / "real", tmp_path / "link", tmp_path / "dangling"
+    real.write_bytes(b"x")
+    real.chmod(0o600)
+    link.symlink_to(real)
+    dangling.symlink_to(tmp_path / "nowhere")
+    script = f"{PROLOGUE}\nsay_file link {link}\nsay_file dangling {dangling}\necho yes | say probe-end\n"
+    answer = subprocess.run(["sh", "-s"], input=script.encode(), capture_output=True, check=True, timeout=10)
+    read = Facts.parse("h", answer.stdout)
+    found, lost = read.file("link", str(link)), read.file("dangling", str(dangling))
+    assert found is not None
+    assert (found.mode, found.real, found.kind, found.content) == (0o600, str(real), "regular file", b"x")
+    assert lost is not None
+    assert (lost.kind, lost.content) == ("symbolic link", None)
