@@ -63,7 +63,7 @@ def token_file(lab: Lab, folder: Path, scopes: list[str], **fields: Any) -> str:
     return str(path)
 
 
-@pytest.mark.parametrize("kind", ["html_502", "json_500", "rate_limit_date"])
+@pytest.mark.parametrize("kind", ["html_502", "rate_limit_date"])
 def test_no_runner_is_made_and_the_host_is_given_back(lab: Lab, operator: Operator, kind: str) -> None:
     before = (snapshot(lab, HOST), system(lab, HOST))
     lab.gitlab.set_fault(kind, method="POST", path_regex=CREATE, times=None, retry_after=3600)
