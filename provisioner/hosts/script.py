@@ -68,6 +68,8 @@ made=
 mkdir -p /var/lib/nixprov || exit 85
 exec 9< /var/lib/nixprov
 flock -w {wait_s} 9 || fail 82 'another transaction is under way'
+# The one that was waited for may have taken the folder away, and the next one would lock another.
+[ /proc/self/fd/9 -ef /var/lib/nixprov ] || fail 82 'another transaction has just ended'
 touched=no
 ended() {{
   status=$1

@@ -114,6 +114,17 @@ def test_two_transactions_at_once_are_refused(root: Root) -> None:
     assert not (root / "etc/nixos/x").exists()
 
 
+def test_a_lock_on_a_folder_that_went_meanwhile_is_none(root: Root) -> None:
+    (root / STATE_DIR).mkdir(parents=True)
+    ends = f"echo locked; sleep 0.3; rmdir {root / STATE_DIR}"
+    with subprocess.Popen(["flock", str(root / STATE_DIR), "sh", "-c", ends], stdout=-1) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"locked\n"
+        done = root.run(replace(first(WriteFile("/etc/nixos/x", b"")), wait_s=20))
+    assert (done.returncode, done.stderr) == (LOCKED_STATUS, b"another transaction has just ended\n")
+    assert not (root / STATE_DIR).exists()
+
+
 def test_takes_back_files_folders_and_times(root: Root) -> None:
     folder = root / "etc/nixos/nixprov"
     folder.mkdir()
