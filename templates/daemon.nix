@@ -24,6 +24,8 @@ let
     netrc-file = "/dev/null";
     access-tokens = "";
     keep-failed = "false";
+    # The job's own log has it. Here no collector would ever take it away, and who else may read it is hard to say.
+    keep-build-log = "false";
     max-build-log-size = toString (cfg.limits.buildLogMiB * 1024 * 1024);
     timeout = toString cfg.limits.buildTimeout;
     max-silent-time = toString cfg.limits.buildSilence;

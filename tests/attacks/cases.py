@@ -152,6 +152,11 @@ STORE: Final = (
         seen="ls -d /nix/var/nix/builds/*kept-$stamp* /tmp/*kept-$stamp* 2>/dev/null | grep -q .",
     ),
     Case(
+        "log-left",
+        TOOLS + 'derivation verbose "echo much"\nnix-build --no-out-link verbose.nix',
+        seen='find /nix/var/log/nix /var/log/nix -name "*-verbose-$stamp.drv*" 2>/dev/null | grep -q .',
+    ),
+    Case(
         "symlink-output",
         TOOLS + 'derivation link "ln() { :; }; $(in_store $coreutils)/bin/ln -s /root/attack-mark \\$out; exit 0"\n'
         "out=$(nix-build --no-out-link link.nix)\ncat $out\n"
