@@ -331,7 +331,7 @@ $engine ps --quiet --filter label=nixprov-runner=@RUNNER@ | xargs -r $engine ins
 
 def test_jobs_of_two_runners_share_nothing_writable(lab: Lab, several: None) -> None:
     ids = {
-        name: lab.gitlab.queue_job(f"sleep {seconds}", tags=[tag])
+        name: lab.gitlab.queue_job(f"sleep {seconds}", host=HOST, tags=[tag])
         for name, tag, seconds in (("default", "nix", 304), ("small", "small", 305))
     }
     poll(lab, "both jobs run", "pgrep -f '[s]leep 304' && pgrep -f '[s]leep 305'")
