@@ -148,7 +148,9 @@ class Matrix:
 
     def run(self, fault: Fault) -> Row:
         scene = SCENES[fault.scene]
-        self._start(installed=fault.starts_installed, scene=scene)
+        if problem := self._start(installed=fault.starts_installed, scene=scene):
+            self._repair()
+            return Row(fault, True, "?", len(self.place.runners()), 0, (problem,))
         scene.before(self.place)
         reached = self._die(fault, scene)
         scene.after(self.place)
@@ -197,11 +199,14 @@ class Matrix:
         self.lab.start_host(self.host)
         return True
 
-    def _start(self, *, installed: bool, scene: Scene) -> None:
+    def _start(self, *, installed: bool, scene: Scene) -> str:
+        """Why it could not be made as the trial needs it; empty when it is so."""
         if self.installed != installed or (installed and scene.runners > 1):
             said = self._operator(scene, "up" if installed else "down", "--yes", "--json")
-            assert said.code == 0, said.err
+            if said.code != 0:
+                return f"the start ended with {said.code}: {last_line(said)}"
             self.installed = installed
+        return ""
 
     def _judge(self, fault: Fault, said: Said, *, reached: bool) -> Row:
         problems = [] if said.code == 0 else [f"{fault.then} ended with {said.code}: {last_line(said)}"]

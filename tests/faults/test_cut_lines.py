@@ -11,12 +11,7 @@ from provisioner.lab.running import Lab
 from tests.faults.machine import Begun, edited, runners, system, untouched
 from tests.lab.operator import Operator, leftovers, snapshot
 
-STEPS = 24
-# Its lines are numbered, so that each can be counted; the owner's own rebuilds are not slowed.
-SLOW_BUILD = f"""system.extraSystemBuilderCmds = ''
-  i=0
-  while [ -e $out/etc/nixprov-revision ] && [ $i -lt {STEPS} ]; do i=$((i + 1)); echo "step $i."; sleep 0.5; done
-'';"""
+STEPS = 44
 CUTS_ITSELF_OFF = """system.activationScripts.cut = ''
   if [ -e $systemConfig/etc/nixprov-revision ]; then
     i=0
@@ -25,6 +20,14 @@ CUTS_ITSELF_OFF = """system.activationScripts.cut = ''
       [ $i != 5 ] || pkill -9 sshd || :
     done
   fi
+'';"""
+
+
+def slow_build(steps: int) -> str:
+    """Its lines are numbered, so that each can be counted; the owner's own rebuilds are not slowed."""
+    return f"""system.extraSystemBuilderCmds = ''
+  i=0
+  while [ -e $out/etc/nixprov-revision ] && [ $i -lt {steps} ]; do i=$((i + 1)); echo "step $i."; sleep 0.5; done
 '';"""
 
 
@@ -37,13 +40,18 @@ def impatient(lab: Lab, operator: Operator) -> dict[str, str]:
     return {"NIXPROV_INVENTORY": str(path)}
 
 
-def test_cut_in_the_build_and_by_the_switch_itself(lab: Lab, operator: Operator) -> None:
-    with edited(lab, "host2", SLOW_BUILD, CUTS_ITSELF_OFF), untouched(lab, "host2", operator):
+def test_cut_in_the_build_and_by_the_switch_itself(lab: Lab, operators: Callable[[], Operator]) -> None:
+    operator = operators()
+    with edited(lab, "host2", slow_build(STEPS), CUTS_ITSELF_OFF), untouched(lab, "host2", operator):
         run = Begun(operator, "up", "host2", "--yes", **impatient(lab, operator))
         said = run.collect(lambda event: "step 3." in str(event.get("text")))
         lab.cut_network("host2")
         time.sleep(10)
         lab.restore_network("host2")
+        said += run.collect(lambda event: "step" in str(event.get("text")))
+        # It holds the host over the new connection too, however long the build takes.
+        refused = operators()("up", "host2", "--yes", "--json")
+        assert (refused.code, "holds it, and its connection is open" in refused.err) == (5, True), refused.err
         said += run.collect(lambda event: event["event"] == "summary")
         code, err = run.end()
         assert code == 0, err
@@ -72,7 +80,7 @@ def test_cut_for_longer_than_the_host_waits(lab: Lab, operator: Operator) -> Non
 
 
 def test_killed_while_it_builds_the_next_one_follows_to_the_end(lab: Lab, operators: Callable[[], Operator]) -> None:
-    with edited(lab, "host2", SLOW_BUILD), untouched(lab, "host2", operators()):
+    with edited(lab, "host2", slow_build(24)), untouched(lab, "host2", operators()):
         run = Begun(operators(), "up", "host2", "--yes")
         run.log("step 2.")
         run.process.kill()
@@ -83,5 +91,5 @@ def test_killed_while_it_builds_the_next_one_follows_to_the_end(lab: Lab, operat
         said = operators()("up", "host2", "--yes", "--json")
         assert said.code == 0, said.err
         steps = [event["text"] for event in said.events if event["event"] == "log" and "step" in event["text"]]
-        assert f"step {STEPS}." in steps, "it was not followed"
+        assert "step 24." in steps, "it was not followed"
         assert len(runners(lab, "host2")) == 1
