@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from provisioner.lab.running import Lab
-from tests.faults.machine import Begun, edited, runners, system, untouched
+from tests.faults.machine import Begun, edited, journal, runners, system, untouched
 from tests.lab.operator import Operator, leftovers, snapshot
 
 STEPS = 44
@@ -93,3 +93,20 @@ def test_killed_while_it_builds_the_next_one_follows_to_the_end(lab: Lab, operat
         steps = [event["text"] for event in said.events if event["event"] == "log" and "step" in event["text"]]
         assert "step 24." in steps, "it was not followed"
         assert len(runners(lab, "host2")) == 1
+
+
+@pytest.mark.rare
+def test_killed_while_it_builds_what_cannot_be_built(lab: Lab, operators: Callable[[], Operator]) -> None:
+    """Nobody is there to take the files back, and a configuration that does not build stops every rebuild of its owner."""
+    fails = "  [ ! -e $out/etc/nixprov-revision ] || { echo no such luck >&2; exit 3; }\n'';"
+    with edited(lab, "host2", slow_build(6).replace("'';", fails)), untouched(lab, "host2", operators()):
+        before = (system(lab, "host2"), snapshot(lab, "host2"))
+        run = Begun(operators(), "up", "host2", "--yes")
+        run.log("step 2.")
+        run.process.kill()
+        run.end()
+        deadline = time.monotonic() + 60
+        while journal(lab, "host2")["phase"] != "rolled back by the host":
+            assert time.monotonic() < deadline
+            time.sleep(0.5)
+        assert (system(lab, "host2"), snapshot(lab, "host2")) == before
