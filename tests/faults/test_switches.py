@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import pytest
 
 from provisioner.lab.running import Lab
-from tests.faults.machine import edited, runners, system, untouched
+from tests.faults.machine import Begun, edited, journal, runners, system, untouched
 from tests.lab.operator import Operator, leftovers, snapshot
 
 UNIT = "nixprov-runner-default.service"
@@ -151,19 +153,43 @@ DEAF = """system.activationScripts.deaf = ''
 '';"""
 
 
-def test_a_crash_half_way_ends_with_the_old_system_whole(lab: Lab, operator: Operator) -> None:
-    """101: a broken log makes switch-to-configuration panic, and would make it panic again on the way back."""
+def test_a_crash_half_way_is_taken_back(lab: Lab, operator: Operator) -> None:
+    """101: a log that broke makes switch-to-configuration panic."""
+    with edited(lab, "host2", DEAF), rebooted(lab):
+        before = (system(lab, "host2"), snapshot(lab, "host2"))
+        said = operator("up", "host2", "--yes", "--json")
+        assert said.code == 7, said.err
+        assert "crashed half-way (status 101)" in said.host("host2")["error"]
+        assert (system(lab, "host2"), snapshot(lab, "host2")) == before
+        assert (leftovers(lab, "host2"), runners(lab, "host2")) == ("", [])
+
+
+@pytest.mark.rare
+def test_a_crash_half_way_with_nobody_there_is_taken_back_by_the_host(
+    lab: Lab, operators: Callable[[], Operator]
+) -> None:
+    """The log is as broken on the way back, in the same unit."""
+    with edited(lab, "host2", DEAF), untouched(lab, "host2", operators()), rebooted(lab):
+        before = (system(lab, "host2"), snapshot(lab, "host2"))
+        run = Begun(operators(), "up", "host2", "--yes", "--confirm-limit", "3")
+        run.log("nixprov: activate")
+        run.process.kill()
+        run.end()
+        deadline = time.monotonic() + 60
+        while journal(lab, "host2")["phase"] != "rolled back by the host":
+            assert time.monotonic() < deadline
+            time.sleep(0.5)
+        assert (system(lab, "host2"), snapshot(lab, "host2")) == before
+        assert lab.run("host2", ["sh", "-c", "cat /run/nixos/*-list"], check=False).stdout == ""
+
+
+@contextmanager
+def rebooted(lab: Lab) -> Iterator[None]:
+    """Every other unit of the machine has lost its log as well."""
     try:
-        with edited(lab, "host2", DEAF):
-            before = (system(lab, "host2"), snapshot(lab, "host2"))
-            said = operator("up", "host2", "--yes", "--json")
-            assert said.code == 7, said.err
-            assert "crashed half-way (status 101)" in said.host("host2")["error"]
-            assert (system(lab, "host2"), snapshot(lab, "host2")) == before
-            assert (leftovers(lab, "host2"), runners(lab, "host2")) == ("", [])
-            assert lab.run("host2", ["sh", "-c", "cat /run/nixos/*-list"], check=False).stdout == ""
+        yield
     finally:
-        lab.reboot("host2")  # every other unit of the machine has lost its log as well
+        lab.reboot("host2")
 
 
 def test_somebody_elses_unit_is_reported_and_left_alone(lab: Lab, operator: Operator) -> None:
