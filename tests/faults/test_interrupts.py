@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import subprocess
 import time
 from collections.abc import Callable
 
@@ -89,17 +90,22 @@ def test_before_the_switch_one_is_enough(lab: Lab, operators: Callable[[], Opera
 
 @pytest.mark.rare
 def test_in_the_middle_of_a_transaction_it_waits_for_its_end(lab: Lab, operators: Callable[[], Operator]) -> None:
-    """Whichever moment it hits: what the transaction had begun on the host is followed, or is taken back, whole."""
-    for wait_s in (0.0, 0.1, 0.2, 0.4):
-        with untouched(lab, HOST, operators()):
-            run = Begun(operators(), "up", HOST, "--yes", "--confirm-limit", "60")
-            run.phase("write")
-            time.sleep(wait_s)
-            interrupt(run)
-            code, err = run.end()
-            assert code in (7, 130), err
-            said = operators()("up", HOST, "--yes", "--json")
-            assert said.code == 0, said.err
+    """It had begun, so its switch begins too: cut off, it would begin one while we take everything back."""
+    with untouched(lab, HOST, operators()):
+        lab.gitlab.set_fault("slow", method="POST", path_regex="/user/runners", seconds=3, times=1)
+        run = Begun(operators(), "up", HOST, "--yes")
+        run.phase("create")
+        # Transactions of a host wait for each other.
+        busy = subprocess.Popen([*lab.ssh_argv(HOST), "flock /var/lib/nixprov sleep 5"])
+        run.phase("write")
+        time.sleep(0.5)
+        interrupt(run)
+        code, err = run.end()
+        assert busy.wait() == 0
+        assert code == 130, err
+        assert "takes it up again and confirms it" in err
+        said = operators()("up", HOST, "--yes", "--json")
+        assert said.code == 0, said.err
 
 
 def test_while_jobs_are_waited_for_the_runner_goes_on(lab: Lab, operators: Callable[[], Operator]) -> None:

@@ -171,7 +171,7 @@ def test_a_crash_half_way_with_nobody_there_is_taken_back_by_the_host(
     """The log is as broken on the way back, in the same unit."""
     with edited(lab, "host2", DEAF), untouched(lab, "host2", operators()), rebooted(lab):
         before = (system(lab, "host2"), snapshot(lab, "host2"))
-        run = Begun(operators(), "up", "host2", "--yes", "--confirm-limit", "3")
+        run = Begun(operators(), "up", "host2", "--yes", "--confirm-limit", "5")
         run.log("nixprov: activate")
         run.process.kill()
         run.end()
