@@ -1,7 +1,7 @@
 """What a system would bring that is not there yet: evaluated, or built, on the host, from a copy of its /etc/nixos.
 
 `preview.sh` beside this file does the work. It changes nothing but the store: no file in /etc/nixos, no profile, no
-unit. Here are the script that starts it and the reading of its answer (ADR 0018).
+unit. Here are the script that starts it and the reading of its answer (ADR 0015).
 
 Formats: nix-build --dry-run (Nix, src/libmain/shared.cc, printMissing); the names of store paths (Nix, src/libstore/
 names.cc, DrvName); switch-to-configuration dry-activate (nixpkgs, "would restart the following units: a, b").
