@@ -20,7 +20,15 @@ import provisioner
 from provisioner.lab import cgroup, network, registry, tree
 from provisioner.lab.errors import LabError
 from provisioner.lab.paths import cache_dir
-from provisioner.lab.process import Progress, clean_environment, last_line, require_lab, run
+from provisioner.lab.process import (
+    INOTIFY_INSTANCES,
+    Progress,
+    allow_inotify,
+    clean_environment,
+    last_line,
+    require_lab,
+    run,
+)
 from provisioner.lab.registry import Claim
 from provisioner.lab.running import BOOT_S, Lab, all_running, chosen, find, wait_until
 from provisioner.lab.supervisor import RUNNER_VARIABLE
@@ -47,6 +55,7 @@ def start(hosts: int = 2, progress: Progress = lambda _: None) -> Lab:
     require_lab()
     if not 1 <= hosts <= network.MOST_HOSTS:
         raise LabError(f"a lab has 1 to {network.MOST_HOSTS} hosts, not {hosts}")
+    allow_inotify(progress)
     environment = _supervisor_environment()
     in_use = [Path(path) for lab in all_running() for path in lab.state.lower]
     lower = tree.ensure(progress, in_use)
@@ -123,10 +132,9 @@ def _save_logs(lab: Lab) -> Path:
 
 
 def _hint(logs: Path) -> str:
-    """Each machine takes some seven of the kernel's inotify instances; root has 128 by default (inotify(7))."""
     where = f"its logs are in {logs}"
     if any(b"inotify" in log.read_bytes() and b"Too many open files" in log.read_bytes() for log in logs.iterdir()):
-        return f"this computer has too few inotify instances: sysctl -w fs.inotify.max_user_instances=1024; {where}"
+        return f"too few inotify instances: sysctl -w fs.inotify.max_user_instances={INOTIFY_INSTANCES}; {where}"
     return where
 
 

@@ -25,6 +25,8 @@ PACKAGES: Final[Mapping[str, str]] = {
     "ssh-keygen": "openssh-client",
 }
 NOT_ROOT: Final = "the lab needs root: it makes mounts, a bridge and containers"
+INOTIFY: Final = Path("/proc/sys/fs/inotify/max_user_instances")
+INOTIFY_INSTANCES: Final = 1024
 ADMIN_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -49,6 +51,16 @@ def require_root() -> None:
 def require_lab() -> None:
     if problem := missing_for_lab():
         raise LabError(problem)
+
+
+def allow_inotify(progress: Progress) -> None:
+    """Raise root's number of inotify instances (inotify(7)): a machine takes some seven, and the default is 128."""
+    try:
+        if int(INOTIFY.read_text()) < INOTIFY_INSTANCES:
+            INOTIFY.write_text(str(INOTIFY_INSTANCES))
+            progress(f"fs.inotify.max_user_instances is {INOTIFY_INSTANCES} now, until this computer starts again")
+    except (OSError, ValueError):
+        return  # a machine that does not start for it says so
 
 
 def clean_environment(**extra: str) -> dict[str, str]:

@@ -141,6 +141,18 @@ def test_too_few_inotify_instances_are_named(tmp_path: Path, said: str, told: bo
     assert ("sysctl -w fs.inotify.max_user_instances=" in hint) == told
 
 
+@pytest.mark.parametrize(("before", "after"), [("128", "1024"), ("4096", "4096"), ("not a number", "not a number")])
+def test_more_inotify_instances_are_allowed_and_never_fewer(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, before: str, after: str
+) -> None:
+    setting, said = tmp_path / "max_user_instances", list[str]()
+    setting.write_text(before)
+    monkeypatch.setattr(process, "INOTIFY", setting)
+    process.allow_inotify(said.append)
+    assert setting.read_text() == after
+    assert bool(said) == (before != after)
+
+
 def test_no_setting_of_apt_that_runs_a_program_is_copied() -> None:
     settings = ['Acquire::http::Proxy "x";', 'Acquire::http::Proxy-Auto-Detect "/bin/x";', 'Acquire::IndexTargets "";']
     assert [line for line in settings if tree._APT_SETTINGS.match(line)] == settings[:1]
