@@ -57,7 +57,7 @@ class Bash(BashComplete):
         return (words, "") if line[-1:].isspace() or not words else (words[:-1], words[-1])
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, short_help="Print a script that completes what is typed.")
 @click.argument("shell", type=click.Choice(SHELLS))
 @click.pass_context
 def completion(context: click.Context, shell: str) -> None:

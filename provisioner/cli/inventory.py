@@ -26,7 +26,7 @@ def _source_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-@click.group("inventory", cls=Group)
+@click.group("inventory", cls=Group, short_help="Show hosts, groups, and what a pattern matches.")
 def inventory() -> None:
     r"""Show hosts, groups and variables, and what a pattern selects; no host is touched.
 

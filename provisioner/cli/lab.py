@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from provisioner.lab.gitlab_client import Job
 
 
-@click.group("lab", cls=Group)
+@click.group("lab", cls=Group, short_help="Throw-away NixOS machines and a GitLab.")
 def lab() -> None:
     r"""Throw-away NixOS machines and a throw-away GitLab on this computer, to try nixprov on.
 
@@ -31,7 +31,7 @@ def lab() -> None:
     """
 
 
-@lab.command()
+@lab.command(short_help="Start machines and a GitLab.")
 @click.option("--hosts", default=2, show_default=True, type=click.IntRange(1, 99), help="How many machines.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object: paths, addresses, URLs.")
 def start(hosts: int, as_json: bool) -> None:
@@ -50,7 +50,7 @@ def start(hosts: int, as_json: bool) -> None:
         _print_lab(started.describe())
 
 
-@lab.command()
+@lab.command(short_help="Stop a lab and remove all of it.")
 @click.option("--all", "everything", is_flag=True, help="Every lab on this computer, not only the newest.")
 def stop(everything: bool) -> None:
     r"""Stop the newest lab (or the one NIXPROV_LAB names) and remove all of it.
@@ -86,7 +86,10 @@ def status(as_json: bool) -> None:
         click.echo("no lab is running", err=True)
 
 
-@lab.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@lab.command(
+    short_help="Log in to a machine, or run a command there.",
+    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
+)
 @click.argument("host")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 def ssh(host: str, command: tuple[str, ...]) -> None:
@@ -101,7 +104,7 @@ def ssh(host: str, command: tuple[str, ...]) -> None:
     os.execvp(argv[0], argv)  # noqa: S606 (ssh shall have this terminal and its status be ours)
 
 
-@lab.command()
+@lab.command(short_help="Queue a CI job.")
 @click.option("--script", type=click.File(), required=True, help="The job's script; - is standard input.")
 @click.option("--host", help="The machine whose runner shall take it.")
 @click.option("--wait", is_flag=True, help="Wait for the end and print the trace meanwhile.")

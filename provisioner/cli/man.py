@@ -39,7 +39,7 @@ ENVIRONMENT: Final = (
 )
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, short_help="Show the manual on one page.")
 @click.pass_context
 def man(context: click.Context) -> None:
     r"""Show the manual: every command and option on one page (as roff source where it goes to a file).

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from provisioner.selection import Fleet
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, short_help="Delete runners of ours whose host is gone.")
 @run_options
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 def prune(pattern: str | None, **options: Any) -> int:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from provisioner.selection import Fleet, Overrides, Selection
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, short_help="Turn hosts into GitLab runners.")
 @run_options
 @change_options
 @click.option("--new-tokens", is_flag=True, help="Replace the runners' tokens; the old ones end at once.")
@@ -43,7 +43,7 @@ def up(pattern: str | None, **options: Any) -> int:
     return _run(Verb.PLAN if options["check"] else Verb.UP, pattern, options)
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, short_help="Say what `up` would change, and change nothing.")
 @run_options
 @click.option("-D", "--diff", is_flag=True, help="Show the files' changes, and what must be built.")
 @click.option("--build", is_flag=True, help="Build it; show what the closure and units become.")
@@ -58,7 +58,7 @@ def plan(pattern: str | None, **options: Any) -> int:
     return _run(Verb.PLAN, pattern, options)
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, short_help="Machine, module and GitLab side by side.")
 @run_options
 def status(pattern: str | None, **options: Any) -> int:
     r"""Show machine, module and GitLab side by side, and name every drift.
@@ -71,7 +71,7 @@ def status(pattern: str | None, **options: Any) -> int:
     return _run(Verb.STATUS, pattern, options)
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, short_help="Take everything back, on hosts and in GitLab.")
 @run_options
 @change_options
 @click.option("--gone", metavar="HOST", help="A dead host or a runner's id: GitLab's side only.")
@@ -114,7 +114,7 @@ class _PlayFile:
     path: str
 
 
-@click.group("schema", cls=Group)
+@click.group("schema", cls=Group, short_help="Print JSON schemas of plays and events.")
 def schema() -> None:
     r"""Print JSON schemas: of plays, for editors; of events, for programs that read them.
 

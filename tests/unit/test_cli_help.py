@@ -50,6 +50,11 @@ def test_help_fits_a_screen(path: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize("path", ALL, ids=" ".join)
+def test_no_line_of_a_list_of_commands_is_cut(path: tuple[str, ...]) -> None:
+    assert not [line for line in said(*path).splitlines() if line.startswith("  ") and line.endswith("...")]
+
+
+@pytest.mark.parametrize("path", ALL, ids=" ".join)
 def test_help_of_what_can_be_typed_has_an_example(path: tuple[str, ...]) -> None:
     text = said(*path)
     assert re.search(r"^ +Examples?:\s+nixprov ", text, re.MULTILINE), text
