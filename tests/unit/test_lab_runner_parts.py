@@ -15,7 +15,7 @@ from provisioner.lab.guest.runner import config, toml, volumes
 from provisioner.lab.guest.runner.build import go_duration
 from provisioner.lab.guest.runner.errors import ConfigError, JobFailed
 from provisioner.lab.guest.runner.hostconfig import size
-from provisioner.lab.guest.runner.images import matches
+from provisioner.lab.guest.runner.images import is_reference, matches
 from provisioner.lab.guest.runner.job import Variable
 from provisioner.lab.guest.runner.log import Log
 from provisioner.lab.guest.runner.output import Masker, Stamper
@@ -226,6 +226,26 @@ def test_what_is_no_volume(text: str) -> None:
 )
 def test_patterns_of_images(pattern: str, name: str, matching: bool) -> None:
     assert matches(pattern, name) is matching
+
+
+@pytest.mark.parametrize(
+    ("name", "valid"),
+    [
+        ("alpine", True),
+        ("localhost/nixprov-job:86b686a0f80d4953", True),
+        ("Registry.example:5000/a-b/c__d:V1.2@sha256:" + "0f" * 32, True),
+        ("[2001:db8::1]:5000/a", True),
+        ("dir:/etc", False),
+        ("docker-archive:/tmp/a.tar", False),
+        ("containers-storage:[overlay@/var/lib/containers/storage]localhost/x", False),
+        ("docker://alpine", False),
+        ("Alpine", False),
+        ("a:b:c", False),
+        ("alpine\n", False),
+    ],
+)
+def test_an_image_is_a_reference_and_no_transport(name: str, valid: bool) -> None:
+    assert is_reference(name) is valid
 
 
 @pytest.mark.parametrize(

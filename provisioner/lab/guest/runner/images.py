@@ -10,6 +10,13 @@ from .docker import Docker, ImageInfo
 from .errors import DockerError, JobFailed, PreparationFailed, Reason
 from .output import JobLog
 
+# A reference as Docker's client takes it (github.com/distribution/reference): it knows no transports such as `dir:`.
+_LABEL: Final = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
+_DOMAIN: Final = rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[0-9a-fA-F:]+\])(?::\d+)?"
+_PART: Final = r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*"
+_REFERENCE: Final = re.compile(
+    rf"(?:{_DOMAIN}/)?{_PART}(?:/{_PART})*(?::\w[\w.-]{{0,127}})?(?:@[\w+.-]+:[0-9a-fA-F]{{32,}})?", re.ASCII
+)
 _NOT_FOUND: Final = ("no such image", "not found", "manifest unknown", "does not exist")
 
 
@@ -18,6 +25,10 @@ def matches(pattern: str, name: str) -> bool:
     parts = re.split(r"(\*\*/?|\*|\?)", pattern)
     translated = {"**": ".*", "**/": "(?:.*/)?", "*": "[^/]*", "?": "[^/]"}
     return re.fullmatch("".join(translated.get(part, re.escape(part)) for part in parts), name) is not None
+
+
+def is_reference(name: str) -> bool:
+    return _REFERENCE.fullmatch(name) is not None
 
 
 def check_allowed(name: str, config: DockerConfig, default: str, job_log: JobLog) -> None:
@@ -96,6 +107,8 @@ class Images:
 
     def _pull(self, name: str) -> ImageInfo:
         self._log.line(f"Pulling docker image {name} ...")
+        if not is_reference(name):
+            raise JobFailed("invalid reference format", Reason.IMAGE_PULL)
         try:
             self._docker.pull(name)
             return self._docker.image(name)
