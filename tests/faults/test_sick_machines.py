@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -83,6 +84,11 @@ def being(lab: Lab, sick: Sick) -> Iterator[None]:
         lab.run(HOST, ["sh", "-c", sick.cure])
 
 
+def in_whole_seconds(shot: str) -> str:
+    """What is written back has its old time as the journal and the probe know it."""
+    return re.sub(r"\.\d{10}$", "", shot, flags=re.MULTILINE)
+
+
 def one_line(said: Said, words: str, code: int) -> None:
     result = said.host(HOST)
     assert said.code == code, said.err
@@ -151,7 +157,7 @@ def test_a_disk_that_is_full_or_read_only_at_down(lab: Lab, operator: Operator) 
             assert [runner["paused"] for runner in lab.gitlab.runners() if runner["host"] == HOST] == [False]
             assert (snapshot(lab, HOST), journal(lab, HOST)["phase"]) == (before, "up: confirmed")
         with edited(lab, HOST, "services.nosuch.enable = true;"):
-            broken = snapshot(lab, HOST)
+            broken = in_whole_seconds(snapshot(lab, HOST))
             one_line(operator("down", HOST, "--yes", "--json"), "does not evaluate", 7)
-            assert snapshot(lab, HOST) == broken
+            assert in_whole_seconds(snapshot(lab, HOST)) == broken
         assert operator("plan", HOST, "--json").summary["unchanged"] == 1
