@@ -10,9 +10,10 @@ import pytest
 
 from provisioner.lab.running import Lab
 from tests.faults.machine import Begun, journal, runners, system, untouched
-from tests.lab.operator import Operator, snapshot
+from tests.lab.operator import Operator, leftovers, snapshot
 
 LIMIT_S = 12
+PROFILE = "/nix/var/nix/profiles/system"
 
 
 def test_a_host_that_loses_its_network_goes_back_alone(lab: Lab, operators: Callable[[], Operator]) -> None:
@@ -76,7 +77,12 @@ def test_without_confirmation_a_plain_rebuild_goes_on_where_power_ended_it(
         assert (now[0] == before[0], now[1] == before[1]) == (True, False)
         assert "ended half-way: up: written" in operators()("status", "host2").err
         assert lab.run("host2", ["nixos-rebuild", "switch"]).returncode == 0
+        generation = lab.run("host2", ["readlink", PROFILE]).stdout.split("-")[1]
         assert lab.run("host2", ["systemctl", "is-active", "nixprov-runner-default"]).stdout.strip() == "active"
         said = operators()("up", "host2", "--yes", "--json")
         assert said.code == 0, said.err
         assert len(runners(lab, "host2")) == 1
+        assert operators()("down", "host2", "--yes").code == 0
+        # What the owner's own rebuild made is the owner's.
+        assert leftovers(lab, "host2").split() == [f"{PROFILE}-{generation}-link"]
+        lab.run("host2", ["nix-env", "--profile", PROFILE, "--delete-generations", generation])
