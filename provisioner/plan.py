@@ -13,7 +13,7 @@ from enum import Enum
 from provisioner.errors import HookRefused
 from provisioner.forge.compare import Difference, differences
 from provisioner.hosts.facts import Facts
-from provisioner.hosts.journal import Journal, Phase, RunnerRecord
+from provisioner.hosts.journal import NO_TOKEN, Journal, Phase, RunnerRecord
 from provisioner.hosts.script import RemoveFile, WriteFile
 from provisioner.model import ForgeRunner, HostSpec, Mark, RunnerSpec, Secret
 from provisioner.steps import STEPS, State, Wanted
@@ -21,7 +21,6 @@ from provisioner.steps.hook import PATH as HOOK_PATH
 from provisioner.steps.secrets import has_token
 from provisioner.steps.wanted import build
 
-PENDING = "pending"
 _NAMED = 3
 
 
@@ -155,7 +154,8 @@ def _for_existing(
     spec: HostSpec, runner: RunnerSpec, kept: ForgeRunner, facts: Facts, record: RunnerRecord | None
 ) -> RunnerAction:
     changes = differences(runner, Mark(spec.name, runner.name, facts.machine), kept)
-    if record is None or record.id != kept.id or not has_token(facts, runner.name):
+    is_kept = record is not None and record.id == kept.id and record.token_version != NO_TOKEN
+    if not (is_kept and has_token(facts, runner.name)):
         why = "its token is not on the host and GitLab shows it only once"
         return RunnerAction(runner.name, RunnerVerb.RESET_TOKEN, why, kept.id, changes)
     if changes:
@@ -179,7 +179,7 @@ def _is_wanted(action: RunnerAction) -> bool:
 
 def _expected_record(action: RunnerAction, journal: Journal, url: str) -> RunnerRecord:
     known = journal.runners.get(action.name)
-    version = PENDING if action.verb.makes_a_token or known is None else known.token_version
+    version = NO_TOKEN if action.verb.makes_a_token or known is None else known.token_version
     return RunnerRecord(action.id or 0, url, version)
 
 

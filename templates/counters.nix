@@ -70,5 +70,7 @@ in
       description = "What GitLab jobs built and found";
     };
     users.groups.nixprov-counters = { };
+    # Its socket is for the filter, which is not there where jobs are trusted.
+    users.groups.nixprov-filter = { };
   };
 }

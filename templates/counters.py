@@ -209,7 +209,8 @@ def follow(engine: Engine, book: Book) -> NoReturn:
     """The engine's events, and after each break what there is now."""
     since = max(book.written, time.time() - LOOK_BACK_S)
     while True:
-        with contextlib.suppress(OSError, http.client.HTTPException, ValueError, KeyError):
+        # Whatever an engine may say: this must not end while the unit looks alive.
+        with contextlib.suppress(Exception):
             listen(engine, book, since)
         since = time.time()
         time.sleep(AGAIN_S)

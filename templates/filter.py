@@ -7,7 +7,7 @@ harmless without the wish for "repair", caps the limits in SetOptions, and refus
 protocol 1.37, so there is one grammar to know whatever Nix the host and the job have. Replies pass as they come;
 tally.py reads along and counts.
 
-It runs as a user that owns nothing, holds no secret, and needs Python's standard library alone (3.9 or newer).
+It runs as a user that owns nothing, holds no secret, and needs Python's standard library alone (3.8 or newer).
 """
 
 # ruff: noqa: INP001 - a program by itself, pushed to the hosts
@@ -24,9 +24,9 @@ import struct
 import sys
 import threading
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
-from grammar import ALLOWED, PRETENDED, REFUSED, SET_OPTIONS, Field, Out, a_number, drop
+from grammar import ALLOWED, PRETENDED, REFUSED, SET_OPTIONS, a_number, drop
 from tally import ASKING, MAX_REQUEST, Tally
 from wire import (
     CHUNK,
@@ -40,6 +40,9 @@ from wire import (
     number,
     text,
 )
+
+if TYPE_CHECKING:
+    from grammar import Field, Out
 
 MAX_OVERRIDES = 1000
 # Of all settings of one request together, since they are held until the last is there.

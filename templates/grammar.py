@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from wire import CHUNK, Peer, number, padding
 
@@ -12,8 +12,11 @@ NORMAL = 0
 REPAIR = 1
 
 # A field is read from the client to its end and handed to `out`, which passes it on or drops it.
-Out = Callable[[bytes], None]
-Field = Callable[[Peer, Out], None]
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Out = Callable[[bytes], None]
+    Field = Callable[[Peer, Out], None]
 
 
 def a_number(client: Peer, out: Out) -> None:

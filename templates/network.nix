@@ -31,8 +31,9 @@ in
     description = "Network of the builds of GitLab jobs";
     # Before the first job needs it, and so that a host that cannot have it says so at the switch.
     wantedBy = [ "multi-user.target" ];
-    requires = [ "nixprov-image.service" ];
-    after = [ "nixprov-image.service" ];
+    # Not required: an image that changes must not take the network from under the builds that run.
+    wants = [ "nixprov-image.service" ];
+    after = [ "nixprov-image.service" ] ++ lib.optional engine.isShared "docker.service";
     # An engine of others may be restarted by them, and the namespace is another then.
     partOf = lib.optional engine.isShared "docker.service";
     path = [ pkgs.coreutils ];

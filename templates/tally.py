@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import socket
 from collections.abc import Generator, Iterable
+from typing import TYPE_CHECKING
 
 from wire import (
     CLIENT_MAGIC,
@@ -54,7 +55,8 @@ ANSWER_S = 10.0
 NO_VERSION = 33
 NO_TRUST = 35
 
-Reading = Generator[None, bytes, None]
+if TYPE_CHECKING:
+    Reading = Generator[None, bytes, None]
 
 
 class Lost(Exception):

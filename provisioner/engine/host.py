@@ -20,6 +20,7 @@ from provisioner.hosts.facts import Facts, probe_script
 from provisioner.hosts.journal import Journal, Phase, Run
 from provisioner.hosts.script import (
     LOCKED_STATUS,
+    PATH,
     STALE_STATUS,
     UNCHANGED_STATUS,
     KeepCopy,
@@ -178,7 +179,7 @@ class HostRun:
     def script(self, script: bytes | str, *, status_ok: bool = False) -> Completed:
         """Run something that is no transaction: ending a switch."""
         text = script.encode() if isinstance(script, str) else script
-        prologue = b'fail() { printf \'%s\\n\' "$2" >&2; exit "$1"; }\n'
+        prologue = PATH.encode() + b'fail() { printf \'%s\\n\' "$2" >&2; exit "$1"; }\n'
         return self._run(prologue + text, self.limits.switch_s, None) if status_ok else self._command(prologue + text)
 
     def login_again(self) -> None:
@@ -231,6 +232,13 @@ class HostRun:
             self.cancel.wait(wait)
             fresh = True
         return None
+
+    def insist(self, action: Callable[[], None], what: str) -> None:
+        """Do `action`, over new connections when this one is lost. Raises ConnectionLost when none comes."""
+        try:
+            self._again(action, what)
+        except Detached as gone:
+            raise ConnectionLost(self.host, "the connection did not come back") from gone
 
     def _gone(self) -> Detached:
         back = "the host goes back by itself unless it is confirmed: " if self.limits.confirm_s else ""
@@ -305,11 +313,11 @@ class _Follower:
         self.result = said.result or self.result
 
 
-def wait_until(run: HostRun, limit_s: float, done: Callable[[], bool]) -> bool:
+def wait_until(run: HostRun, limit_s: float, done: Callable[[], bool], *, pause_s: float | None = None) -> bool:
     """Poll `done()` until it is true or `limit_s` passed. Raises Cancelled."""
     end = time.monotonic() + limit_s
     while not done():
-        if run.cancel.wait(run.limits.poll_s):
+        if run.cancel.wait(run.limits.poll_s if pause_s is None else pause_s):
             raise Cancelled(run.host, "interrupted", hint=f"`nixprov {run.run.verb}` goes on from here")
         if time.monotonic() > end:
             return False

@@ -11,7 +11,7 @@ from provisioner.errors import HostError, Locked, NixprovError, NothingChanged, 
 from provisioner.hosts import lock, switch
 from provisioner.hosts.facts import Facts
 from provisioner.hosts.journal import Journal, Phase
-from provisioner.hosts.script import Part
+from provisioner.hosts.script import Part, Shell
 from provisioner.steps import STEPS
 
 
@@ -50,6 +50,7 @@ def release(run: HostRun, journal: Journal, *, created: Sequence[int] = ()) -> N
     """Give a host back that was claimed and not changed: the journal becomes what it was before. Raises HostError."""
     run.shield()
     with _taking_along(run, created):
+        _look(run)
         _give_back(run, journal)
 
 
@@ -81,11 +82,16 @@ def _give_back(run: HostRun, journal: Journal) -> None:
     return None
 
 
+def _look(run: HostRun) -> None:
+    """What there is now, whatever became of the connection. Raises Locked, ConnectionLost, HostError."""
+    # A transaction that took too long for us may still be at work over there.
+    run.insist(lambda: run.probe(after=lock.WAIT), "connection lost while taking back")
+    run.require_ours()
+
+
 def _switch_back(run: HostRun) -> None:
     """End what is running; a system that was only tried goes back by itself, and its files with it."""
-    # A transaction that took too long for us may still be at work over there.
-    run.probe(after=lock.WAIT)
-    run.require_ours()
+    _look(run)
     if run.facts.is_switching:
         run.script(switch.abort(), status_ok=True)
         run.probe()
@@ -94,6 +100,7 @@ def _switch_back(run: HostRun) -> None:
 def _host_back(run: HostRun, facts: Facts, journal: Journal) -> None:
     parts: list[Part] = [part for step in reversed(STEPS) for part in step.restore(facts, run.facts, run.journal)]
     moved = run.facts.text("profile") != facts.text("profile") or run.facts.system != facts.system
+    parts.append(Shell(switch.DISARM))
     if moved and facts.generation is not None:
         parts += [*switch.push(), switch.start("rollback", str(facts.generation), crash=crash.in_unit())]
     with crash.around("unwind"):

@@ -27,7 +27,7 @@ from provisioner.steps.wanted import build
 # What every job needs and no runner waits for: without it jobs would be taken, and fail.
 _FOUNDATION: Final = (
     *("nixprov-image.service", "nixprov-podman.socket", "nixprov-network.service", "nixprov-docker-network.service"),
-    *("nixprov-nix-daemon.socket", "nixprov-nix-filter.socket"),
+    *("nixprov-nix-daemon.socket", "nixprov-nix-filter.socket", "nixprov-counters.socket"),
 )
 RESET_FAILED: Final = "systemctl reset-failed 'nixprov-*' 2>/dev/null || :"
 
@@ -72,7 +72,7 @@ def _take_back(run: HostRun, made: _Made, before: tuple[Facts, Journal]) -> None
         if made.wrote:
             unwind(run, *before, created=made.created)
         elif made.claimed:
-            release(run, before[1], created=made.created)
+            release(run, before[1].without_tokens(made.records), created=made.created)
     except Locked:
         _overtaken(run, made)
         raise
@@ -90,8 +90,10 @@ def _overtaken(run: HostRun, made: _Made) -> None:
 def _change(run: HostRun, wanted: HostPlan, made: _Made) -> None:
     makes_tokens = any(action.verb.makes_a_token for action in wanted.forge_changes)
     if wanted.changes_host or makes_tokens:
-        # What was there before is known from now on, whatever becomes of us.
-        run.claim(Phase.CLAIMED if not run.journal.phase.has_installed else run.journal.phase, **_origin(run))
+        # What was there before is known from now on, whatever becomes of us; a token that is to end counts as gone.
+        phase = Phase.CLAIMED if not run.journal.phase.has_installed else run.journal.phase
+        ending = [action.name for action in wanted.forge_changes if action.verb is RunnerVerb.RESET_TOKEN]
+        run.claim(phase, **_origin(run), runners=run.journal.without_tokens(ending).runners)
         made.claimed = True
     _forge_changes(run, wanted, made)
     if wanted.changes_host or made.records:
@@ -111,7 +113,7 @@ class _Made:
 
     @property
     def anything(self) -> bool:
-        return self.wrote or bool(self.created)
+        return self.wrote or bool(self.records)
 
 
 def _forge_changes(run: HostRun, wanted: HostPlan, made: _Made) -> None:

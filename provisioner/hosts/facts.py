@@ -49,7 +49,8 @@ COMMON: Final = r"""{ cat /etc/os-release 2>/dev/null; } | say os
 { cat /var/lib/nixprov/switch/result 2>/dev/null; } | say switch-result
 { systemctl list-units --failed --plain --no-legend --no-pager 2>/dev/null | cut -d' ' -f1; } | say failed-units
 { systemctl show -p Id,ActiveState,SubState,NRestarts 'nixprov-runner-*' 'nixprov-image.*' 'nixprov-podman.*' \
-  'nixprov-nix-*' 'nixprov-*network.*' 'nixprov-switch.*' 2>/dev/null; } | say units
+  'nixprov-nix-*' 'nixprov-*network.*' 'nixprov-switch.*' 'nixprov-counters.*' 'nixprov-collect.*' \
+  'nixprov-back.*' 2>/dev/null; } | say units
 [ ! -e /etc/nixos/flake.nix ] || echo yes | say flake
 """
 

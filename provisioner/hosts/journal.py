@@ -7,7 +7,7 @@ that this version does not know are kept, those of records as long as the record
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 from enum import Enum
@@ -23,6 +23,8 @@ Unknown: TypeAlias = Mapping[str, Any]
 _NOTHING: Final[Unknown] = MappingProxyType({})
 
 VERSION: Final = 1
+# In the place of a token's version.
+NO_TOKEN: Final = "pending"  # noqa: S105 - a word, no secret
 
 
 class Phase(Enum):
@@ -112,6 +114,14 @@ class Journal:
     runners: Mapping[str, RunnerRecord] = field(default_factory=lambda: MappingProxyType({}))
     pending_deletions: tuple[RunnerRecord, ...] = ()
     unknown: Unknown = field(default_factory=lambda: _NOTHING, compare=False)
+
+    def without_tokens(self, names: Collection[str]) -> Self:
+        """The runners of `names` need a new token: the one on the host has ended, or is about to."""
+        runners = {
+            name: replace(record, token_version=NO_TOKEN) if name in names else record
+            for name, record in self.runners.items()
+        }
+        return replace(self, runners=runners)
 
     @property
     def exists(self) -> bool:

@@ -14,7 +14,7 @@ import shlex
 from typing import Final
 
 from provisioner.hosts.elevate import LOGIN
-from provisioner.hosts.script import STATE_DIR
+from provisioner.hosts.script import PATH, STATE_DIR
 
 FOLDER: Final = STATE_DIR
 LOCK: Final = f"{STATE_DIR}/lock"
@@ -42,7 +42,7 @@ def take(run: str) -> str:
 
 
 # Every transaction holds this while it is at work (script.py).
-_QUIET: Final = f"exec 9< {FOLDER}; flock -w 30 9 || :"
+_QUIET: Final = f"{PATH}exec 9< {FOLDER}; flock -w 30 9 || :"
 WAIT: Final = f"[ ! -d {FOLDER} ] || {{ {_QUIET}; exec 9<&-; }}\n"
 
 

@@ -104,7 +104,8 @@ def _edit(path: str, content: bytes | None) -> str:
     if content is None:
         return f"rm -f {place}"
     data = base64.b64encode(content).decode()
-    return f'mkdir -p "$(dirname {place})" && printf %s {shlex.quote(data)} | base64 -d > {place}'
+    # Not through a link, which would lead out of the copy.
+    return f'mkdir -p "$(dirname {place})" && rm -f {place} && printf %s {shlex.quote(data)} | base64 -d > {place}'
 
 
 def log_line(line: str) -> str | None:

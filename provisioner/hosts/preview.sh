@@ -16,6 +16,7 @@ export LC_ALL=C PATH="/run/wrappers/bin:/run/current-system/sw/bin:${PATH:-/usr/
 
 # What systemd runs when this has ended in whatever way: the root that Nix made of the link to what was built.
 cat > "$here/forget.sh" << END
+export PATH=/run/wrappers/bin:/run/current-system/sw/bin:/usr/bin:/bin
 for root in /nix/var/nix/gcroots/auto/*; do
   [ "\$(readlink "\$root")" != "$here/build/result" ] || rm -f "\$root"
 done
@@ -58,6 +59,7 @@ folder=$(readlink -f /etc/nixos) || cannot '/etc/nixos is not there'
 [ "$(du -sk "$folder" | cut -f1)" -le 65536 ] || cannot "$folder is larger than 64 MiB"
 cp -a "$folder" "$here/nixos" || cannot "$folder cannot be copied"
 cd "$here/nixos" || cannot "$folder cannot be copied"
+[ ! -L nixprov ] || cannot "$folder/nixprov is a link"
 @EDITS@
 mount --bind "$here/nixos" "$folder" || cannot "there can be no mount over $folder"
 

@@ -43,10 +43,11 @@ _OBSTACLES: Final = {
 }
 
 # `flush` takes folders; one that is gone by now, or on a disk that knows no fsync of folders, is left to a sync of all.
-_PROLOGUE = """\
-set -eu
-umask 077
-export LC_ALL=C PATH="/run/wrappers/bin:/run/current-system/sw/bin:$PATH"
+# What a login, or a way to root, leaves of the environment is its own business.
+PATH: Final = 'export LC_ALL=C PATH="/run/wrappers/bin:/run/current-system/sw/bin:$PATH"\n'
+_PROLOGUE = (
+    f"set -eu\numask 077\n{PATH}"
+    """\
 fail() { printf '%s\\n' "$2" >&2; exit "$1"; }
 digest() { if [ -f "$1" ]; then sha256sum < "$1" | cut -d' ' -f1; else echo absent; fi; }
 expect() { [ "$(digest "$1")" = "$2" ] || fail 81 "$1 is not what it was a moment ago"; }
@@ -60,6 +61,7 @@ stage() {
 folder() { [ -d "$1" ] || made="$1 $made"; mkdir -p "$1"; chmod "$2" "$1"; }
 flush() { for folder; do [ ! -d "$folder" ] || sync "$folder" 2>/dev/null || sync; done; }
 """
+)
 
 # From here on an early end takes back what was staged, and says by its status that nothing else was done.
 _LOCK = """\

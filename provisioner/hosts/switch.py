@@ -21,9 +21,6 @@ NO_REVISION: Final = "none"
 DIR: Final = f"{STATE_DIR}/switch"
 NOT_ACTIVE_STATUS: Final = 83
 
-BUILD_FAILED: Final = 20
-HOOK_UNSEEN: Final = 21
-PROFILE_FAILED: Final = 22
 REFUSED: Final = 23
 UNITS_FAILED: Final = 4
 UNCONFIRMED_STATUS: Final = 84
@@ -52,11 +49,6 @@ class SwitchResult:
     def only_units_failed(self) -> bool:
         """The system is active, but some unit is not: ours or anybody's (switch-to-configuration's exit 4)."""
         return self.phase == "activate" and self.status == UNITS_FAILED
-
-    @property
-    def went_back(self) -> bool:
-        """The host gave the new system up by itself."""
-        return self.phase == "back"
 
     def explain(self) -> str:
         if self.phase == "activate" and self.status == UNITS_FAILED:
@@ -104,6 +96,7 @@ def push(undo: bytes | None = None) -> tuple[Part, ...]:
 # systemd reads units there on every release (systemd.unit(5)), and on NixOS nothing else writes there (ADR 0016). A
 # machine on which we cannot either (an /etc that is read-only) goes without: then the next run sees to the files.
 _CONTROL: Final = "/etc/systemd/system.control"
+AT_BOOT: Final = f"{_CONTROL}/nixprov-back.service"
 _ARM: Final = f"""\
 cat /proc/sys/kernel/random/boot_id > {DIR}/boot
 umask 022
@@ -301,8 +294,10 @@ for unit in {units}; do
 done
 """
 
+# A host that is going back already needs the lock of this transaction for its files.
 _COMMIT = """\
 mv @DIR@/open @DIR@/confirmed 2>/dev/null || :
+[ ! -e @DIR@/expired ] || flock -u 9 2>/dev/null || :
 while :; do
   case $(systemctl show -p SubState --value @UNIT@) in
     running | start* | stop* | final*) sleep 0.1 ;;

@@ -6,13 +6,12 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from provisioner.hosts.preview import Closure, PackageChange, Preview
-from provisioner.report.wording import count, names
+from provisioner.report.wording import count, names, size
 
 # As `nix store diff-closures` has it: what changed neither its version nor its size by this much is not worth a line.
 _WORTH_BYTES: Final = 8 * 1024
 _LINES: Final = 30
 _NAMES: Final = 6
-_KIB: Final = 1024
 
 
 def system_lines(seen: Preview | None) -> Iterator[str]:
@@ -59,25 +58,19 @@ def _is_worth_a_line(package: PackageChange) -> bool:
 
 
 def _package(package: PackageChange) -> str:
-    name, size = package.name, _size(package.size)
+    name, change = package.name, _size(package.size)
     if not package.before:
-        return " ".join(filter(None, ("new", name, _versions(package.after), f"({size})")))
+        return " ".join(filter(None, ("new", name, _versions(package.after), f"({change})")))
     if not package.after:
-        return " ".join(filter(None, ("gone", name, _versions(package.before), f"({size})")))
+        return " ".join(filter(None, ("gone", name, _versions(package.before), f"({change})")))
     if package.before == package.after:
-        return f"{name} ({size})"
-    return f"{name} {_versions(package.before)} → {_versions(package.after)} ({size})"
+        return f"{name} ({change})"
+    return f"{name} {_versions(package.before)} → {_versions(package.after)} ({change})"
 
 
 def _versions(versions: Sequence[str]) -> str:
     return ", ".join(filter(None, versions))
 
 
-def _size(size: int) -> str:
-    """`+1.4 MiB`; bytes are not worth a digit."""
-    sign = "-" if size < 0 else "+"
-    value, unit = abs(size) / _KIB, "KiB"
-    for larger in ("MiB", "GiB"):
-        if value >= _KIB:
-            value, unit = value / _KIB, larger
-    return f"{sign}{value:.1f} {unit}"
+def _size(number: int) -> str:
+    return f"{'-' if number < 0 else '+'}{size(abs(number))}"

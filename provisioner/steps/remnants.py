@@ -7,8 +7,8 @@ from typing import Final
 from provisioner.hosts.facts import Facts
 from provisioner.hosts.journal import Journal
 from provisioner.hosts.script import Part, RemoveTree, Shell
+from provisioner.hosts.switch import AT_BOOT, DISARM
 from provisioner.hosts.switch import DIR as SWITCH_DIR
-from provisioner.hosts.switch import DISARM
 from provisioner.hosts.switch import UNIT as SWITCH_UNIT
 from provisioner.steps.base import Step
 
@@ -62,7 +62,7 @@ class Remnants(Step):
     name = "remnants"
 
     def probe(self) -> str:
-        paths = " ".join(PATHS)
+        paths = " ".join((*PATHS, AT_BOOT))
         return f'{{ for path in {paths}; do [ ! -e "$path" ] || echo "$path"; done; }} | say remnants\n'
 
     def remains(self, facts: Facts, journal: Journal) -> tuple[str, ...]:

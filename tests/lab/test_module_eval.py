@@ -53,6 +53,8 @@ HOST_FACTORS: Mapping[str, Mapping[str, str]] = {
 # A value of each of the module's own options that is not its default; those of a runner are `default`'s.
 OWN: Mapping[str, str] = {
     "jobPackages": "[ pkgs.hello ]",
+    "trust": '"plain"',
+    "engine": '"docker"',
     "limits.buildTimeout": "60",
     "limits.buildSilence": "30",
     "limits.buildLogMiB": "1",
@@ -61,10 +63,10 @@ OWN: Mapping[str, str] = {
     "limits.cpuWeight": "10",
     "limits.ioWeight": "20",
     "limits.memoryPercent": "50",
-    "limits.tasks": "0",
-    "cache.keepDays": "0",
+    "limits.tasks": "6000",
+    "cache.keepDays": "1",
     "cache.minFreePercent": "1",
-    "cache.maxFreePercent": "2",
+    "cache.maxFreePercent": "7",
     "runners.*.concurrent": "9",
     "runners.*.image": '"registry.example/a@sha256:0000"',
     "runners.*.allowedImages": '[ "a/*" "b\\"c" ]',
@@ -75,10 +77,19 @@ OWN: Mapping[str, str] = {
 }
 # What nixprov always writes.
 ALWAYS = {"revision", "gitlabUrl", "runners", *(f"runners.*.{name}" for name in ("id", "tokenVersion", "description"))}
+# Docker is the host's own, and podman may then not stand in its place.
+DOCKER = """
+virtualisation.docker.enable = true;
+virtualisation.podman = { dockerCompat = lib.mkForce false; dockerSocket.enable = lib.mkForce false; };
+"""
+BESIDE: Mapping[str, str] = {"engine": DOCKER}
 FACTORS: Mapping[str, Mapping[str, str]] = {
     **HOST_FACTORS,
     **{
-        option: {"default": "", "own": f"services.nixprov.{option.replace('*', 'default')} = {value};"}
+        option: {
+            "default": "",
+            "own": f"services.nixprov.{option.replace('*', 'default')} = {value};{BESIDE.get(option, '')}",
+        }
         for option, value in OWN.items()
     },
 }
@@ -255,7 +266,7 @@ set -e
 . /etc/set-environment
 mkdir -p {DIR}/tree/templates {DIR}/tree/tests
 cd {DIR}
-cp *.nix filter.py tree/templates/
+cp *.nix *.py tree/templates/
 cat > tree/tests/nixpkgs-eval
 export NIXPROV_NIXPKGS=/nix/var/nix/profiles/per-user/root/channels/nixos
 sh tree/tests/nixpkgs-eval

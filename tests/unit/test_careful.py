@@ -105,7 +105,7 @@ def test_the_end_of_a_switch_is_read(line: str, result: SwitchResult) -> None:
 
 def test_a_host_that_went_back_is_not_done() -> None:
     result = SwitchResult("back", 0, 6, why="expired")
-    assert (result.is_done, result.went_back) == (False, True)
+    assert (result.is_done, result.phase) == (False, "back")
     assert "nobody confirmed" in result.explain()
 
 

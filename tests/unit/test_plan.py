@@ -113,6 +113,13 @@ def test_a_new_token_is_made_for_the_same_runner_when_asked() -> None:
     assert [action.verb for action in other.runners] == [RunnerVerb.CREATE]
 
 
+def test_a_token_that_was_to_end_is_replaced_whatever_became_of_the_run() -> None:
+    facts, journal = converged()
+    plan = plan_up(spec(), facts, journal.without_tokens(["default"]), view(runner()))
+    assert [(action.verb, action.id) for action in plan.runners] == [(RunnerVerb.RESET_TOKEN, RECORD.id)]
+    assert plan_up(spec(), facts, journal.without_tokens(["other"]), view(runner())).is_empty
+
+
 def test_adding_a_runner_keeps_the_other() -> None:
     facts, journal = converged()
     both = spec(RunnerSpec(), RunnerSpec("extra"))
