@@ -30,11 +30,6 @@ let
     timeout = toString cfg.limits.buildTimeout;
     max-silent-time = toString cfg.limits.buildSilence;
     post-build-hook = "${cfg.keepHook}";
-  }
-  // lib.optionalAttrs (lib.versionAtLeast (lib.getVersion nix) "2.19") {
-    # Variables that the user's own builds get on asking. Without its feature the setting is not even emptied.
-    extra-experimental-features = "nix-command daemon-trust-override configurable-impure-env";
-    impure-env = "";
   };
 
   flags = lib.concatStringsSep " " (
@@ -52,6 +47,15 @@ let
     )
   );
 
+  # Variables that the user's own builds get on asking. Emptied where there are some, or it is not known: without its
+  # feature the setting cannot be emptied, and Nix would tell every build of it.
+  lent = lib.optionalString (lib.versionAtLeast (lib.getVersion nix) "2.19") ''
+    feature="nix-command configurable-impure-env"
+    if [ -n "$(clean ${nix}/bin/nix --extra-experimental-features "$feature" config show impure-env 2> /dev/null || echo unknown)" ]; then
+      lent=(--option extra-experimental-features "daemon-trust-override $feature" --option impure-env "")
+    fi
+  '';
+
   # The collector's thresholds are bytes to Nix; a share of the disk is right on every disk.
   start = pkgs.writeScript "nixprov-nix-daemon" ''
     #!${pkgs.bash}/bin/bash
@@ -63,9 +67,12 @@ let
     fi
     # A fixed-output build may ask for any variable of the daemon (impureEnvVars), and systemd hands down its own, which
     # anybody's `systemctl set-environment` adds to.
+    clean() { ${pkgs.coreutils}/bin/env --ignore-environment ${environment} PATH="$PATH" "$@"; }
+    lent=()
+    ${lent}
     exec ${pkgs.coreutils}/bin/env --ignore-environment ${environment} \
       PATH="$PATH" LISTEN_FDS="$LISTEN_FDS" LISTEN_PID="$LISTEN_PID" \
-      ${nix}/bin/nix ${flags} \
+      ${nix}/bin/nix ${flags} "''${lent[@]}" \
       --option min-free $((size / 100 * ${toString cfg.cache.minFreePercent})) \
       --option max-free $((size / 100 * ${toString cfg.cache.maxFreePercent})) \
       daemon --force-untrusted

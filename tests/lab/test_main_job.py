@@ -107,6 +107,7 @@ def test_a_job_builds_through_the_hosts_store_and_the_next_one_finds_it(lab: Lab
     first = lab.gitlab.wait_for_job(lab.gitlab.queue_job(nix_job(stamp), host="host1"))
     assert first.is_success, first.trace
     assert f"built-here {stamp}" in first.trace
+    assert "warning:" not in first.trace
     path = next(
         word
         for line in first.trace.splitlines()
