@@ -145,12 +145,13 @@ put() { # NAME MODE GROUP: renamed over the old file, so that nobody reads half 
     fi
 }
 umask 077
+write() { cat > "$state/$1.new" && mv "$state/$1.new" "$state/$1"; }
+# What is declared is known before it is there, as with the real one: power lost in between leaves nobody who stays.
+echo "${!declared_groups[*]}" | write declarative-groups
+for name in "${!gid_map[@]}"; do echo "$name ${gid_map[$name]}"; done | sort | write gid-map
 put group 0644 0
+echo "${!declared_users[*]}" | write declarative-users
+for name in "${!uid_map[@]}"; do echo "$name ${uid_map[$name]}"; done | sort | write uid-map
 put passwd 0644 0
 put shadow 0640 "${gid_of[shadow]-0}"
-write() { cat > "$state/$1.new" && mv "$state/$1.new" "$state/$1"; }
-for name in "${!gid_map[@]}"; do echo "$name ${gid_map[$name]}"; done | sort | write gid-map
-for name in "${!uid_map[@]}"; do echo "$name ${uid_map[$name]}"; done | sort | write uid-map
-echo "${!declared_groups[*]}" | write declarative-groups
-echo "${!declared_users[*]}" | write declarative-users
 chmod 0755 "$state"
