@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -57,6 +58,14 @@ def system(lab: Lab, host: str) -> tuple[str, str]:
 def journal(lab: Lab, host: str) -> dict[str, Any]:
     read: dict[str, Any] = json.loads(lab.run(host, ["cat", "/var/lib/nixprov/journal.json"]).stdout)
     return read
+
+
+def until_phase(lab: Lab, host: str, phase: str, limit_s: float = 60) -> None:
+    """Wait until the host's journal says so: it does alone what is waited for."""
+    deadline = time.monotonic() + limit_s
+    while journal(lab, host)["phase"] != phase:
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
 
 
 class Begun:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from provisioner.lab.running import Lab
-from tests.faults.machine import Begun, edited, journal, runners, system, untouched
+from tests.faults.machine import Begun, edited, runners, system, until_phase, untouched
 from tests.lab.operator import Operator, leftovers, snapshot
 
 STEPS = 44
@@ -105,8 +105,5 @@ def test_killed_while_it_builds_what_cannot_be_built(lab: Lab, operators: Callab
         run.log("step 2.")
         run.process.kill()
         run.end()
-        deadline = time.monotonic() + 60
-        while journal(lab, "host2")["phase"] != "rolled back by the host":
-            assert time.monotonic() < deadline
-            time.sleep(0.5)
+        until_phase(lab, "host2", "rolled back by the host")
         assert (system(lab, "host2"), snapshot(lab, "host2")) == before

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
 
 from provisioner.lab.running import Lab
-from tests.faults.machine import Begun, edited, journal, runners, system, untouched
+from tests.faults.machine import Begun, edited, runners, system, until_phase, untouched
 from tests.lab.operator import Operator, leftovers, snapshot
 
 UNIT = "nixprov-runner-default.service"
@@ -175,10 +174,7 @@ def test_a_crash_half_way_with_nobody_there_is_taken_back_by_the_host(
         run.log("nixprov: activate")
         run.process.kill()
         run.end()
-        deadline = time.monotonic() + 60
-        while journal(lab, "host2")["phase"] != "rolled back by the host":
-            assert time.monotonic() < deadline
-            time.sleep(0.5)
+        until_phase(lab, "host2", "rolled back by the host")
         assert (system(lab, "host2"), snapshot(lab, "host2")) == before
         assert lab.run("host2", ["sh", "-c", "cat /run/nixos/*-list"], check=False).stdout == ""
 
