@@ -17,7 +17,6 @@ from typing import Protocol
 
 from provisioner import runs
 from provisioner.engine import Engine, Verb, prune
-from provisioner.engine.gone import gone
 from provisioner.engine.host import Choices, Limits
 from provisioner.engine.preview import Depth
 from provisioner.errors import ForgeError, ForgeUnavailable
@@ -144,14 +143,18 @@ class App:
         return {"run": record.run.id, "failed_hosts_file": None if failed is None else str(failed)}
 
     def _name_gone(self, forge: Forge, fleet: Fleet) -> None:
-        """Hosts that left the inventory while GitLab still has a runner of ours for them."""
+        """Hosts that left the inventory while GitLab still has a runner of ours for them.
+
+        The lists are the run's own, read once already. Runners of another inventory that serves the same group look
+        the same: only a person knows.
+        """
         try:
-            found = gone(forge, fleet.hosts, fleet.inventory)
+            found = prune.marked(forge, fleet.hosts)
         except ForgeError as error:
             self._warn(f"hosts that left the inventory are not looked for: {error.message}")
             return
         for runner in found:
-            if runner.mark is not None:
+            if runner.mark is not None and runner.mark.host not in fleet.inventory:
                 fields = {"runner": runner.mark.runner, "id": runner.id, "gitlab_status": runner.status.value}
                 self._report.event(Event("gone", runner.mark.host, fields))
 
