@@ -59,9 +59,15 @@ class App:
         self._settings = settings
         self._report = report
         self._cancel = threading.Event()
+        self._has_begun = False
 
     def interrupt(self) -> None:
-        """Once: leave what runs on the hosts to itself; twice: stop it and take it back."""
+        """Once: leave what runs on the hosts to itself; twice: stop it and take it back.
+
+        Raises KeyboardInterrupt while only GitLab is asked: nothing has to be left well then, and it may be slow.
+        """
+        if not self._has_begun:
+            raise KeyboardInterrupt
         if self._cancel.is_set():
             self._settings.choices.stop.set()
         self._cancel.set()
@@ -73,6 +79,7 @@ class App:
             self._warn(text)
         forge = self._open_forge(verb)
         record = RunFile(runs.directory(), new_run(verb))
+        self._has_begun = True
         self._begin(verb, fleet, record)
         try:
             results = self._execute(verb, fleet, forge, record)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import signal
 import sys
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from provisioner.cli.passwords import become_password
 from provisioner.cli.reports import reporting
 
 if TYPE_CHECKING:
-    from provisioner.app import App, Report
+    from provisioner.app import App
     from provisioner.engine import Verb
     from provisioner.engine.preview import Depth
     from provisioner.model import HostSpec
@@ -157,7 +156,7 @@ def _run(verb: Verb, pattern: str | None, options: dict[str, Any], *, ask: bool 
         _confirm(fleet.hosts)
     with reporting({**options, "play": selection.play}, verb.value) as report:
         app = App(_settings(options), report)
-        with _interrupting(app, report):
+        with _interrupting(app):
             return app.run(verb, fleet)
 
 
@@ -254,17 +253,9 @@ def _confirm(hosts: Sequence[HostSpec]) -> None:
 
 
 @contextmanager
-def _interrupting(app: App, report: Report) -> Iterator[None]:
+def _interrupting(app: App) -> Iterator[None]:
     """Ctrl-C stops the run at the next safe place; what runs on the hosts goes on there."""
-
-    def interrupt(*_: object) -> None:
-        from provisioner.events import Event
-
-        app.interrupt()
-        # A thread of its own: this one may hold a lock of the report's just now.
-        threading.Thread(target=report.event, args=(Event("interrupt"),)).start()
-
-    before: Callable[..., Any] | int | None = signal.signal(signal.SIGINT, interrupt)
+    before: Callable[..., Any] | int | None = signal.signal(signal.SIGINT, lambda *_: app.interrupt())
     try:
         yield
     finally:
