@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Final
 
 from provisioner.engine import crash, overtaken
 from provisioner.engine.host import HostRun
@@ -11,8 +12,11 @@ from provisioner.errors import HostError, Locked, NixprovError, NothingChanged, 
 from provisioner.hosts import lock, switch
 from provisioner.hosts.facts import Facts
 from provisioner.hosts.journal import Journal, Phase
-from provisioner.hosts.script import Part, Shell
+from provisioner.hosts.script import JOURNAL, Part, RemoveFile, Shell
 from provisioner.steps import STEPS
+
+# No switch does it: the unit still polls with the token that has ended. Jobs that run are waited for, not by us.
+_RESTART: Final = "systemctl try-restart --no-block nixprov-runner-{name}.service || :"
 
 
 class RolledBack(HostError):
@@ -27,8 +31,12 @@ class RollbackFailed(HostError):
     """The run failed, and so did going back: the host is somewhere between."""
 
 
-def unwind(run: HostRun, facts: Facts, journal: Journal, *, created: Sequence[int] = ()) -> None:
+def unwind(
+    run: HostRun, facts: Facts, journal: Journal, *, created: Sequence[int] = (), replaced: Collection[str] = ()
+) -> None:
     """Go back to `facts` and `journal` (as probed before the first change); runners of `created` go with it.
+
+    `replaced`: names of the runners whose token this run ended, or put another in the place of.
 
     Raises Locked, with nothing undone, when another run has taken the host over; RollbackFailed.
     """
@@ -37,7 +45,7 @@ def unwind(run: HostRun, facts: Facts, journal: Journal, *, created: Sequence[in
     try:
         with _taking_along(run, created):
             _switch_back(run)
-            _host_back(run, facts, journal)
+            _host_back(run, facts, journal, replaced)
     except Locked:
         raise
     except NixprovError as error:
@@ -46,12 +54,12 @@ def unwind(run: HostRun, facts: Facts, journal: Journal, *, created: Sequence[in
         ) from error
 
 
-def release(run: HostRun, journal: Journal, *, created: Sequence[int] = ()) -> None:
+def release(run: HostRun, journal: Journal, *, created: Sequence[int] = (), replaced: Collection[str] = ()) -> None:
     """Give a host back that was claimed and not changed: the journal becomes what it was before. Raises HostError."""
     run.shield()
     with _taking_along(run, created):
         _look(run)
-        _give_back(run, journal)
+        _give_back(run, run.facts, _without_lost(run, journal, replaced))
 
 
 @contextmanager
@@ -69,17 +77,38 @@ def _taking_along(run: HostRun, created: Sequence[int]) -> Iterator[None]:
         overtaken.delete(run, runner)
 
 
-def _give_back(run: HostRun, journal: Journal) -> None:
-    """The journal as it was before this run, and the lock with it."""
-    if not journal.phase.has_installed:
+def _give_back(run: HostRun, facts: Facts, journal: Journal) -> None:
+    """The journal as it was before this run, and the lock with it; `facts` as they were then too.
+
+    Where nothing was installed all of ours goes. A machine whose journal somebody had moved away is another thing.
+    """
+    if not (journal.phase.has_installed or facts.revision or facts.revision_at_boot):
         return clean(run)
+    parts = () if journal.exists else (RemoveFile(JOURNAL),)
     with crash.around("release"):
         try:
-            run.transact("release", (), journal, keep=False)
+            run.transact("release", parts, journal if journal.exists else None, keep=False)
         except NothingChanged:
             # No room even for a journal: the lock goes, and that a run began here stays said.
             run.transact("release", (), None, keep=False)
     return None
+
+
+def _without_lost(run: HostRun, before: Journal, replaced: Collection[str]) -> Journal:
+    """`before`, which must not say that a runner has its token when the host has one that GitLab takes no more."""
+    kept = _renewed(run, before, replaced)
+    lost = sorted(name for name in replaced if name in before.runners and name not in kept)
+    for name in lost:
+        text = f"the token that runner {name} has on the host has ended: `nixprov up` makes another"
+        run.emit("warning", text=text)
+    return before.without_tokens(lost)
+
+
+def _renewed(run: HostRun, before: Journal, replaced: Collection[str]) -> list[str]:
+    """Of `replaced`, those whose new token of the same runner is on the host: the journal says so when it is there."""
+    now, then = run.journal.runners, before.runners
+    there = [name for name in sorted(replaced) if name in now and name in then]
+    return [name for name in there if now[name].id == then[name].id and now[name].token_version == run.run.id]
 
 
 def _look(run: HostRun) -> None:
@@ -97,19 +126,22 @@ def _switch_back(run: HostRun) -> None:
         run.probe()
 
 
-def _host_back(run: HostRun, facts: Facts, journal: Journal) -> None:
+def _host_back(run: HostRun, facts: Facts, journal: Journal, replaced: Collection[str]) -> None:
+    back = _without_lost(run, journal, replaced)
     parts: list[Part] = [part for step in reversed(STEPS) for part in step.restore(facts, run.facts, run.journal)]
     moved = run.facts.text("profile") != facts.text("profile") or run.facts.system != facts.system
     parts.append(Shell(switch.DISARM))
     if moved and facts.generation is not None:
         parts += [*switch.push(), switch.start("rollback", str(facts.generation), crash=crash.in_unit())]
+    else:
+        parts += [Shell(_RESTART.format(name=name)) for name in _renewed(run, journal, replaced)]
     with crash.around("unwind"):
         run.transact("unwind", parts, run.journal_for(Phase.UNWINDING))
     if moved:
         result = run.follow()
         if not (result.is_done or result.only_units_failed):
             raise SwitchFailed(run.host, result.explain())
-    _give_back(run, journal)
+    _give_back(run, facts, back)
 
 
 def clean(run: HostRun) -> None:

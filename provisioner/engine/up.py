@@ -12,7 +12,15 @@ from provisioner.engine.host import Detached, DetachedByUser, HostRun, wait_unti
 from provisioner.engine.look import look, mark
 from provisioner.engine.undo import undo
 from provisioner.engine.unwind import RolledBack, release, unwind
-from provisioner.errors import ForgeUnavailable, HostRefused, Locked, NixprovError, NothingChanged, SwitchFailed
+from provisioner.errors import (
+    ForgeRefused,
+    ForgeUnavailable,
+    HostRefused,
+    Locked,
+    NixprovError,
+    NothingChanged,
+    SwitchFailed,
+)
 from provisioner.hosts import preflight, switch, trust
 from provisioner.hosts.facts import Facts
 from provisioner.hosts.journal import Baseline, Journal, Phase, RunnerRecord
@@ -70,9 +78,9 @@ def apply(run: HostRun, wanted: HostPlan) -> None:
 def _take_back(run: HostRun, made: _Made, before: tuple[Facts, Journal]) -> None:
     try:
         if made.wrote:
-            unwind(run, *before, created=made.created)
+            unwind(run, *before, created=made.created, replaced={*made.ended, *made.records})
         elif made.claimed:
-            release(run, before[1].without_tokens(made.records), created=made.created)
+            release(run, before[1], created=made.created, replaced=made.ended)
     except Locked:
         _overtaken(run, made)
         raise
@@ -103,9 +111,10 @@ def _change(run: HostRun, wanted: HostPlan, made: _Made) -> None:
 
 @dataclass(slots=True)
 class _Made:
-    """What this run has done so far, for unwinding."""
+    """What this run has done so far, for unwinding; `ended`: runners whose token before is not to be relied on."""
 
     created: list[int] = field(default_factory=list)
+    ended: set[str] = field(default_factory=set)
     records: dict[str, RunnerRecord] = field(default_factory=dict)
     tokens: dict[str, Secret] = field(default_factory=dict)
     claimed: bool = False
@@ -131,13 +140,23 @@ def _forge_changes(run: HostRun, wanted: HostPlan, made: _Made) -> None:
 
 def _token(run: HostRun, action: RunnerAction, made: _Made) -> Registration:
     if action.id is not None:
-        with crash.around("reset"):
-            return run.forge.reset_token(action.id)
+        return _reset(run, action.name, action.id, made)
     spec = next(runner for runner in run.spec.runners if runner.name == action.name)
     with crash.around("create", spec.name):
         registration = run.forge.create(spec, mark(run.spec, action.name, run.facts))
     made.created.append(registration.id)
     return registration
+
+
+def _reset(run: HostRun, name: str, runner: int, made: _Made) -> Registration:
+    # Unless GitLab says no: an answer that is lost may be that of a reset that was done.
+    made.ended.add(name)
+    try:
+        with crash.around("reset"):
+            return run.forge.reset_token(runner)
+    except ForgeRefused:
+        made.ended.discard(name)
+        raise
 
 
 def _remember(run: HostRun, action: RunnerAction, registration: Registration, made: _Made) -> None:

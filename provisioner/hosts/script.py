@@ -2,7 +2,8 @@
 
 The script does what a careful person with a root shell would: take the lock, look again at what is about to be
 replaced, put every new file beside its place, flush, and only then rename in order. The first thing renamed is the
-journal, so whoever comes next knows what was meant even if nothing else happened. A full or read-only disk shows while
+journal, so whoever comes next knows what was meant even if nothing else happened; but for secrets, which the journal
+never names before they are there: an earlier one says that they are awaited. A full or read-only disk shows while
 files are put beside their places: then nothing was changed, and the status says so (UNCHANGED_STATUS).
 
 What power loss may not reorder is flushed in between (fsync of file and folder, not the whole computer's disks, which
@@ -182,7 +183,7 @@ class Transaction:
         lines += [line for part in parts for line in _stage(part)]
         lines += [*_flush_staged(parts), *([self.first] if self.first else [])]
         lines += [*self._crash("staged"), "touched=yes"]
-        for number, change in enumerate(_changes(parts), 1):
+        for number, change in enumerate(_changes(sorted(parts, key=lambda part: not _is_secret(part))), 1):
             lines += [*self._crash(str(number)), *change]
         return ("\n".join(lines) + "\n").encode()
 
@@ -230,7 +231,7 @@ def _changes(parts: Sequence[Part]) -> Iterator[list[str]]:
             change = [*_flush(open_folders), *change]
             open_folders = set()
         open_folders |= _touched(part)
-        if isinstance(part, KeepCopy) or (isinstance(part, WriteFile) and part.path == JOURNAL):
+        if isinstance(part, KeepCopy) or _is_secret(part) or (isinstance(part, WriteFile) and part.path == JOURNAL):
             change += _flush(open_folders)
             open_folders = set()
         yield change
@@ -240,6 +241,10 @@ def _changes(parts: Sequence[Part]) -> Iterator[list[str]]:
 
 def _flush(folders: Collection[str]) -> list[str]:
     return [f"flush {' '.join(map(shlex.quote, sorted(folders)))}"] if folders else []
+
+
+def _is_secret(part: Part) -> bool:
+    return isinstance(part, WriteFile) and isinstance(part.content, Secret)
 
 
 def _touched(part: Part) -> set[str]:

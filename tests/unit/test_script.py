@@ -163,6 +163,19 @@ def test_a_secret_is_no_argument_of_any_program(root: Root) -> None:
     assert b"poison" not in script
 
 
+def test_the_journal_names_no_token_that_is_not_there_yet(root: Root) -> None:
+    token = f"{STATE_DIR}/secrets/default.token"
+    assert root.run(first(MakeDir(f"{STATE_DIR}/secrets", 0o700), journal=b"awaited")).returncode == 0
+    found = []
+    for point in map(str, range(1, 5)):
+        parts = (MakeDir(f"{STATE_DIR}/secrets", 0o700), Shell(":"), WriteFile(token, Secret("glrt-x"), 0o600))
+        done = root.run(Transaction(parts, digest(b"awaited"), b"there", crash_at=point))
+        found.append((done.returncode, (root / token).exists(), (root / JOURNAL).read_bytes()))
+        (root / token).unlink(missing_ok=True)
+        (root / JOURNAL).write_bytes(b"awaited")
+    assert found == [(-9, False, b"awaited"), (-9, True, b"awaited"), (-9, True, b"there"), (0, True, b"there")]
+
+
 def test_what_cannot_be_staged_changes_nothing_and_says_so(root: Root) -> None:
     assert root.run(first(journal=b"one")).returncode == 0
     (root / "etc/nixos/mine").write_bytes(b"mine")
@@ -219,26 +232,29 @@ def test_why_nothing_was_changed(stderr: str, line: str, hint: str) -> None:
 
 
 def test_power_loss_finds_what_each_change_rests_on(root: Root, tmp_path: Path) -> None:
-    """Content before names, the journal before what it announces, all of it before commands and before its own end."""
+    """Content before names, secrets before the journal, that before what it announces, all before commands and its end."""
     (root / "etc/nixos/nixprov").mkdir()
     (root / "etc/nixos/nixprov/x").write_bytes(b"edited")
     parts = (
         KeepCopy("/etc/nixos/nixprov/x", "/etc/nixos/nixprov/x.edited"),
         WriteFile("/etc/nixos/nixprov/x", b"new"),
+        WriteFile(f"{STATE_DIR}/token", Secret("glrt-x")),
         Shell("logged start"),
         RemoveFile("/etc/nixos/y"),
         RemoveTree(STATE_DIR),
     )
     done, log = logged(root, first(*parts), tmp_path)
     assert done.returncode == 0, done.stderr
-    journal, copy, new = f"mv {JOURNAL}", "mv /etc/nixos/nixprov/x.edited", "mv /etc/nixos/nixprov/x"
+    token, journal = f"mv {STATE_DIR}/token", f"mv {JOURNAL}"
+    copy, new = "mv /etc/nixos/nixprov/x.edited", "mv /etc/nixos/nixprov/x"
     state, module, folder = f"sync {STATE_DIR}", "sync /etc/nixos/nixprov", "sync /etc/nixos"
     staged = log[0].split()[1:]
     assert log[0].startswith("sync ")
-    assert {Path(path).name for path in staged} == {f"{n}.nixprov-new" for n in ("journal.json", "x", "x.edited")}
-    after_staging = log[log.index(journal) :]
+    names = ("journal.json", "token", "x", "x.edited")
+    assert {Path(path).name for path in staged} == {f"{name}.nixprov-new" for name in names}
+    after_staging = log[log.index(token) :]
     assert after_staging == [
-        *(journal, state, copy, module, new, module, "start"),
+        *(token, state, journal, state, copy, module, new, module, "start"),
         *("rm /etc/nixos/y", folder, f"rm {STATE_DIR}", "sync /var/lib"),
     ]
 

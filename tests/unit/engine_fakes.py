@@ -1,0 +1,171 @@
+"""A host and a GitLab of a few lines, for tests of what the engine does in which order. Nothing is run: a transaction's
+script is read for the journal and the tokens it would write, and what the test says becomes of it does.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import shlex
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from provisioner.engine.host import Choices, HostRun, Limits
+from provisioner.errors import ConnectionLost, NixprovError
+from provisioner.events import Event
+from provisioner.forge import Forge
+from provisioner.hosts.facts import Facts
+from provisioner.hosts.journal import Journal, Run
+from provisioner.hosts.script import JOURNAL
+from provisioner.hosts.ssh import Session
+from provisioner.hosts.ssh_run import Completed
+from provisioner.model import ForgeRunner, HostSpec, Manager, Mark, Registration, RunnerSpec, RunnerStatus, Secret
+from tests.unit.hosts import URL, spec
+
+_STAGED = re.compile(r"printf %s (\S+) \| stage (\S+) ")
+QUICK = Limits(contact_s=0.05, poll_s=0.01, confirm_s=180)
+
+
+@dataclass
+class FakeSession:
+    """`records` is what a probe finds; `answers` is asked first: what a script is answered with, None for the usual."""
+
+    records: dict[str, bytes]
+    answers: Callable[[str], Completed | None] = lambda _script: None
+    scripts: list[str] = field(default_factory=list)
+    commands: int = 0
+    connections: int = 1
+
+    def run(self, script: bytes, **options: Any) -> Completed:
+        text = script.decode()
+        self.scripts.append(text)
+        answer = self.answers(text) or self._usual(text)
+        if options.get("on_output"):
+            options["on_output"](answer.stdout)
+        return answer
+
+    def reconnect(self, **_: object) -> None:
+        self.connections += 1
+
+    def _usual(self, text: str) -> Completed:
+        if "say probe-end" in text:
+            lines = [b"%s %s" % (name.encode(), base64.b64encode(data)) for name, data in self.records.items()]
+            return Completed(0, b"\n".join([*lines, b"probe-end eWVz", b""]), "")
+        if "touched=yes" in text:
+            self.transact(text)
+        return Completed(0, b"end exited activate 0 4\n" if "after=" in text else b"", "")
+
+    def transact(self, text: str) -> None:
+        for words, place in _STAGED.findall(text):
+            content = base64.b64decode("".join(shlex.split(words)))
+            if place == JOURNAL:
+                self.records["journal.data"] = content
+            elif place.endswith(".token"):
+                self.records[f"secrets/{place.rpartition('/')[2]}.stat"] = b"600 0 0 500 regular file"
+        if f"rm -f {JOURNAL}\n" in text or "rm -rf --one-file-system /var/lib/nixprov\n" in text:
+            self.records.pop("journal.data", None)
+
+    @property
+    def journal(self) -> dict[str, Any]:
+        return cast("dict[str, Any]", json.loads(self.records["journal.data"]))
+
+
+@dataclass
+class FakeForge:
+    """`fails`: what a method raises, by its name; `jobs` run on every runner."""
+
+    there: dict[int, ForgeRunner]
+    fails: dict[str, NixprovError] = field(default_factory=dict)
+    said: list[tuple[str, object]] = field(default_factory=list)
+    url: str = URL
+    jobs: int = 0
+
+    def _do(self, name: str, argument: object = None) -> None:
+        self.said.append((name, argument))
+        if name in self.fails:
+            raise self.fails[name]
+
+    def runners(self, *_: object) -> tuple[ForgeRunner, ...]:
+        return tuple(self.there.values())
+
+    def get(self, id_: int) -> ForgeRunner | None:
+        self._do("get", id_)
+        return self.there.get(id_)
+
+    def create(self, wanted: RunnerSpec, mark: Mark) -> Registration:
+        self._do("create", wanted.name)
+        made = ForgeRunner(99, mark.describe(""), wanted.type, False, RunnerStatus.NEVER_CONTACTED)
+        self.there[made.id] = made
+        return Registration(made.id, Secret("glrt-new"))
+
+    def reset_token(self, id_: int) -> Registration:
+        self._do("reset", id_)
+        return Registration(id_, Secret("glrt-reset"))
+
+    def update(self, id_: int, *_: object) -> None:
+        self._do("update", id_)
+
+    def set_paused(self, id_: int, paused: bool) -> None:
+        self._do("pause" if paused else "resume", id_)
+
+    def running_jobs(self, id_: int) -> int:
+        self._do("jobs", id_)
+        return self.jobs
+
+    def managers(self, id_: int) -> tuple[Manager, ...]:
+        self._do("managers", id_)
+        return (Manager(1, "s_1", "2026-01-01T00:00:00Z", RunnerStatus.ONLINE),)
+
+    def delete(self, id_: int) -> bool:
+        self._do("delete", id_)
+        self.there.pop(id_, None)
+        return True
+
+
+@dataclass
+class Stage:
+    """One host, one GitLab, one run on them."""
+
+    session: FakeSession
+    forge: FakeForge
+    run: HostRun
+    events: list[Event]
+
+    def texts(self, kind: str) -> list[str]:
+        return [str(event.fields.get("text")) for event in self.events if event.kind == kind]
+
+
+def stage(
+    facts: Facts,
+    journal: Journal | None,
+    *there: ForgeRunner,
+    verb: str = "up",
+    host: HostSpec | None = None,
+    limits: Limits = QUICK,
+    **choices: Any,
+) -> Stage:
+    records: Mapping[str, bytes] = dict(facts.records)
+    session = FakeSession({**records, **({"journal.data": journal.render()} if journal else {})})
+    forge = FakeForge({runner.id: runner for runner in there})
+    events: list[Event] = []
+    run = HostRun(
+        host or spec(),
+        cast("Session", session),
+        cast("Forge", forge),
+        events.append,
+        Run("this-run", verb, "me@here", "2026-01-01T00:00:00+00:00"),
+        limits,
+        choices=Choices(**choices),
+    )
+    return Stage(session, forge, run, events)
+
+
+def switch_ends(line: str) -> Callable[[str], Completed | None]:
+    """Every switch that is followed ends so: `SUBSTATE PHASE STATUS GENERATION WHY`."""
+    return lambda script: Completed(0, f"end {line}\n".encode(), "") if "after=" in script else None
+
+
+def lost(*_: object) -> None:
+    raise ConnectionLost("host1", "the connection was lost while a command ran")
