@@ -105,8 +105,7 @@ def _switch(run: HostRun) -> None:
         raise switch_error(run, result)
     if result.waits:
         run.login_again()
-    with crash.around("commit"):
-        run.transact("commit", (), run.journal_for(Phase.SWITCHED_BACK), guard=switch.confirm((), 0))
+    run.commit(Phase.SWITCHED_BACK, switch.confirm((), 0), keep=True)
 
 
 def _resume(run: HostRun) -> None:

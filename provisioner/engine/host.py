@@ -40,9 +40,13 @@ RECONNECT_WAITS_S: Final = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How long things may take, in seconds. `confirm_s`: how long a host waits to be confirmed; 0: it does not."""
+    """How long things may take, in seconds. `confirm_s`: how long a host waits to be confirmed; 0: it does not.
+
+    `transaction_s`: one may write a boot loader, flush a busy disk or remove what gigabytes of jobs have left.
+    """
 
     command_s: float = 60.0
+    transaction_s: float = 900.0
     switch_s: float = 3600.0
     unit_s: int = 30
     contact_s: float = 90.0
@@ -111,11 +115,18 @@ class HostRun:
             self.emit("warning", text=text)
 
     def settle(self) -> None:
-        """Probe, refuse a host that another run holds, end what a dead one left running. Raises Locked, HostError."""
+        """Probe, refuse a host that another run holds. `up` and `down` end what a dead one left running, a plan names it.
+
+        Raises Locked, HostError.
+        """
         self.phase("probe")
         self.probe()
         self._require_free()
         if not self.facts.is_switching:
+            return
+        if self.run.verb not in ("up", "down"):
+            # A plan changes nothing, and whoever left this switch to itself means to come back to it.
+            self.emit("warning", text=self.what_goes_on())
             return
         self.emit("warning", text=f"a switch of {self.holder()} is still running: following it to its end")
         result = self.follow()
@@ -140,8 +151,15 @@ class HostRun:
 
     def require_ours(self) -> None:
         """After a claim and a probe: nobody has taken the host over meanwhile. Raises Locked."""
-        if self.journal.run is None or self.journal.run.id != self.run.id:
+        if not self._is_ours:
             raise Locked(self.host, f"taken over by another operator: {self.holder()}", hint="nothing was undone")
+
+    @property
+    def _is_ours(self) -> bool:
+        return self.journal.run is not None and self.journal.run.id == self.run.id
+
+    def what_goes_on(self) -> str:
+        return f"a switch of {self.holder()} goes on: {switch.stage(self.facts.text('switch-result'))}"
 
     def holder(self) -> str:
         run = self.journal.run
@@ -175,6 +193,18 @@ class HostRun:
         for kept in parts:
             if isinstance(kept, KeepCopy):
                 self.emit("warning", text=f"{kept.path} was edited by hand: what it said is kept in {kept.copy}")
+
+    def commit(self, phase: Phase, guard: str, *, keep: bool) -> None:
+        """The new system becomes the one that boots, if `guard` agrees. Raises as `transact` does, and SwitchFailed."""
+        try:
+            with crash.around("commit"):
+                self.transact("commit", (), self.journal_for(phase), guard=guard, keep=keep)
+        except Locked:
+            # Perhaps it was the host that changed its journal, when it had waited in vain: then nobody else is at work.
+            self.probe()
+            if self.journal.phase is Phase.WENT_BACK and self._is_ours:
+                raise SwitchFailed(self.host, switch.EXPIRED) from None
+            raise
 
     def script(self, script: bytes | str, *, status_ok: bool = False) -> Completed:
         """Run something that is no transaction: ending a switch."""
@@ -270,7 +300,8 @@ class HostRun:
 
     def _command(self, script: bytes, transaction: str = "") -> Completed:
         cancel = None if transaction else self.cancel
-        done = self.session.run(script, timeout_s=self.limits.command_s, cancel=cancel)
+        limit_s = self.limits.transaction_s if transaction else self.limits.command_s
+        done = self.session.run(script, timeout_s=limit_s, cancel=cancel)
         crash.after_transaction(transaction, done.status)
         if done.status == 0:
             return done

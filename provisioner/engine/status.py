@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from provisioner.engine.host import HostRun
 from provisioner.engine.look import look
 from provisioner.errors import HookRefused
-from provisioner.hosts import switch
 from provisioner.hosts.counters import Counters
 from provisioner.hosts.facts import UnitFact
 from provisioner.hosts.journal import Phase
@@ -82,8 +81,7 @@ def _compared(run: HostRun, view: ForgeView) -> tuple[tuple[RunnerAction, ...], 
 def _say_what_goes_on(run: HostRun) -> None:
     """A run that works on the host, or that ended without saying so itself."""
     if run.facts.is_switching:
-        stage = switch.stage(run.facts.text("switch-result"))
-        run.emit("warning", text=f"a switch of {run.holder()} goes on: {stage}")
+        run.emit("warning", text=run.what_goes_on())
     elif run.facts.held_by:
         run.emit("warning", text=f"{run.holder()} works on it")
     elif run.journal.exists and run.journal.phase is not Phase.CONFIRMED:

@@ -41,7 +41,7 @@ RESET_FAILED: Final = "systemctl reset-failed 'nixprov-*' 2>/dev/null || :"
 
 
 def plan(run: HostRun) -> HostPlan:
-    """Probe and plan; changes nothing, but for a dead run's switch that is ended. Raises HostError, ForgeError."""
+    """Probe and plan; changes nothing, but for a dead run's switch that `up` ends. Raises HostError, ForgeError."""
     run.settle()
     run.phase("plan")
     view = look(run.forge, run.spec, run.facts, run.journal)
@@ -58,7 +58,10 @@ def plan(run: HostRun) -> HostPlan:
 
 
 def apply(run: HostRun, wanted: HostPlan) -> None:
-    """Make the plan true, or the host as it was. Raises RolledBack with the cause, or what unwinding itself met."""
+    """Make the plan true, or the host as it was. Raises RolledBack with the cause, or what unwinding itself met.
+
+    ForgeError of a runner that is no longer wanted and cannot be deleted: the host is as wanted then.
+    """
     made = _Made()
     before = (run.facts, run.journal)
     try:
@@ -73,6 +76,8 @@ def apply(run: HostRun, wanted: HostPlan) -> None:
         if not made.anything:
             raise
         raise RolledBack(run.host, error) from error
+    # The host is as wanted by now, and stays so whatever GitLab says to this: the next run finds what is left.
+    _delete_surplus(run, wanted)
 
 
 def _take_back(run: HostRun, made: _Made, before: tuple[Facts, Journal]) -> None:
@@ -98,15 +103,14 @@ def _overtaken(run: HostRun, made: _Made) -> None:
 def _change(run: HostRun, wanted: HostPlan, made: _Made) -> None:
     makes_tokens = any(action.verb.makes_a_token for action in wanted.forge_changes)
     if wanted.changes_host or makes_tokens:
-        # What was there before is known from now on, whatever becomes of us; a token that is to end counts as gone.
+        # What was there before is known from now on, whatever becomes of us; a token that is to go counts as gone.
         phase = Phase.CLAIMED if not run.journal.phase.has_installed else run.journal.phase
-        ending = [action.name for action in wanted.forge_changes if action.verb is RunnerVerb.RESET_TOKEN]
+        ending = [action.name for action in wanted.forge_changes if action.verb.makes_a_token]
         run.claim(phase, **_origin(run), runners=run.journal.without_tokens(ending).runners)
         made.claimed = True
     _forge_changes(run, wanted, made)
     if wanted.changes_host or made.records:
         _host_changes(run, wanted, made)
-    _delete_surplus(run, wanted)
 
 
 @dataclass(slots=True)
@@ -269,8 +273,7 @@ def _confirm(run: HostRun, result: SwitchResult) -> None:
             f"GitLab at {run.forge.url} was not polled by runner {names} within {run.limits.contact_s:g} s",
             hint=f"can the host reach it? see journalctl -u {units[0]}",
         )
-    with crash.around("commit"):
-        run.transact("commit", (), replace(run.journal, phase=Phase.CONFIRMED), guard=guard, keep=False)
+    run.commit(Phase.CONFIRMED, guard, keep=False)
 
 
 def _all_seen(run: HostRun, waiting: dict[str, RunnerRecord], silence: list[ForgeUnavailable]) -> bool:

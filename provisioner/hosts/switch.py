@@ -55,10 +55,10 @@ class SwitchResult:
             return f"units failed after the activation: {', '.join(self.failed) or 'see systemctl --failed'}"
         if self.phase == "activate":
             return _ACTIVATION.get(self.status, f"switch-to-configuration ended with status {self.status}")
-        return _EXPIRED if self.why == "expired" else _ENDED.get(self.phase, f"the switch ended in phase {self.phase}")
+        return EXPIRED if self.why == "expired" else _ENDED.get(self.phase, f"the switch ended in phase {self.phase}")
 
 
-_EXPIRED: Final = "nobody confirmed the new system in time, so the host went back to the old one"
+EXPIRED: Final = "nobody confirmed the new system in time, so the host went back to the old one"
 _ENDED: Final = {
     "build": "the configuration does not evaluate or build; nothing was activated",
     "check": "the built system does not contain what was pushed; nothing was activated",

@@ -35,12 +35,15 @@ class FakeSession:
     records: dict[str, bytes]
     answers: Callable[[str], Completed | None] = lambda _script: None
     scripts: list[str] = field(default_factory=list)
+    limits: list[float] = field(default_factory=list)
+    journals: list[bytes] = field(default_factory=list)
     commands: int = 0
     connections: int = 1
 
     def run(self, script: bytes, **options: Any) -> Completed:
         text = script.decode()
         self.scripts.append(text)
+        self.limits.append(options["timeout_s"])
         answer = self.answers(text) or self._usual(text)
         if options.get("on_output"):
             options["on_output"](answer.stdout)
@@ -61,6 +64,7 @@ class FakeSession:
         for words, place in _STAGED.findall(text):
             content = base64.b64decode("".join(shlex.split(words)))
             if place == JOURNAL:
+                self.journals.append(content)
                 self.records["journal.data"] = content
             elif place.endswith(".token"):
                 self.records[f"secrets/{place.rpartition('/')[2]}.stat"] = b"600 0 0 500 regular file"

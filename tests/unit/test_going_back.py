@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -10,8 +12,11 @@ from provisioner.engine import down, up
 from provisioner.engine.drain import StillBusy
 from provisioner.engine.host import Choices
 from provisioner.engine.unwind import RolledBack
-from provisioner.errors import ForgeRefused, ForgeUnavailable, NixprovError
-from provisioner.hosts.journal import NO_TOKEN
+from provisioner.errors import ForgeRefused, ForgeUnavailable, Locked, NixprovError
+from provisioner.hosts.facts import Facts
+from provisioner.hosts.journal import NO_TOKEN, Phase
+from provisioner.hosts.script import STALE_STATUS
+from provisioner.hosts.ssh_run import Completed
 from tests.unit.engine_fakes import QUICK, Stage, lost, stage, switch_ends
 from tests.unit.hosts import converged, new_host, runner
 
@@ -22,6 +27,13 @@ def fails(it: Stage) -> NixprovError:
     wanted = up.plan(it.run)
     with pytest.raises(NixprovError) as caught:
         up.apply(it.run, wanted)
+    return caught.value
+
+
+def takes_down(it: Stage) -> NixprovError:
+    wanted = down.plan(it.run)
+    with pytest.raises(NixprovError) as caught:
+        down.apply(it.run, wanted)
     return caught.value
 
 
@@ -73,9 +85,7 @@ def test_a_machine_whose_journal_was_moved_away_is_not_cleaned_under_its_runner(
 def test_a_down_that_waits_in_vain_cleans_nothing_either() -> None:
     it = stage(converged()[0], None, runner(), verb="down", limits=replace(QUICK, drain_s=0.02))
     it.forge.jobs = 1
-    wanted = down.plan(it.run)
-    with pytest.raises(StillBusy):
-        down.apply(it.run, wanted)
+    assert isinstance(takes_down(it), StillBusy)
     assert ("journal.data" in it.session.records, cleans(it)) == (False, False)
 
 
@@ -84,3 +94,95 @@ def test_a_new_machine_is_cleaned() -> None:
     it.forge.fails["create"] = ForgeRefused("403")
     assert isinstance(fails(it), ForgeRefused)
     assert cleans(it)
+
+
+def test_a_runner_that_cannot_be_deleted_is_no_reason_to_take_a_host_back() -> None:
+    """It is a double of one that works by then."""
+    it = stage(*converged(), runner(), runner(8), new_tokens=True)
+    it.forge.fails["delete"] = ForgeUnavailable("502")
+    assert isinstance(fails(it), ForgeUnavailable)
+    assert (it.session.journal["phase"], token_version(it)) == ("up: confirmed", "this-run")
+    assert not [event for event in it.events if event.fields.get("phase") == "unwind"]
+
+
+def goes_back_first(it: Stage, *, run: str = "this-run") -> Callable[[str], Completed | None]:
+    """The host's own script writes the journal a moment before the last transaction comes."""
+
+    def answer(script: str) -> Completed | None:
+        if "touched=yes" not in script or "mv /var/lib/nixprov/switch/open" not in script:
+            return None
+        changed = {**it.session.journal, "phase": "rolled back by the host"}
+        changed["run"]["id"] = run
+        it.session.records["journal.data"] = json.dumps(changed).encode()
+        return Completed(STALE_STATUS, b"", "journal.json is not what it was a moment ago")
+
+    return answer
+
+
+@pytest.mark.parametrize("verb", ["up", "down"])
+def test_a_host_that_went_back_just_before_it_was_confirmed_is_no_other_operator(verb: str) -> None:
+    """What was made in GitLab goes, what was paused goes on."""
+    it = stage(
+        *(converged() if verb == "down" else (new_host(), None)), *([runner()] if verb == "down" else []), verb=verb
+    )
+    it.session.answers = goes_back_first(it)
+    error = takes_down(it) if verb == "down" else fails(it)
+    assert isinstance(error, RolledBack), error
+    assert "went back to the old one" in error.message
+    assert ("delete", 99) in it.forge.said if verb == "up" else ("resume", 7) in it.forge.said
+
+
+def test_a_journal_that_another_operator_changed_is_theirs() -> None:
+    it = stage(new_host(), None)
+    it.session.answers = goes_back_first(it, run="another")
+    assert isinstance(fails(it), Locked)
+    assert it.session.journal["run"]["id"] == "another"
+
+
+def test_a_line_that_is_cut_while_the_host_goes_back_is_no_failed_rollback() -> None:
+    it = stage(new_host(), None)
+    cuts = iter([True])
+    waiting = {"switch": b"ActiveState=active\nSubState=running\n"}
+
+    def answer(script: str) -> Completed | None:
+        if "after=" in script:
+            it.session.records |= waiting
+            return Completed(0, b"end waits activate 2 4\n", "")
+        if "/switch/aborted" in script and "touched=yes" not in script:
+            it.session.records.pop("switch", None)
+            if next(cuts, False):
+                lost()
+        return None
+
+    it.session.answers = answer
+    assert isinstance(fails(it), RolledBack)
+    assert it.session.connections == 2
+
+
+@pytest.mark.parametrize(("verb", "ends"), [("plan", False), ("plan down", False), ("up", True), ("down", True)])
+def test_a_plan_names_a_switch_that_waits_and_leaves_it(verb: str, ends: bool) -> None:
+    facts, journal = converged()
+    left = {"switch": b"ActiveState=active\nSubState=running\n", "switch-result": b"activate 0 5"}
+    it = stage(Facts("host1", {**facts.records, **left}), replace(journal, phase=Phase.WRITTEN), runner(), verb=verb)
+    it.session.answers = switch_ends("waits activate 0 5")
+    (down if "down" in verb else up).plan(it.run)
+    touched = [script for script in it.session.scripts if "switch/open" in script and "after=" not in script]
+    assert bool(touched) == ends
+    assert any("waits to be confirmed" in text for text in it.texts("warning")) != ends
+
+
+def test_a_transaction_has_time_for_a_boot_loader_and_a_probe_has_not() -> None:
+    it = stage(*converged(), runner(), new_tokens=True)
+    up.apply(it.run, up.plan(it.run))
+    limits = list(zip(it.session.scripts, it.session.limits, strict=True))
+    assert {limit for script, limit in limits if "touched=yes" in script} == {it.run.limits.transaction_s}
+    assert {limit for script, limit in limits if "say probe-end" in script} == {it.run.limits.command_s}
+    assert it.run.limits.transaction_s >= 10 * it.run.limits.command_s
+
+
+def test_whose_token_is_to_go_is_on_record_before_it_goes() -> None:
+    """GitLab has lost the runner, and the file of its token will get another's."""
+    it = stage(*converged(), new_tokens=False)
+    up.apply(it.run, up.plan(it.run))
+    versions = [json.loads(one)["runners"]["default"]["token_version"] for one in it.session.journals]
+    assert versions == [NO_TOKEN, "this-run", "this-run"]
