@@ -115,7 +115,7 @@ class HostRun:
             self.emit("warning", text=text)
 
     def settle(self) -> None:
-        """Probe, refuse a host that another run holds. `up` and `down` end what a dead one left running, a plan names it.
+        """Probe, refuse a host that another run holds; `up` and `down` end what a dead one left, a plan only names it.
 
         Raises Locked, HostError.
         """

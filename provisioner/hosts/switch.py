@@ -165,12 +165,26 @@ def follow(cursor: str) -> bytes:
 
 
 def _script(text: str) -> str:
+    text = text.replace("@SUBSTATE@", _SUBSTATE)
     return text.replace("@UNIT@", UNIT).replace("@DIR@", DIR).replace("@STATUS@", str(UNCONFIRMED_STATUS))
 
 
+# While systemd executes itself anew, as in a switch to another one, it does not answer: that is no end of the unit.
+_SUBSTATE: Final = """\
+substate() {
+  tries=50
+  while [ "$tries" -gt 0 ]; do
+    tries=$((tries - 1))
+    if found=$(systemctl show -p SubState --value @UNIT@ 2>/dev/null) && [ -n "$found" ]; then break; fi
+    sleep 0.2
+  done
+  echo "$found"
+}
+"""
+
 _FOLLOW = """\
 export LC_ALL=C PATH="/run/wrappers/bin:/run/current-system/sw/bin:$PATH"
-after=@AFTER@
+@SUBSTATE@after=@AFTER@
 invocation=$(systemctl show -p InvocationID --value @UNIT@)
 news() {
   journalctl --quiet --no-pager --show-cursor --output=cat "_SYSTEMD_INVOCATION_ID=$invocation" ${after:+"$after"} |
@@ -188,7 +202,7 @@ waits() {
   [ "$phase" = activate ] && [ "$status" != running ]
 }
 while :; do
-  state=$(systemctl show -p SubState --value @UNIT@)
+  state=$(substate)
   case $state in
     running | start* | stop* | final*) ! waits || state=waits ;;
   esac
@@ -199,7 +213,7 @@ while :; do
   sleep 0.2
 done
 [ ! -s @DIR@/failed ] || echo "failed $(tr '\\n' ' ' < @DIR@/failed)"
-echo "end $state $(cat @DIR@/result 2>/dev/null || echo lost 1)"
+echo "end ${state:-unknown} $(cat @DIR@/result 2>/dev/null || echo lost 1)"
 """
 
 
@@ -296,10 +310,10 @@ done
 
 # A host that is going back already needs the lock of this transaction for its files.
 _COMMIT = """\
-mv @DIR@/open @DIR@/confirmed 2>/dev/null || :
-[ ! -e @DIR@/expired ] || flock -u 9 2>/dev/null || :
+@SUBSTATE@mv @DIR@/open @DIR@/confirmed 2>/dev/null || :
+{ [ ! -e @DIR@/expired ] && [ ! -e @DIR@/aborted ]; } || flock -u 9 2>/dev/null || :
 while :; do
-  case $(systemctl show -p SubState --value @UNIT@) in
+  case $(substate) in
     running | start* | stop* | final*) sleep 0.1 ;;
     *) break ;;
   esac
@@ -323,13 +337,13 @@ def abort() -> bytes:
 
 _ABORT = """\
 export LC_ALL=C PATH="/run/wrappers/bin:/run/current-system/sw/bin:$PATH"
-if ! mv @DIR@/open @DIR@/aborted 2>/dev/null; then
+@SUBSTATE@if ! mv @DIR@/open @DIR@/aborted 2>/dev/null; then
   case $(cat @DIR@/result 2>/dev/null) in
     'build '*) systemctl stop @UNIT@ || : ;;
   esac
 fi
 while :; do
-  case $(systemctl show -p SubState --value @UNIT@) in
+  case $(substate) in
     running | start* | stop* | final*) sleep 0.2 ;;
     *) break ;;
   esac

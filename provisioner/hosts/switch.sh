@@ -30,10 +30,9 @@ generation() { readlink "$profile" | sed -n 's/.*system-\([0-9]*\)-link$/\1/p'; 
 # Tests end the script at a point by its name (tests/faults).
 point() { [ "${NIXPROV_CRASH-}" != "unit:$1" ] || kill -9 $$; }
 
-result() { # PHASE STATUS [WHY]
-  printf '%s %s %s %s\n' "$1" "$2" "$(generation)" "${3-}" > "$state/result.new"
-  sync "$state/result.new"
-  mv "$state/result.new" "$state/result"
+result() { # PHASE STATUS [WHY]; on a full disk the one before says more than an empty one
+  printf '%s %s %s %s\n' "$1" "$2" "$(generation)" "${3-}" > "$state/result.new" && sync "$state/result.new" &&
+    mv "$state/result.new" "$state/result"
 }
 
 finish() { # PHASE STATUS [WHY]
@@ -163,11 +162,13 @@ await_verdict() {
 }
 
 if [ "$verb" = settle ]; then
+  # From here on nobody confirms what is gone back from.
+  mv "$state/open" "$state/aborted" 2>/dev/null
   if [ -e "$state/confirmed" ]; then
     commit "$(readlink -f "$state/build/result")"
   elif [ -e "$state/expired" ]; then
     back expired
-  elif [ -e "$state/open" ] || [ -e "$state/aborted" ]; then
+  elif [ -e "$state/aborted" ]; then
     back ended
   elif grep -qs '^build running' "$state/result"; then
     unbuilt build 20 ended

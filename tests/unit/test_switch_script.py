@@ -1,0 +1,117 @@
+"""The switch's scripts in a real sh, with a folder for the host's places and systemd's answers written down before."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+
+from provisioner.hosts import switch
+from provisioner.hosts.switch import Followed, SwitchResult
+
+MOVED = ("/var/lib/nixprov", "/nix/var/nix", "/etc/systemd", "/run/current-system", "/etc/set-environment")
+# Says the next line of `answers` each time; the last one for ever. "-" is no answer.
+SYSTEMCTL = """\
+#!/bin/sh
+case $* in *SubState*) ;; *) exit 0 ;; esac
+line=$(head -n 1 ANSWERS)
+[ "$(wc -l < ANSWERS)" = 1 ] || sed -i 1d ANSWERS
+[ "$line" != - ] || exit 1
+echo "$line"
+"""
+
+
+class Host:
+    def __init__(self, folder: Path, *substates: str) -> None:
+        self.folder = folder
+        self.state = folder / "var/lib/nixprov/switch"
+        self.state.mkdir(parents=True)
+        (folder / "answers").write_text("".join(f"{one}\n" for one in substates or ("dead",)))
+        self.program("bin/systemctl", SYSTEMCTL.replace("ANSWERS", str(folder / "answers")))
+        for name in ("journalctl", "sync"):
+            self.program(f"bin/{name}", "#!/bin/sh\n")
+        profiles = folder / "nix/var/nix/profiles"
+        profiles.mkdir(parents=True)
+        (profiles / "system").symlink_to("system-4-link")
+
+    def program(self, name: str, text: str) -> None:
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        path.chmod(0o755)
+
+    def run(self, script: bytes, *arguments: str) -> subprocess.CompletedProcess[str]:
+        text = script.decode()
+        for path in MOVED:
+            text = text.replace(path, f"{self.folder}{path}")
+        environment = {**os.environ, "PATH": f"{self.folder}/bin:{os.environ['PATH']}"}
+        return subprocess.run(
+            ["sh", "-s", "--", *arguments],
+            input=text,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=30,
+            env=environment,
+        )
+
+
+def ends(done: subprocess.CompletedProcess[str]) -> list[SwitchResult]:
+    said = [Followed.parse(line) for line in done.stdout.splitlines()]
+    return [one.result for one in said if one.result]
+
+
+@pytest.mark.parametrize("substates", [("running", "-", "-", "exited"), ("-", "exited")])
+def test_a_systemd_that_does_not_answer_just_now_is_no_end_of_the_switch(
+    tmp_path: Path, substates: Sequence[str]
+) -> None:
+    """A switch to another systemd has it execute itself anew."""
+    host = Host(tmp_path, *substates)
+    (host.state / "result").write_text("commit 0 5 \n")
+    assert ends(host.run(switch.follow(""))) == [SwitchResult("commit", 0, 5)]
+    assert (tmp_path / "answers").read_text() == "exited\n", "the end came before the switch's"
+
+
+def test_a_systemd_that_never_answers_is_no_result(tmp_path: Path) -> None:
+    host = Host(tmp_path, "-")
+    host.program("bin/sleep", "#!/bin/sh\n")
+    (host.state / "result").write_text("activate running 4 \n")
+    assert ends(host.run(switch.follow(""))) == [SwitchResult("activate", 1, 4)]
+
+
+def test_who_goes_back_after_the_switch_was_killed_cannot_be_confirmed_meanwhile(tmp_path: Path) -> None:
+    """Two verdicts would be a run that waits for the host to keep what the host gives back."""
+    host = Host(tmp_path)
+    (host.state / "open").touch()
+    (host.state / "result").write_text("activate 0 4 \n")
+    confirm = f"mv {host.state}/open {host.state}/confirmed && echo confirmed\nexit 0\n"
+    host.program("nix/var/nix/profiles/system-4-link/bin/switch-to-configuration", f"#!/bin/sh\n{confirm}")
+    done = host.run(files("provisioner.hosts").joinpath("switch.sh").read_bytes(), "settle")
+    assert "confirmed" not in done.stdout
+    assert (host.state / "result").read_text() == "back 0 4 ended\n"
+    assert sorted(path.name for path in host.state.iterdir()) == ["result"]
+
+
+@pytest.mark.parametrize("verdict", ["expired", "aborted"])
+def test_a_host_that_goes_back_gets_the_lock_that_its_files_need(tmp_path: Path, verdict: str) -> None:
+    """The last transaction holds it while it waits for the end of the switch, which waits for the lock."""
+    host = Host(tmp_path)
+    (host.state / verdict).touch()
+    (host.state / "result").write_text("back 0 4\n")
+    looks = f"flock --nonblock {host.state} echo free >> {tmp_path}/lock || echo held >> {tmp_path}/lock; echo dead"
+    host.program("bin/systemctl", f"#!/bin/sh\n{looks}\n")
+    holds = "fail() { exit $1; }\nexec 9< /var/lib/nixprov/switch\nflock 9\n"
+    done = host.run(f"{holds}{switch.confirm((), 0)}".encode())
+    assert (done.returncode, (tmp_path / "lock").read_text()) == (switch.UNCONFIRMED_STATUS, "free\n")
+
+
+def test_a_full_disk_leaves_the_result_before_and_no_empty_one(tmp_path: Path) -> None:
+    host = Host(tmp_path)
+    (host.state / "result").write_text("build running 4 \n")
+    (host.state / "result.new").symlink_to("/dev/full")
+    host.run(files("provisioner.hosts").joinpath("switch.sh").read_bytes(), "settle")
+    assert (host.state / "result").read_text() == "build running 4 \n"
