@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from provisioner.hosts.facts import Facts, FileFact, digest
@@ -58,10 +59,12 @@ class ModuleFiles(Step):
             for name, content in wanted.files.items()
             if _difference(name, content, found.get(name))
         ]
-        surplus = [RemoveFile(f"{DIR}/{name}") for name in _ours(found) if name not in wanted.files]
-        touched = {part.path for part in changed} | {part.path for part in surplus}
-        copies = [copy for copy in _copies(found) if copy.path in touched]
-        return (MakeDir(DIR, 0o755), *copies, *changed, *surplus)
+        surplus = [
+            RemoveFile(f"{DIR}/{name}", expect=file.sha256)
+            for name, file in _ours(found).items()
+            if name not in wanted.files
+        ]
+        return (MakeDir(DIR, 0o755), *_copies_of(found, [*changed, *surplus]), *changed, *surplus)
 
     def remains(self, facts: Facts, journal: Journal) -> tuple[str, ...]:
         return tuple(f"{DIR}/{name}" for name in _ours(_found(facts)))
@@ -81,12 +84,18 @@ class ModuleFiles(Step):
         if not old:
             return self.remove(now, journal)
         back = [
-            WriteFile(file.path, file.content, file.mode, file.owner, mtime=file.mtime)
+            WriteFile(file.path, file.content, file.mode, file.owner, expect=_digest(new.get(name)), mtime=file.mtime)
             for name, file in old.items()
             if file.content is not None and _digest(new.get(name)) != file.sha256
         ]
+        surplus = [RemoveFile(file.path, expect=file.sha256) for name, file in _ours(new).items() if name not in old]
         folder = [MakeDir(DIR, 0o755)] if back else []
-        return (*folder, *back, *(RemoveFile(f"{DIR}/{name}") for name in new if name not in old))
+        return (*folder, *_copies_of(new, [*back, *surplus]), *back, *surplus)
+
+
+def _copies_of(found: dict[str, FileFact], parts: Sequence[WriteFile | RemoveFile]) -> list[KeepCopy]:
+    touched = {part.path for part in parts}
+    return [copy for copy in _copies(found) if copy.path in touched]
 
 
 def _copies(found: dict[str, FileFact]) -> list[KeepCopy]:

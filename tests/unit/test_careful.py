@@ -8,7 +8,7 @@ import pytest
 
 from provisioner.engine.undo import undo
 from provisioner.errors import HookRefused
-from provisioner.hosts.facts import Facts
+from provisioner.hosts.facts import Facts, digest
 from provisioner.hosts.journal import Journal, Phase, Run
 from provisioner.hosts.preflight import problems, warnings
 from provisioner.hosts.script import KeepCopy, MakeDir, Part, RemoveFile, WriteFile
@@ -216,3 +216,19 @@ def test_a_down_that_failed_leaves_a_file_that_a_person_was_at_since() -> None:
     edited = Facts("host1", {**taken.records, "configuration.data": b"{ }\n"})
     paths = [part.path for part in restored(facts, edited, journal) if isinstance(part, WriteFile)]
     assert "/etc/nixos/configuration.nix" not in paths
+
+
+def test_going_back_takes_away_nothing_that_a_person_put_there_meanwhile() -> None:
+    facts, journal = converged()
+    name = "module/runner.nix.data"
+    old = Facts("host1", {**facts.records, name: facts.records[name].replace(b"{", b"{ ", 1)})
+    theirs = {"module/mine.nix.stat": b"644 0 0 1 regular file", "module/mine.nix.data": b"{ }\n"}
+    edited = {"module/settings.nix.data": facts.records["module/settings.nix.data"] + b"# mine\n"}
+    now = Facts("host1", {**facts.records, **theirs, **edited})
+    parts = ModuleFiles().restore(old, now, journal)
+    assert not [part for part in parts if isinstance(part, RemoveFile)]
+    assert [part.path for part in parts if isinstance(part, KeepCopy)] == [f"{DIR}/settings.nix"]
+    written = {part.path: part.expect for part in parts if isinstance(part, WriteFile)}
+    assert written == {
+        f"{DIR}/{file}": digest(now.records[f"module/{file}.data"]) for file in ("runner.nix", "settings.nix")
+    }
