@@ -86,7 +86,7 @@ class _Dialogue:
         if not count:
             self._say("nothing to delete in GitLab")
         elif self.may(f"Delete {count} runners?"):
-            pruning.delete(forge, findings, self._deleted)
+            pruning.delete(forge, findings, self._deleted, self._spared)
 
     def may(self, question: str) -> bool:
         return self.yes or _may(question)
@@ -94,6 +94,9 @@ class _Dialogue:
     def _deleted(self, runner: ForgeRunner) -> None:
         self.app.tell("deleted", {"id": runner.id})
         self._say(f"deleted runner {runner.id}")
+
+    def _spared(self, runner: ForgeRunner) -> None:
+        self._say(f"runner {runner.id} is not what it was when it was listed: left alone")
 
     def _say(self, text: str) -> None:
         click.echo(text, err=self.as_json)

@@ -193,16 +193,30 @@ def fields(finding: Finding) -> dict[str, object]:
     }
 
 
-def delete(forge: Forge, findings: Iterable[Finding], done: Callable[[ForgeRunner], None]) -> None:
-    """Delete what is to be deleted and tell `done` of each. The mark is looked at once more. Raises ForgeError."""
+def delete(
+    forge: Forge,
+    findings: Iterable[Finding],
+    done: Callable[[ForgeRunner], None],
+    spared: Callable[[ForgeRunner], None] = lambda _: None,
+) -> None:
+    """Delete what is to be deleted and tell `done` of each. Raises ForgeError.
+
+    Each is looked at once more, for a person may have taken their time to say yes: what carries another mark by now, or
+    polls where it did not, is told to `spared`.
+    """
     for finding in findings:
         if finding.deletes and finding.runner is not None:
             now = forge.get(finding.runner.id)
-            if now is not None and _is_still(now, finding.runner.mark):
-                with crash.around("prune"):
-                    forge.delete(now.id)
-                done(now)
+            if now is None:
+                continue
+            if not _is_still(now, finding.runner):
+                spared(now)
+                continue
+            with crash.around("prune"):
+                forge.delete(now.id)
+            done(now)
 
 
-def _is_still(runner: ForgeRunner, mark: Mark | None) -> bool:
-    return mark is not None and runner.mark == mark
+def _is_still(now: ForgeRunner, then: ForgeRunner) -> bool:
+    polls = RunnerStatus.ONLINE
+    return then.mark is not None and now.mark == then.mark and (now.status is not polls or then.status is polls)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import cast
 
 import pytest
@@ -141,10 +142,19 @@ def test_what_hosts_know_by_id_is_found_where_no_list_shows_it() -> None:
     assert texts(survey(seen)) == [(False, survey(seen)[0].why), (True, "waits to be deleted since a `down`")]
 
 
-def test_a_mark_that_changed_before_the_deletion_saves_the_runner() -> None:
-    open_, memory = forge(runner(7, description="mine now"), runner(8))
-    delete(open_, [Finding("", runner(7), deletes=True), Finding("", runner(8), deletes=True)], lambda _: None)
-    assert memory.deleted == [8]
+def test_what_changed_before_the_deletion_is_saved_and_said() -> None:
+    """Another operator's `up` found it by its mark and uses it, while a person was asked."""
+    open_, memory = forge(runner(7, description="mine now"), runner(8), runner(9), runner(10))
+    unused = runner(9, status=RunnerStatus.NEVER_CONTACTED)
+    shown = [runner(7), runner(8), unused, replace(unused, id=11)]
+    spared: list[int] = []
+    delete(
+        open_,
+        [Finding("", one, deletes=True) for one in shown],
+        lambda _: None,
+        lambda one: spared.append(one.id),
+    )
+    assert (memory.deleted, spared) == ([8], [7, 9])
 
 
 def test_gone_spares_the_machine_that_answers_by_that_name() -> None:
