@@ -61,7 +61,13 @@ def apply(run: HostRun, wanted: HostPlan) -> None:
 
 
 def _with_journal(run: HostRun, actions: tuple[RunnerAction, ...]) -> tuple[RunnerAction, ...]:
-    """Runners that the journal knows and GitLab's lists did not show: deleted by id, and 404 is success."""
+    """Runners that the journal knows and GitLab's lists did not show: deleted by id, and 404 is success.
+
+    A journal that came with a copy of another machine's disk names that machine's runners, which are in use there.
+    """
+    if run.journal.machine not in ("", run.facts.machine):
+        run.emit("warning", text="the journal is that of another machine: the runners it names are left alone")
+        return actions
     known = {action.id for action in actions}
     records = {record.id: name for name, record in run.journal.runners.items()}
     records |= {record.id: f"id {record.id}" for record in run.journal.pending_deletions}

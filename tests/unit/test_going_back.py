@@ -17,6 +17,7 @@ from provisioner.hosts.facts import Facts
 from provisioner.hosts.journal import NO_TOKEN, Phase
 from provisioner.hosts.script import STALE_STATUS
 from provisioner.hosts.ssh_run import Completed
+from provisioner.model import machine_key
 from tests.unit.engine_fakes import QUICK, Stage, lost, stage, switch_ends
 from tests.unit.hosts import converged, new_host, runner
 
@@ -186,3 +187,13 @@ def test_whose_token_is_to_go_is_on_record_before_it_goes() -> None:
     up.apply(it.run, up.plan(it.run))
     versions = [json.loads(one)["runners"]["default"]["token_version"] for one in it.session.journals]
     assert versions == [NO_TOKEN, "this-run", "this-run"]
+
+
+def test_a_copy_of_a_machine_does_not_delete_the_runner_of_its_original() -> None:
+    facts, journal = converged()
+    other = runner(machine=machine_key("another"))
+    it = stage(facts, replace(journal, machine=machine_key("another")), other, verb="down")
+    assert [action.id for action in down.plan(it.run).runners] == []
+    assert any("another machine" in text for text in it.texts("warning"))
+    same = stage(facts, journal, verb="down")
+    assert [action.id for action in down.plan(same.run).runners] == [7]
