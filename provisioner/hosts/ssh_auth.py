@@ -15,6 +15,7 @@ import socket
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 import paramiko
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -25,6 +26,8 @@ from provisioner.errors import HostRefused
 from provisioner.hosts.host_keys import fingerprint
 from provisioner.hosts.ssh_config import Endpoint
 
+AGENT_TIMEOUT_S: Final = 10.0
+
 
 class Agent(AgentSSH):
     """The agent behind a socket. paramiko's own knows SSH_AUTH_SOCK only, and leaks the socket of a dead agent."""
@@ -32,9 +35,13 @@ class Agent(AgentSSH):
     def __init__(self, path: str) -> None:
         super().__init__()
         connection = socket.socket(socket.AF_UNIX)
+        # One that hangs (its far end is a laptop that sleeps) must not hold the run, which no Ctrl-C could end then.
+        connection.settimeout(AGENT_TIMEOUT_S)
         try:
             connection.connect(path)
             self._connect(connection)  # type: ignore[attr-defined]
+            # A signature may wait for a person's finger; the login's own limit ends that.
+            connection.settimeout(None)
         except BaseException:
             connection.close()
             raise
