@@ -255,42 +255,63 @@ def _confirm(run: HostRun, result: SwitchResult) -> None:
     """The units are active and GitLab has been asked for jobs by them; only then the intents become receipts."""
     run.phase("confirm")
     units = unit_names(run.spec)
-    guard = switch.confirm(units, run.limits.unit_s)
-    waiting = dict(run.journal.runners)
-    silence: list[ForgeUnavailable] = []
+    contact = _Contact(run, dict(run.journal.runners))
+    first_s = min(run.limits.contact_s, run.limits.unit_s)
     with crash.around("contact"):
-        polled = wait_until(run, run.limits.contact_s, lambda: _all_seen(run, waiting, silence))
+        polled = contact.within(first_s)
     if result.waits:
         run.login_again()
     if not polled:
-        if silence:
-            # That it did not answer us says nothing of the unit, which the host may have stopped again by now.
-            raise silence[-1]
-        # A unit that is not active explains it better than that nobody polled.
-        run.script(switch.active(units, 1))
-        names = ", ".join(sorted(waiting))
-        raise ForgeUnavailable(
-            f"GitLab at {run.forge.url} was not polled by runner {names} within {run.limits.contact_s:g} s",
+        # One that has died by now is not waited for any longer.
+        contact.require_active(units)
+        polled = contact.within(run.limits.contact_s - first_s)
+    if not polled:
+        raise contact.failure(units)
+    run.commit(Phase.CONFIRMED, switch.confirm(units, run.limits.unit_s), keep=False)
+
+
+@dataclass(slots=True)
+class _Contact:
+    """Which runners have not asked GitLab for jobs yet; `silence`: why GitLab does not tell us just now."""
+
+    run: HostRun
+    waiting: dict[str, RunnerRecord]
+    silence: ForgeUnavailable | None = None
+
+    def within(self, limit_s: float) -> bool:
+        return wait_until(self.run, limit_s, self._all_seen)
+
+    def _all_seen(self) -> bool:
+        """Drop from `waiting` those that have asked; that GitLab does not answer us is no verdict.
+
+        A manager is online only after that: verifying a token sets its time of contact too, and leaves it "never
+        contacted" (app/models/ci/runner_manager.rb). It is proof for a runner made in this run; an older one may have
+        been online before, and its times cannot be compared with now: GitLab writes them down every 40 to 55 minutes.
+        """
+        try:
+            for name, record in list(self.waiting.items()):
+                if any(manager.status is RunnerStatus.ONLINE for manager in self.run.forge.managers(record.id)):
+                    del self.waiting[name]
+            self.silence = None
+        except ForgeUnavailable as error:
+            self.silence = error
+        return not self.waiting
+
+    def require_active(self, units: Sequence[str]) -> None:
+        """Raises SwitchFailed with a unit's last lines, which explain it better than that nobody polled.
+
+        That GitLab does not answer us says nothing of the unit, which the host may have stopped again by now.
+        """
+        if self.silence is None:
+            self.run.script(switch.active(units, 1))
+
+    def failure(self, units: Sequence[str]) -> ForgeUnavailable:
+        self.require_active(units)
+        names, limits = ", ".join(sorted(self.waiting)), self.run.limits
+        return self.silence or ForgeUnavailable(
+            f"GitLab at {self.run.forge.url} was not polled by runner {names} within {limits.contact_s:g} s",
             hint=f"can the host reach it? see journalctl -u {units[0]}",
         )
-    run.commit(Phase.CONFIRMED, guard, keep=False)
-
-
-def _all_seen(run: HostRun, waiting: dict[str, RunnerRecord], silence: list[ForgeUnavailable]) -> bool:
-    """Drop from `waiting` those that have asked GitLab for jobs; that it does not answer us just now is no verdict.
-
-    A manager is online only after that: verifying a token sets its time of contact too, and leaves it "never contacted"
-    (app/models/ci/runner_manager.rb). It is proof for a runner made in this run; an older one may have been online
-    before, and its times cannot be compared with now, as GitLab writes them down every 40 to 55 minutes only.
-    """
-    try:
-        for name, record in list(waiting.items()):
-            if any(manager.status is RunnerStatus.ONLINE for manager in run.forge.managers(record.id)):
-                del waiting[name]
-        silence.clear()
-    except ForgeUnavailable as error:
-        silence.append(error)
-    return not waiting
 
 
 def _delete_surplus(run: HostRun, wanted: HostPlan) -> None:

@@ -78,13 +78,14 @@ class FakeSession:
 
 @dataclass
 class FakeForge:
-    """`fails`: what a method raises, by its name; `jobs` run on every runner."""
+    """`fails`: what a method raises, by its name; `jobs` run on every runner, `status` is of managers."""
 
     there: dict[int, ForgeRunner]
     fails: dict[str, NixprovError] = field(default_factory=dict)
     said: list[tuple[str, object]] = field(default_factory=list)
     url: str = URL
     jobs: int = 0
+    status: RunnerStatus = RunnerStatus.ONLINE
 
     def _do(self, name: str, argument: object = None) -> None:
         self.said.append((name, argument))
@@ -120,7 +121,7 @@ class FakeForge:
 
     def managers(self, id_: int) -> tuple[Manager, ...]:
         self._do("managers", id_)
-        return (Manager(1, "s_1", "2026-01-01T00:00:00Z", RunnerStatus.ONLINE),)
+        return (Manager(1, "s_1", "2026-01-01T00:00:00Z", self.status),)
 
     def delete(self, id_: int) -> bool:
         self._do("delete", id_)

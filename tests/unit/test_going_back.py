@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -17,7 +18,8 @@ from provisioner.hosts.facts import Facts
 from provisioner.hosts.journal import NO_TOKEN, Phase
 from provisioner.hosts.script import STALE_STATUS
 from provisioner.hosts.ssh_run import Completed
-from provisioner.model import machine_key
+from provisioner.hosts.switch import NOT_ACTIVE_STATUS
+from provisioner.model import RunnerStatus, machine_key
 from tests.unit.engine_fakes import QUICK, Stage, lost, stage, switch_ends
 from tests.unit.hosts import converged, new_host, runner
 
@@ -197,3 +199,43 @@ def test_a_copy_of_a_machine_does_not_delete_the_runner_of_its_original() -> Non
     assert any("another machine" in text for text in it.texts("warning"))
     same = stage(facts, journal, verb="down")
     assert [action.id for action in down.plan(same.run).runners] == [7]
+
+
+def waiting_stage(answer: Callable[[str], Completed | None]) -> Stage:
+    """A new runner that does not poll; the unit is asked for after a moment, and would be waited for much longer."""
+    it = stage(new_host(), None, limits=replace(QUICK, unit_s=0, contact_s=20))
+    it.forge.status = RunnerStatus.NEVER_CONTACTED
+    switched = switch_ends("waits activate 0 5")
+    it.session.answers = lambda script: switched(script) or answer(script)
+    return it
+
+
+def asks_units(script: str) -> bool:
+    return "steady()" in script and "touched=yes" not in script
+
+
+def test_a_unit_that_died_is_not_waited_for() -> None:
+    died = Completed(NOT_ACTIVE_STATUS, b"", f"no such image\n{UNIT} is failed, restarted 2 times\n")
+    it = waiting_stage(lambda script: died if asks_units(script) else None)
+    started = time.monotonic()
+    error = fails(it)
+    assert time.monotonic() - started < 5
+    assert f"no such image / {UNIT} is failed" in error.message
+
+
+def test_a_unit_that_lives_is_given_its_time_and_so_is_a_gitlab_that_is_silent() -> None:
+    def polls_later(script: str) -> Completed | None:
+        if asks_units(script):
+            it.forge.status = RunnerStatus.ONLINE
+        return None
+
+    it = waiting_stage(polls_later)
+    up.apply(it.run, up.plan(it.run))
+    assert it.session.journal["phase"] == "up: confirmed"
+    silent = waiting_stage(lambda _: None)
+    silent.run.limits = replace(silent.run.limits, contact_s=0.1)
+    silent.forge.fails["managers"] = ForgeUnavailable("502")
+    error = fails(silent)
+    assert "502; rolled back" in error.message
+    assert not any(asks_units(script) for script in silent.session.scripts)
+    assert len([said for said in silent.forge.said if said[0] == "managers"]) > 2
