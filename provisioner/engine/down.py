@@ -46,10 +46,10 @@ def apply(run: HostRun, wanted: HostPlan) -> None:
         try:
             drain(run, [action.id for action in wanted.runners if action.id is not None])
         except NixprovError:
-            _resume(run)
+            _resume(run, wanted)
             release(run, before[1])
             raise
-        _take_out(run, parts, before)
+        _take_out(run, wanted, parts, before)
     pending = _delete(run, wanted)
     run.phase("clean")
     if pending:
@@ -84,7 +84,7 @@ def _belongs(journal: Journal, runner: int, url: str) -> bool:
     return any(record.id == runner and record.url == url for record in records)
 
 
-def _take_out(run: HostRun, parts: list[Part], before: tuple[Facts, Journal]) -> None:
+def _take_out(run: HostRun, wanted: HostPlan, parts: list[Part], before: tuple[Facts, Journal]) -> None:
     journal = run.journal_for(Phase.REMOVING)
     run.phase("write")
     try:
@@ -99,7 +99,7 @@ def _take_out(run: HostRun, parts: list[Part], before: tuple[Facts, Journal]) ->
             release(run, before[1])
         else:
             unwind(run, *before)
-        _resume(run)
+        _resume(run, wanted)
         raise RolledBack(run.host, error) from error
 
 
@@ -114,14 +114,14 @@ def _switch(run: HostRun) -> None:
     run.commit(Phase.SWITCHED_BACK, switch.confirm((), 0), keep=True)
 
 
-def _resume(run: HostRun) -> None:
+def _resume(run: HostRun, wanted: HostPlan) -> None:
     """After a failed `down` the runner goes on as before, so it takes jobs again."""
-    for runner in run.spec.runners:
-        record = run.journal.runners.get(runner.name)
-        if record is not None and not runner.paused:
+    takes_jobs = {runner.name for runner in run.spec.runners if not runner.paused}
+    for action in wanted.runners:
+        if action.id is not None and action.name in takes_jobs:
             try:
-                with crash.around("resume", runner.name):
-                    run.forge.set_paused(record.id, paused=False)
+                with crash.around("resume", action.name):
+                    run.forge.set_paused(action.id, paused=False)
             except ForgeError as error:
                 run.emit("warning", text=f"{error.message}: the runner stays paused until `nixprov up`")
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from provisioner.engine import crash
 from provisioner.engine.host import HostRun, wait_until
@@ -36,19 +38,31 @@ def drain(run: HostRun, runners: Sequence[int]) -> None:
 
 
 def _wait(run: HostRun, runners: Sequence[int]) -> None:
-    said = 0
-
-    def is_idle() -> bool:
-        nonlocal said
-        jobs = sum(map(run.forge.running_jobs, runners))
-        if jobs and jobs != said:
-            run.emit("drain", jobs=jobs, limit_s=run.limits.drain_s)
-        said = jobs
-        return jobs == 0
-
-    if not wait_until(run, run.limits.drain_s, is_idle):
+    jobs = _Jobs(run, runners)
+    if not wait_until(run, run.limits.drain_s, jobs.are_done):
         raise StillBusy(
             run.host,
-            f"{said} jobs still run after {run.limits.drain_s:g} s; the runner takes jobs again",
+            f"{jobs.running} jobs still run after {run.limits.drain_s:g} s; the runner takes jobs again",
             hint="wait longer with --drain-limit, or end them with --force",
         )
+
+
+@dataclass(slots=True)
+class _Jobs:
+    run: HostRun
+    runners: Sequence[int]
+    running: int = 0
+    heard_at: float = field(default_factory=time.monotonic)
+
+    def are_done(self) -> bool:
+        """A GitLab that is restarted in the hours this may take is waited for. Raises ForgeUnavailable after a while."""
+        try:
+            jobs = sum(map(self.run.forge.running_jobs, self.runners))
+        except ForgeUnavailable:
+            if time.monotonic() - self.heard_at > self.run.limits.contact_s:
+                raise
+            return False
+        if jobs and jobs != self.running:
+            self.run.emit("drain", jobs=jobs, limit_s=self.run.limits.drain_s)
+        self.running, self.heard_at = jobs, time.monotonic()
+        return jobs == 0

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from provisioner.engine.host import Choices, HostRun, Limits
-from provisioner.errors import ConnectionLost, NixprovError
+from provisioner.errors import ConnectionLost, ForgeUnavailable, NixprovError
 from provisioner.events import Event
 from provisioner.forge import Forge
 from provisioner.hosts.facts import Facts
@@ -78,13 +78,16 @@ class FakeSession:
 
 @dataclass
 class FakeForge:
-    """`fails`: what a method raises, by its name; `jobs` run on every runner, `status` is of managers."""
+    """`fails`: what a method raises, by its name; `jobs` run on every runner, and are not told
+    the first `silent_for` times; `status` is of managers.
+    """
 
     there: dict[int, ForgeRunner]
     fails: dict[str, NixprovError] = field(default_factory=dict)
     said: list[tuple[str, object]] = field(default_factory=list)
     url: str = URL
     jobs: int = 0
+    silent_for: int = 0
     status: RunnerStatus = RunnerStatus.ONLINE
 
     def _do(self, name: str, argument: object = None) -> None:
@@ -117,6 +120,9 @@ class FakeForge:
 
     def running_jobs(self, id_: int) -> int:
         self._do("jobs", id_)
+        if self.silent_for:
+            self.silent_for -= 1
+            raise ForgeUnavailable("502")
         return self.jobs
 
     def managers(self, id_: int) -> tuple[Manager, ...]:

@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 
 from provisioner.engine import down, up
-from provisioner.engine.drain import StillBusy
+from provisioner.engine.drain import StillBusy, drain
 from provisioner.engine.host import Choices
 from provisioner.engine.unwind import RolledBack
 from provisioner.errors import ForgeRefused, ForgeUnavailable, Locked, NixprovError
@@ -89,6 +89,7 @@ def test_a_down_that_waits_in_vain_cleans_nothing_either() -> None:
     it = stage(converged()[0], None, runner(), verb="down", limits=replace(QUICK, drain_s=0.02))
     it.forge.jobs = 1
     assert isinstance(takes_down(it), StillBusy)
+    assert ("resume", 7) in it.forge.said, "it was found by its mark, and paused"
     assert ("journal.data" in it.session.records, cleans(it)) == (False, False)
 
 
@@ -239,3 +240,12 @@ def test_a_unit_that_lives_is_given_its_time_and_so_is_a_gitlab_that_is_silent()
     assert "502; rolled back" in error.message
     assert not any(asks_units(script) for script in silent.session.scripts)
     assert len([said for said in silent.forge.said if said[0] == "managers"]) > 2
+
+
+@pytest.mark.parametrize(("silent", "drained"), [(3, True), (1000, False)])
+def test_a_gitlab_that_is_restarted_while_jobs_are_waited_for(silent: int, drained: bool) -> None:
+    it = stage(*converged(), runner(), verb="down", limits=replace(QUICK, contact_s=0.2, drain_s=30))
+    it.run.probe()
+    it.forge.silent_for = silent
+    drain(it.run, [7])
+    assert any("not drained" in text for text in it.texts("warning")) != drained
