@@ -55,7 +55,7 @@ class _Jobs:
     heard_at: float = field(default_factory=time.monotonic)
 
     def are_done(self) -> bool:
-        """A GitLab that is restarted in the hours this may take is waited for. Raises ForgeUnavailable after a while."""
+        """A GitLab that is restarted in the hours this may take is waited for. Raises ForgeUnavailable at length."""
         try:
             jobs = sum(map(self.run.forge.running_jobs, self.runners))
         except ForgeUnavailable:
