@@ -59,16 +59,18 @@ def _rows(lab: Lab, words: Sequence[str]) -> list[Row]:
     with tempfile.TemporaryDirectory() as homes, ThreadPoolExecutor(len(hosts)) as pool:
         shares = [(Matrix(lab, host, Path(homes)), number) for number, host in enumerate(hosts)]
         done = pool.map(lambda share: list(_share(share[0], share[1], len(hosts), words)), shares)
-        return [row for rows in done for row in rows]
+        placed = sorted((one for rows in done for one in rows), key=lambda one: one[0])
+        return [row for _, row in placed]
 
 
-def _share(matrix: Matrix, number: int, of: int, words: Sequence[str]) -> Iterator[Row]:
+def _share(matrix: Matrix, number: int, of: int, words: Sequence[str]) -> Iterator[tuple[int, Row]]:
     """Every host takes its part of the work; faults that end where the next begins come together."""
     for index, work in enumerate(_works(matrix, words)):
         if index % of == number:
             for row in work:
                 print(row.line(), flush=True)
-                yield row
+                yield index, row
+    matrix.leave()
 
 
 def _works(matrix: Matrix, words: Sequence[str]) -> Iterator[Iterator[Row]]:

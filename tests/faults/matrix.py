@@ -169,6 +169,10 @@ class Matrix:
                 return
             yield row
 
+    def leave(self) -> None:
+        """A lab that was given may be used on."""
+        self.place.operator()("down", self.host, "--yes")
+
     def _operator(self, scene: Scene, verb: str, *options: str, **settings: str) -> Said:
         return self.place.operator()(verb, self.host, *options, **self._settings(scene), **settings)
 
