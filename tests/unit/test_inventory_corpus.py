@@ -37,6 +37,8 @@ def _read(hostvars: dict[str, dict[str, object]] | None = None, **groups: list[s
     return {"_meta": {"hostvars": hostvars or {}}, "all": {"children": children}, **hosts}
 
 
+_UNGROUPED: Final = "hosts of `ungrouped` below a group stay hosts"
+
 INVENTORY_DEVIATIONS: Final = {
     "differs-same-name": Deviation(
         _read({"web": {"v": "host"}, "other": {"v": "group"}}, web=["web", "other"]),
@@ -51,6 +53,16 @@ INVENTORY_DEVIATIONS: Final = {
     "differs-broken-script": Deviation(ERROR, "a program that is not executable is no INI file"),
     "differs-vault": Deviation(ERROR, "what is encrypted needs a password"),
     "differs-host-list-range": Deviation(_read(ungrouped=["w1", "w2"]), "ranges in a list of hosts are expanded"),
+    "differs-ungrouped-child": Deviation(
+        {
+            "_meta": {"hostvars": {"a": {"x": 1}, "c": {"x": 1}}},
+            "all": {"children": ["ungrouped", "prod"]},
+            "ungrouped": {"hosts": ["a"]},
+            "prod": {"children": ["ungrouped", "web"]},
+            "web": {"hosts": ["c"]},
+        },
+        _UNGROUPED,
+    ),
     "differs-script-falls-back": Deviation(ERROR, "a program that fails is an error, never read as INI"),
 }
 
@@ -77,6 +89,9 @@ PATTERN_DEVIATIONS: Final = {
     ("differs-localhost", "127.0.0.1", None): Deviation([], _LOCALHOST),
     ("differs-localhost", "h1:localhost", None): Deviation(["h1"], _LOCALHOST),
     ("differs-host-list-range", "all", None): Deviation(["w1", "w2"], "ranges in a list of hosts are expanded"),
+    ("differs-ungrouped-child", "all", None): Deviation(["a", "c"], _UNGROUPED),
+    ("differs-ungrouped-child", "ungrouped", None): Deviation(["a"], _UNGROUPED),
+    ("differs-ungrouped-child", "prod", None): Deviation(["a", "c"], _UNGROUPED),
     ("differs-host-list-range", "w1", None): Deviation(["w1"], "ranges in a list of hosts are expanded"),
 }
 
