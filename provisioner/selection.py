@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -77,7 +77,7 @@ class Fleet:
         return replace(self, stages=(Stage(tuple(host for host in self.hosts if host.name == name)),))
 
 
-def read_inventory(selection: Selection) -> Inventory:
+def read_inventory(selection: Selection, on_warning: Callable[[str], None] | None = None) -> Inventory:
     """Read the inventory's sources, with the variables beside the play. Raises InventoryError, ConfigError."""
     from provisioner import inventory
 
@@ -85,6 +85,7 @@ def read_inventory(selection: Selection) -> Inventory:
         _sources(selection.sources),
         vault=inventory.VaultReader(selection.vault_password_file) if selection.vault_password_file else None,
         play_dir=str(Path(selection.play).parent) if selection.play else None,
+        on_warning=on_warning,
     )
 
 

@@ -13,6 +13,7 @@ from provisioner.cli.help import Group
 
 if TYPE_CHECKING:
     from provisioner.app import Selection
+    from provisioner.inventory import Inventory
 
 _SOURCES = (
     click.option("-i", "--inventory", "sources", multiple=True, metavar="PATH", help="Inventory; may be repeated."),
@@ -44,10 +45,9 @@ def list_(as_json: bool, **options: Any) -> None:
     \b
     Example: nixprov inventory list --json
     """
-    from provisioner.app import read_inventory
     from provisioner.inventory import export
 
-    loaded = read_inventory(_selection(options))
+    loaded = _loaded(_selection(options))
     click.echo(json.dumps(export.listing(loaded), indent=2) if as_json else "\n".join(loaded.hosts))
 
 
@@ -61,10 +61,9 @@ def graph(group: str, with_vars: bool, **options: Any) -> None:
     \b
     Example: nixprov inventory graph ci --vars
     """
-    from provisioner.app import read_inventory
     from provisioner.inventory import export
 
-    click.echo(export.graph(read_inventory(_selection(options)), group, with_vars=with_vars).rstrip("\n"))
+    click.echo(export.graph(_loaded(_selection(options)), group, with_vars=with_vars).rstrip("\n"))
 
 
 @inventory.command()
@@ -76,10 +75,9 @@ def host(name: str, **options: Any) -> None:
     \b
     Example: nixprov inventory host host1
     """
-    from provisioner.app import read_inventory
     from provisioner.inventory import export
 
-    click.echo(json.dumps(export.host_variables(read_inventory(_selection(options)), name), indent=2))
+    click.echo(json.dumps(export.host_variables(_loaded(_selection(options)), name), indent=2))
 
 
 @inventory.command()
@@ -98,8 +96,15 @@ def match(pattern: str, limit: str | None, as_json: bool, **options: Any) -> Non
     from provisioner import app
 
     selection = _selection(options, pattern, limit)
-    names = app.match(app.read_inventory(selection), selection)
+    names = app.match(_loaded(selection), selection)
     click.echo(json.dumps(list(names)) if as_json else "\n".join(names))
+
+
+def _loaded(selection: Selection) -> Inventory:
+    """Its warnings are people's, on standard error: what was asked for stays alone."""
+    from provisioner.app import read_inventory
+
+    return read_inventory(selection, lambda text: click.echo(f"warning: {text}", err=True))
 
 
 def _selection(options: dict[str, Any], pattern: str | None = None, limit: str | None = None) -> Selection:

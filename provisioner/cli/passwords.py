@@ -9,6 +9,7 @@ import click
 
 from provisioner.errors import ConfigError
 from provisioner.model import Secret
+from provisioner.paths import expanded
 
 
 def become_password(*, ask: bool, file: str | None) -> Secret | None:
@@ -16,7 +17,7 @@ def become_password(*, ask: bool, file: str | None) -> Secret | None:
     if ask and file:
         raise click.UsageError("--ask-become-pass and --become-password-file both give the password: leave one out")
     if file:
-        return _from_file(Path(file).expanduser())
+        return _from_file(expanded(file))
     if not ask:
         return None
     if not sys.stdin.isatty():

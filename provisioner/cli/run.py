@@ -18,6 +18,8 @@ from provisioner.cli.help import Command, Group
 from provisioner.cli.options import change_options, run_options
 from provisioner.cli.passwords import become_password
 from provisioner.cli.reports import reporting
+from provisioner.errors import ConfigError
+from provisioner.paths import expanded
 
 if TYPE_CHECKING:
     from provisioner.app import App
@@ -86,6 +88,8 @@ def down(pattern: str | None, **options: Any) -> int:
     if options["gone"] is not None:
         from provisioner.cli.prune import gone
 
+        if pattern is not None:
+            raise click.UsageError("--gone names the host itself: leave the pattern out")
         return gone(options["gone"], options)
     return _run(Verb.PLAN_DOWN if check else Verb.DOWN, pattern, options, ask=not (check or options["yes"]))
 
@@ -219,11 +223,11 @@ def _settings(options: dict[str, Any]) -> Any:
     token_file = options["gitlab_token_file"]
     return Settings(
         gitlab_url=options["gitlab_url"],
-        gitlab_token_file=Path(token_file).expanduser() if token_file else None,
+        gitlab_token_file=expanded(token_file) if token_file else None,
         ssh=SshOptions(
             accept_new_host_keys=options["accept_new_host_keys"],
             debug=options["debug"],
-            config_file=Path(options["ssh_config"]) if options["ssh_config"] else None,
+            config_file=_ssh_config(options["ssh_config"]),
             connect_timeout_s=options["connect_timeout"],
             retries=options["connect_retries"],
         ),
@@ -234,6 +238,18 @@ def _settings(options: dict[str, Any]) -> Any:
         depth=_depth(options),
         host_limit_s=options["host_limit_s"],
     )
+
+
+def _ssh_config(name: str | None) -> Path | None:
+    """A file that is not there is one mistake of the command line, not one of each host."""
+    if not name:
+        return None
+    file = expanded(name)
+    try:
+        file.open("rb").close()
+    except OSError as error:
+        raise ConfigError(f"--ssh-config {name} cannot be read: {error.strerror}") from error
+    return file
 
 
 def _depth(options: dict[str, Any]) -> Depth:

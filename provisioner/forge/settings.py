@@ -6,16 +6,18 @@ options and variables leave something open. Nothing is sent anywhere here.
 
 from __future__ import annotations
 
+import re
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from provisioner.errors import ConfigError
 from provisioner.model import Secret
+from provisioner.paths import expanded
 
 URL: Final = "NIXPROV_GITLAB_URL"
 TOKEN: Final = "NIXPROV_GITLAB_TOKEN"  # noqa: S105 - the name of a variable
@@ -25,6 +27,7 @@ CA_BUNDLE: Final = "NIXPROV_GITLAB_CA"
 SSL_VERIFY: Final = "NIXPROV_GITLAB_SSL_VERIFY"
 TIMEOUT: Final = "NIXPROV_GITLAB_TIMEOUT"
 DEFAULT_TIMEOUT_S: Final = 30.0
+_HOST: Final = re.compile(r"[^\s/\\]+")
 _NO_WORDS: Final = frozenset({"0", "no", "false", "off"})
 _YES_WORDS: Final = frozenset({"1", "yes", "true", "on"})
 _WAYS: Final = f"give --gitlab-url and --gitlab-token-file, or set {URL} and {TOKEN_FILE}"
@@ -112,20 +115,30 @@ def _named_url(option: str | None, environ: Mapping[str, str]) -> tuple[str, str
 
 def clean_url(text: str, origin: str) -> str:
     """The base URL without trailing slashes and /api/v4. Raises ConfigError for what is no http(s) URL."""
-    parts = urlsplit(text.strip())
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise ConfigError(f"{origin} is not a URL: {text!r}", hint="it looks like https://gitlab.example.org")
+    parts = _url(text.strip())
+    if parts is None:
+        shown = "" if "@" in text else f": {text!r}"  # it may hold a password
+        raise ConfigError(f"{origin} is not a URL{shown}", hint="it looks like https://gitlab.example.org")
     if parts.username or parts.password or parts.query or parts.fragment:
         raise ConfigError(f"{origin} holds more than a server and a path", hint="give the token in a file instead")
     path = parts.path.rstrip("/").removesuffix("/api/v4").rstrip("/")
     return f"{parts.scheme}://{parts.netloc}{path}"
 
 
+def _url(text: str) -> SplitResult | None:
+    try:
+        parts = urlsplit(text)
+        is_url = parts.scheme in {"http", "https"} and _HOST.fullmatch(parts.hostname or "") and parts.port != 0
+    except ValueError:  # a bracket that is not closed, a port that is none
+        return None
+    return parts if is_url else None
+
+
 def _named_token(option: Path | None, environ: Mapping[str, str]) -> _Token | None:
     if option:
         return _read_token(option, "--gitlab-token-file")
     if environ.get(TOKEN_FILE):
-        return _read_token(Path(environ[TOKEN_FILE]).expanduser(), TOKEN_FILE)
+        return _read_token(expanded(environ[TOKEN_FILE]), TOKEN_FILE)
     if environ.get(TOKEN):
         return _Token(_checked_token(environ[TOKEN], TOKEN), TokenKind.PRIVATE, TOKEN)
     return None

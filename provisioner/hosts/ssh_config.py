@@ -28,6 +28,7 @@ from typing_extensions import override
 
 from provisioner.errors import Unreachable
 from provisioner.model import Connection
+from provisioner.paths import expanded
 
 RESOLVE_TIMEOUT_S: Final = 20.0
 MAX_HOPS: Final = 8
@@ -168,7 +169,7 @@ class _Resolver:
             raise Unreachable(
                 self.host,
                 f"ssh cannot resolve {target.alias}: {_last_line(error)}",
-                hint=f"see what it says: ssh -G {shlex.quote(target.alias)}",
+                hint=f"see what it says: {shlex.join(('ssh', *_arguments(target, self.options)))}",
             ) from error
 
     def _behind(self, endpoint: Endpoint, jump: str, depth: int) -> Endpoint:
@@ -371,7 +372,7 @@ class _Expander:
         }
         text = re.sub(r"%(.)", lambda found: tokens.get(found[1], found[0]), text)
         text = re.sub(r"\$\{(\w+)\}", lambda found: os.environ.get(found[1], found[0]), text) if home else text
-        return str(Path(text).expanduser()) if home and text.startswith("~") else text
+        return str(expanded(text)) if home and text.startswith("~") else text
 
     def paths(self, texts: tuple[str, ...]) -> tuple[Path, ...]:
         return tuple(Path(self(text.strip('"'))) for text in texts if text.lower() != "none")

@@ -11,7 +11,7 @@ from provisioner.inventory import hosts as connections
 from provisioner.inventory import sources as readers
 from provisioner.inventory.document import Reader
 from provisioner.inventory.origin import Notices, Var, Where, nearest
-from provisioner.inventory.patterns import Selector
+from provisioner.inventory.patterns import Selector, split
 from provisioner.inventory.tree import ALL, Host, Tree
 from provisioner.inventory.vars import Merger
 from provisioner.inventory.vault import VaultReader
@@ -65,9 +65,15 @@ class Inventory:
         names = self._selector.select(pattern, limit)
         if not names:
             limited = f" within the limit {limit!r}" if limit is not None else ""
-            hint = "`nixprov inventory graph` shows what there is" if self.hosts else "the inventory has no hosts"
-            raise NothingSelected(f"no host matches {pattern!r}{limited}", hint=hint)
+            raise NothingSelected(f"no host matches {pattern!r}{limited}", hint=self._what_there_is(pattern, limit))
         return names
+
+    def _what_there_is(self, pattern: str, limit: str | None) -> str:
+        if not self.hosts:
+            return "the inventory has no hosts"
+        is_typo = limit is None and pattern not in self.groups
+        near = nearest(pattern, [*self.groups, *self.hosts]) if is_typo and len(split(pattern)) == 1 else ""
+        return near or "`nixprov inventory graph` shows what there is"
 
     def select(
         self,

@@ -7,7 +7,6 @@ of files' grammars, nor of runners.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
@@ -15,6 +14,7 @@ from provisioner.errors import InventoryError
 from provisioner.inventory import ssh_args
 from provisioner.inventory.origin import Notices, Var, kind_of, nearest
 from provisioner.model import Become, Connection, Secret
+from provisioner.paths import expanded
 
 BECOME_METHODS: Final = ("sudo", "doas", "run0")
 PASSWORDS: Final = frozenset(
@@ -89,6 +89,8 @@ class Variables:
     def _plain(self, name: str, text: str) -> str:
         if "{{" in text or "{%" in text:
             raise self.error(name, "templates are not evaluated", hint="write the value itself")
+        if "\0" in text:
+            raise self.error(name, "has a NUL character in it")
         return text
 
 
@@ -181,7 +183,7 @@ def _become(variables: Variables) -> Become | None:
 
 
 def _expanded(path: str | None) -> str | None:
-    return str(Path(path).expanduser()) if path and path.startswith("~") else path
+    return str(expanded(path)) if path and path.startswith("~") else path
 
 
 def _revealed(value: object) -> object:

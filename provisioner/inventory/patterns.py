@@ -10,13 +10,13 @@ import re
 import warnings
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Final
 
 from provisioner.errors import InventoryError, NothingSelected
 from provisioner.inventory import addresses
 from provisioner.inventory.document import decode, read_bytes
 from provisioner.inventory.origin import Notices, Where, nearest
+from provisioner.paths import expanded
 
 _TERM: Final = re.compile(r"(?:[^\s:\[\]]|\[[^\]]*\])+")
 _SUBSCRIPT: Final = re.compile(
@@ -139,6 +139,6 @@ def _limit_terms(limit: str) -> list[str]:
 
 
 def _lines(file: str) -> list[str]:
-    text = decode(read_bytes(str(Path(file).expanduser())), file)
+    text = decode(read_bytes(str(expanded(file))), file)
     lines = (line.strip() for line in text.splitlines())
     return [line for line in lines if line and not line.startswith("#")] or [_NO_HOST]

@@ -17,6 +17,7 @@ from provisioner.inventory import addresses, ini, script, yaml_source
 from provisioner.inventory.document import Reader, read_bytes
 from provisioner.inventory.origin import Where
 from provisioner.inventory.tree import UNGROUPED, Tree
+from provisioner.paths import expanded
 
 YAML_EXTENSIONS: Final = (".yml", ".yaml", ".json")
 _IGNORED_NAMES: Final = frozenset({"host_vars", "group_vars", "vars_plugins"})
@@ -42,7 +43,7 @@ def is_host_list(source: str) -> bool:
 
 
 def expand_user(source: str) -> str:
-    return str(Path(source).expanduser()) if source.startswith("~") else source
+    return str(expanded(source)) if source.startswith("~") else source
 
 
 def vars_roots(sources: Iterable[str]) -> list[str]:

@@ -81,6 +81,8 @@ class Tree:
         """Put a host, new or known, into a group; only a new one takes the port, as in Ansible."""
         if not isinstance(name, str) or not name:
             raise where.error(f"a host's name must be a string, not {kind_of(name) if name else 'empty'}")
+        if "\0" in name:
+            raise where.error("a host's name has a NUL character in it", hint="is this a text file?")
         host = self.hosts.get(name)
         if host is None:
             host = self.hosts[name] = Host(name, where)
