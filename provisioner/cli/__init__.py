@@ -46,7 +46,14 @@ for command in (up, plan, status, down, prune, play, inventory, lab, schema, com
 
 def main(arguments: list[str] | None = None) -> None:
     """The program's entry: one line for what a user can cause, a traceback only under --debug."""
-    arguments = sys.argv[1:] if arguments is None else arguments
+    _open_streams()
+    try:
+        _main(sys.argv[1:] if arguments is None else arguments)
+    finally:
+        _forget_unread()
+
+
+def _main(arguments: list[str]) -> None:
     if completions.VARIABLE in os.environ:
         completions.register()
     try:
@@ -64,6 +71,22 @@ def main(arguments: list[str] | None = None) -> None:
         _failed(f"bug in nixprov: {type(error).__name__}: please report it with --debug", debug="--debug" in arguments)
         sys.exit(EXIT_BUG)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _open_streams() -> None:
+    """A stream that is closed (`<&-`) becomes empty: nobody is asked there, and no file or socket gets its number."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115, PTH123 - as long as we run
+
+
+def _forget_unread() -> None:
+    """What nobody reads any more: Python would try it once again, complain, and end with a code of its own (120)."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _failed(text: str, *, debug: bool) -> None:

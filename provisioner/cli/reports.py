@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from provisioner.errors import ConfigError
+from provisioner.paths import expanded
 
 if TYPE_CHECKING:
     from provisioner.app import Report
@@ -57,7 +58,11 @@ def reporting(options: dict[str, Any], verb: str) -> Iterator[Report]:
         _files(stack, options, record, told)
         machines = [JsonLines(sys.stdout, diff=options.get("diff", False))] if options["as_json"] else []
         logs = _logs(stack, options["log_dir"], record)
-        yield Both((record, *logs, *machines, _people(stack, options, record, told)))
+        report = Both((record, *logs, *machines, _people(stack, options, record, told)))
+        yield report
+    for error in report.lost.values():
+        if not isinstance(error, BrokenPipeError):  # a reader that has seen enough needs no telling
+            _complain(f"what was to be printed is cut short: {error.strerror}")
 
 
 def typed(options: dict[str, Any], verb: str) -> Typed:
@@ -96,8 +101,19 @@ def _people(stack: ExitStack, options: dict[str, Any], record: RunRecord, told: 
     from provisioner.report.live import LiveTable
 
     live = LiveTable(sys.stderr, people, record, **settings)
-    stack.callback(live.close)
+    stack.callback(_quietly, live.close)
     return live
+
+
+def _quietly(close: Callable[[], None]) -> None:
+    with suppress(OSError):  # of a terminal that is gone
+        close()
+
+
+def _complain(text: str) -> None:
+    """What does not change how the run ended."""
+    with suppress(OSError):
+        click.echo(f"nixprov: {text}", err=True)
 
 
 def _logs(stack: ExitStack, name: str | None, record: RunRecord) -> list[Report]:
@@ -105,7 +121,7 @@ def _logs(stack: ExitStack, name: str | None, record: RunRecord) -> list[Report]
         return []
     from provisioner.report.logs import HostLogs
 
-    folder = Path(name).expanduser()
+    folder = expanded(name)
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
@@ -129,21 +145,39 @@ def _files(stack: ExitStack, options: dict[str, Any], record: RunRecord, told: T
 @contextmanager
 def _written(name: str, record: RunRecord, content: Callable[[], bytes]) -> Iterator[None]:
     """Write a file once a run ended that had begun; its folder is tried at once, readers never see half of it."""
-    path = Path(name).expanduser()
+    path, draft = _draft(name)
     try:
+        yield
+    finally:
+        try:
+            if record.hosts:
+                draft.write_bytes(content())
+            if draft != path:
+                _publish(draft, path) if record.hosts else draft.unlink()
+        except OSError as error:
+            # How the run ended must not be lost with it.
+            _complain(f"{name} cannot be written: {error.strerror}")
+
+
+def _draft(name: str) -> tuple[Path, Path]:
+    """The file and what is written first. A pipe or a device (/dev/stdout) is written itself: never replaced."""
+    try:
+        path = expanded(name)
+        if path.is_dir():
+            raise ConfigError(f"{name} cannot be written: it is a folder")
+        if path.exists() and not path.is_file():
+            return path, path
+        path = path.resolve()
         handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     except OSError as error:
         raise ConfigError(f"{name} cannot be written: {error.strerror}") from error
     os.close(handle)
-    draft = Path(temporary)
-    try:
-        yield
-    finally:
-        if record.hosts:
-            draft.write_bytes(content())
-            # mkstemp makes it private; what the operator asked for by name has the usual mode.
-            mask = os.umask(0)
-            os.umask(mask)
-            draft.chmod(0o666 & ~mask)
-            draft.replace(path)
-        draft.unlink(missing_ok=True)
+    return path, Path(temporary)
+
+
+def _publish(draft: Path, path: Path) -> None:
+    # mkstemp makes it private; what the operator asked for by name has the usual mode.
+    mask = os.umask(0)
+    os.umask(mask)
+    draft.chmod(0o666 & ~mask)
+    draft.replace(path)

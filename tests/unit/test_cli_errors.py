@@ -1,0 +1,182 @@
+"""What an operator can get wrong, typed for real: one line, the right code, no traceback; and streams that end early."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from provisioner.cli import main
+from provisioner.cli.reports import reporting
+from provisioner.events import Event
+
+ROOT: Final = Path(__file__).parents[2]
+START: Final = Event("start", fields={"verb": "up", "run": "r", "operator": "o", "hosts": ["host1"]})
+
+
+def typed(capfd: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as ended:
+        main(list(words))
+    said = capfd.readouterr()
+    return int(str(ended.value.code)), said.out, said.err
+
+
+@pytest.fixture
+def inventory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.chdir(tmp_path)
+    for name in [name for name in os.environ if name.startswith("NIXPROV_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("NIXPROV_GITLAB_URL", "http://127.0.0.1:1")
+    monkeypatch.setenv("NIXPROV_GITLAB_TOKEN", "glpat-x")
+    Path("inventory").write_text("host1\nhost2\n[web]\nhost3\n")
+    Path("nul").write_text("\0\0\n")
+    Path("tilde").write_text("host1 ansible_ssh_private_key_file=~nobody-here/id\n")
+    Path("values.json").write_text('{"all": {"hosts": {"h": {"ansible_user": "a\\u0000b"}}}}')
+    Path("slip.yml").write_text("web:\n  host:\n    a:\n  hosts:\n    b:\n")
+    return "inventory"
+
+
+@pytest.mark.usefixtures("inventory")
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        ("status -i ~nobody-here/hosts", 2, "~nobody-here/hosts: no such inventory"),
+        ("status --limit @~nobody-here/failed", 2, "cannot be read: no such file"),
+        ("status --gitlab-token-file ~nobody-here/token", 2, "cannot read the token file ~nobody-here/token"),
+        ("status --become-password-file ~nobody-here/p", 2, "~nobody-here/p: No such file"),
+        ("status --ssh-config ~nobody-here/config", 2, "--ssh-config ~nobody-here/config cannot be read"),
+        ("status --report ~nobody-here/run.html", 2, "run.html cannot be written: No such file"),
+        ("status --report .", 2, ". cannot be written: it is a folder"),
+        ("status --gitlab-url https://[::1", 2, "is not a URL: 'https://[::1'"),
+        ("status --gitlab-url https://gitlab.example.org:port", 2, "is not a URL"),
+        ("status -i nul", 2, "nul:1: a host's name has a NUL character in it; is this a text file?"),
+        ("status -i values.json", 2, "values.json:1: host h: ansible_user: has a NUL character in it"),
+        ("status hosst1", 3, "no host matches 'hosst1'; did you mean host1?"),
+        ("status web:nosuch --limit host1", 3, "`nixprov inventory graph` shows what there is"),
+        ("status -i tilde", 9, "http://127.0.0.1:1 cannot be reached"),
+        ("down --gone host1 host2", 2, "--gone names the host itself"),
+    ],
+)
+def test_a_mistake_is_one_line(capfd: pytest.CaptureFixture[str], words: str, code: int, said: str) -> None:
+    ended, out, err = typed(capfd, *words.split())
+    assert said in err
+    assert (ended, out) == (code, "")
+    assert "bug" not in err
+    assert len([line for line in err.splitlines() if not line.startswith(("Usage:", "Try ")) and line]) == 1
+
+
+def test_a_password_in_what_is_no_url_is_not_shown(capfd: pytest.CaptureFixture[str], inventory: str) -> None:
+    _, _, err = typed(capfd, "status", "-i", inventory, "--gitlab-url", "https://u:poison@host:port")
+    assert "is not a URL" in err
+    assert "poison" not in err
+
+
+@pytest.mark.usefixtures("inventory")
+@pytest.mark.parametrize("command", ["list", "graph", "match all", "host b"])
+def test_an_inventory_that_is_looked_at_says_what_it_skips(capfd: pytest.CaptureFixture[str], command: str) -> None:
+    code, out, err = typed(capfd, "inventory", *command.split(), "-i", "slip.yml")
+    assert err == "warning: slip.yml:2: host of group web is skipped; did you mean hosts?\n"
+    assert code == 0
+    assert "warning" not in out
+
+
+def run(script: str, inventory: str) -> subprocess.CompletedProcess[str]:
+    """A line of a shell, in which `nixprov` is this one."""
+    nixprov = f'nixprov() {{ "{sys.executable}" -m provisioner "$@"; }}'
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "INVENTORY": inventory}
+    words = ["bash", "-c", f"{nixprov}\n{script}"]
+    return subprocess.run(words, capture_output=True, text=True, check=False, timeout=60, env=environment)
+
+
+@pytest.mark.parametrize(
+    ("script", "code", "said"),
+    [
+        ('nixprov down -i "$INVENTORY" <&-', 2, "say --yes when nobody can be asked"),
+        ('nixprov status -K -i "$INVENTORY" <&-', 2, "nobody can be asked for a password here"),
+        ('nixprov status -i "$INVENTORY" >&-', 9, "cannot be reached"),
+        ('nixprov status -i "$INVENTORY" 2>&-', 9, ""),
+    ],
+)
+def test_a_stream_may_be_closed(inventory: str, script: str, code: int, said: str) -> None:
+    done = run(script, inventory)
+    assert (done.returncode, said in done.stderr) == (code, True), done.stderr
+    assert "bug" not in done.stderr
+
+
+def options(**given: object) -> dict[str, Any]:
+    said = {"as_json": False, "junit": None, "report": None, "progress": "plain", "verbose": False, "log_dir": None}
+    return {**said, "debug": False, **given}
+
+
+def test_a_reader_that_left_does_not_end_the_run(tmp_path: Path) -> None:
+    """The pipe is broken from the first line on, in all that is printed; the page is written all the same."""
+    script = """
+from provisioner.cli import _forget_unread
+from tests.unit.test_cli_errors import START, options, reporting
+with reporting(options(as_json=True, report="run.html"), "up") as report:
+    for _ in range(9):
+        report.event(START)
+    report.summary({})
+_forget_unread()
+"""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    reader, writer = os.pipe()
+    os.close(reader)
+    words = [sys.executable, "-c", script]
+    done = subprocess.run(
+        words, stdout=writer, stderr=writer, env=environment, cwd=tmp_path, timeout=60, check=False, umask=0o022
+    )
+    os.close(writer)
+    assert done.returncode == 0
+    assert "host1" in (tmp_path / "run.html").read_text()
+
+
+def test_a_full_disk_is_said_and_does_not_end_the_run(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Path("/dev/full").open("w") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        with reporting(options(as_json=True), "up") as report:
+            report.event(START)
+            report.event(START)
+        monkeypatch.undo()
+        assert capfd.readouterr().err == "nixprov: what was to be printed is cut short: No space left on device\n"
+        # Closing flushes what could not be written.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), full.fileno())
+
+
+def test_a_pipe_is_written_and_not_replaced(tmp_path: Path) -> None:
+    """As /dev/stdout is: put in its place, a file would be in every other program's way."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with os.fdopen(os.open(pipe, os.O_RDWR | os.O_NONBLOCK), "rb", buffering=0) as reader:
+        with reporting(options(junit=str(pipe)), "up") as report:
+            report.event(START)
+        assert (reader.read(5), pipe.is_fifo()) == (b"<?xml", True)
+    assert [file.name for file in tmp_path.iterdir()] == ["pipe"]
+
+
+def test_a_link_stays_a_link(tmp_path: Path) -> None:
+    link = tmp_path / "link.xml"
+    link.symlink_to("real.xml")
+    with reporting(options(junit=str(link)), "up") as report:
+        report.event(START)
+    assert link.is_symlink()
+    assert (tmp_path / "real.xml").read_bytes().startswith(b"<?xml")
+
+
+def test_a_report_that_cannot_be_written_at_the_end_changes_nothing_else(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "away"
+    folder.mkdir()
+    with reporting(options(junit=str(folder / "run.xml")), "up") as report:
+        report.event(START)
+        for file in folder.iterdir():
+            file.unlink()
+        folder.rmdir()
+    assert f"{folder}/run.xml cannot be written: No such file" in capfd.readouterr().err
