@@ -57,7 +57,7 @@ def gone(target: str, options: dict[str, Any]) -> int:
     from provisioner.cli.run import alone, opened
     from provisioner.engine import prune as pruning
 
-    told = {"yes": options["yes"], "as_json": options["as_json"]}
+    told = {"yes": options["yes"], "as_json": options["as_json"], "check": options["check"]}
     if target.isdigit():
         with alone(options) as app, app.forge() as forge:
             _Dialogue(app, **told).settle(forge, pruning.gone(forge, target, (), dict))
@@ -75,6 +75,7 @@ class _Dialogue:
     app: App
     yes: bool
     as_json: bool
+    check: bool = False
 
     def settle(self, forge: Forge, findings: Sequence[Finding]) -> None:
         from provisioner.engine import prune as pruning
@@ -85,7 +86,7 @@ class _Dialogue:
         count = sum(finding.deletes for finding in findings)
         if not count:
             self._say("nothing to delete in GitLab")
-        elif self.may(f"Delete {count} runners?"):
+        elif not self.check and self.may(f"Delete {count} runners?"):
             pruning.delete(forge, findings, self._deleted, self._spared)
 
     def may(self, question: str) -> bool:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import cast
 
 import pytest
 
+from provisioner.app import App
+from provisioner.cli import cli
 from provisioner.engine.prune import Finding, Known, View, delete, fields, gone, look, survey
 from provisioner.errors import ForgeRefused
 from provisioner.forge import Forge
@@ -178,3 +181,13 @@ def test_gone_by_id_asks_no_host_and_wants_our_mark() -> None:
     assert gone(open_, "9", (), pytest.fail) == []
     with pytest.raises(ForgeRefused, match="not ours to delete"):
         gone(open_, "8", (), pytest.fail)
+
+
+def test_gone_with_check_only_says_it(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    open_, memory = forge(marked(7, "host1"))
+    monkeypatch.setattr(App, "forge", lambda _app: nullcontext(open_))
+    words = ["down", "--gone", "7", "--yes"]
+    assert cli.main([*words, "--check"], standalone_mode=False) == 0
+    assert (memory.deleted, "delete  " in capfd.readouterr().out) == ([], True)
+    assert cli.main(words, standalone_mode=False) == 0
+    assert memory.deleted == [7]
