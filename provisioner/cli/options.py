@@ -10,7 +10,7 @@ import click
 
 from provisioner.cli.completion import hosts
 from provisioner.cli.reports import REPORT_OPTIONS
-from provisioner.cli.safety import SAFETY_OPTIONS
+from provisioner.cli.safety import SAFETY_OPTIONS, Seconds
 from provisioner.errors import ConfigError, ForgeError, NixprovError, NothingSelected, Unreachable
 
 EXIT_BUG: Final = 1
@@ -21,7 +21,7 @@ EXIT_UNREACHABLE: Final = 6
 EXIT_FORGE: Final = 9
 EXIT_INTERRUPTED: Final = 130
 
-_SECONDS: Final = click.FloatRange(min=0, min_open=True)
+_SECONDS: Final = Seconds(min=0, min_open=True)
 _HOSTS: Final = click.IntRange(1, 500)
 _RETRIES: Final = click.IntRange(0, 20)
 

@@ -27,6 +27,7 @@ CA_BUNDLE: Final = "NIXPROV_GITLAB_CA"
 SSL_VERIFY: Final = "NIXPROV_GITLAB_SSL_VERIFY"
 TIMEOUT: Final = "NIXPROV_GITLAB_TIMEOUT"
 DEFAULT_TIMEOUT_S: Final = 30.0
+MOST_TIMEOUT_S: Final = 86_400
 _HOST: Final = re.compile(r"[^\s/\\]+")
 _NO_WORDS: Final = frozenset({"0", "no", "false", "off"})
 _YES_WORDS: Final = frozenset({"1", "yes", "true", "on"})
@@ -210,6 +211,6 @@ def _timeout(environ: Mapping[str, str], otherwise: float) -> float:
         seconds = float(text) if text else otherwise
     except ValueError as error:
         raise ConfigError(f"{TIMEOUT} is not a number of seconds: {text!r}") from error
-    if not 0 < seconds < float("inf"):
-        raise ConfigError(f"{TIMEOUT} must be more than 0 seconds: {seconds}")
+    if not 0 < seconds <= MOST_TIMEOUT_S:
+        raise ConfigError(f"{TIMEOUT} must be more than 0 seconds and at most {MOST_TIMEOUT_S}: {seconds:g}")
     return seconds

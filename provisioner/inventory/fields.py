@@ -17,6 +17,16 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 _SIZE: Final = re.compile(r"[1-9][0-9]*[bkmgBKMG]")
+# What pydantic says in the words of Python (docs.pydantic.dev, "Validation Errors").
+_PLAIN: Final = {
+    "extra_forbidden": "there is no such key",
+    "missing": "is missing",
+    **dict.fromkeys(("bool_parsing", "bool_type"), "expected true or false"),
+    **dict.fromkeys(("dict_type", "model_type", "model_attributes_type"), "expected a mapping"),
+    **dict.fromkeys(("int_parsing", "int_type"), "expected a whole number"),
+    **dict.fromkeys(("string_too_short", "too_short"), "is empty"),
+    "string_type": "expected a string",
+}
 _DECIMAL: Final = re.compile(r"[0-9]+(\.[0-9]+)?")
 
 
@@ -111,9 +121,7 @@ def first_error(error: ValidationError) -> ErrorDetails:
 
 def explain(details: ErrorDetails) -> str:
     """Say in one lower-case line what was expected."""
-    if details["type"] == "extra_forbidden":
-        return "there is no such key"
-    if details["type"] == "missing":
-        return "is missing"
+    if plain := _PLAIN.get(details["type"]):
+        return plain
     message = details["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
     return message[:1].lower() + message[1:]

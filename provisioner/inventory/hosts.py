@@ -157,7 +157,8 @@ def _from_args(name: str, variables: Variables, notices: Notices) -> dict[str, s
     try:
         options, ignored = ssh_args.parse(text)
     except ValueError as error:
-        raise variables.error(name, str(error).lower()) from error
+        message = str(error)
+        raise variables.error(name, message[:1].lower() + message[1:]) from error
     if "port" in options and not (options["port"].isdigit() and 1 <= int(options["port"][:9]) <= _MOST_PORT):
         raise variables.error(name, f"the port {options['port']} is not one")
     for word in ignored:

@@ -82,7 +82,8 @@ def read(file: str, notices: Notices | None = None) -> tuple[Play, ...]:
     """The plays of a YAML file. Raises InventoryError with file, line, key and the nearest valid key."""
     value = Reader(notices or Notices()).document(file)
     if not isinstance(value, list) or not value:
-        raise Where(file, 1).error(f"expected a list of plays, got {kind_of(value)}", hint="begin with - hosts: all")
+        got = "an empty one" if isinstance(value, list) else kind_of(value)
+        raise Where(file, 1).error(f"expected a list of plays, got {got}", hint="begin with - hosts: all")
     return tuple(_play(item, Where(file, _line(value, (number,)) or 1)) for number, item in enumerate(value))
 
 

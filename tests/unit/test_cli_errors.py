@@ -58,6 +58,13 @@ def inventory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
         ("status hosst1", 3, "no host matches 'hosst1'; did you mean host1?"),
         ("status web:nosuch --limit host1", 3, "`nixprov inventory graph` shows what there is"),
         ("status -i tilde", 9, "http://127.0.0.1:1 cannot be reached"),
+        (
+            "status -T nan",
+            2,
+            "Invalid value for '-T' / '--connect-timeout': 'nan' is no number of seconds up to 2592000.",
+        ),
+        ("status --timeout inf", 2, "'inf' is no number of seconds"),
+        ("down --drain-limit nan", 2, "'nan' is no number of seconds"),
         ("down --gone host1 host2", 2, "--gone names the host itself"),
     ],
 )

@@ -110,6 +110,7 @@ def test_a_configured_token_never_goes_to_another_server() -> None:
         ({"NIXPROV_GITLAB_URL": URL, "NIXPROV_GITLAB_TOKEN_FILE": "/nowhere/token"}, "No such file"),
         ({"NIXPROV_GITLAB_URL": URL, "NIXPROV_GITLAB_TOKEN": "x", "NIXPROV_GITLAB_CA": "/nowhere/ca"}, "/nowhere/ca"),
         ({"NIXPROV_GITLAB_URL": URL, "NIXPROV_GITLAB_TOKEN": "x", "NIXPROV_GITLAB_TIMEOUT": "0"}, "more than 0"),
+        ({"NIXPROV_GITLAB_URL": URL, "NIXPROV_GITLAB_TOKEN": "x", "NIXPROV_GITLAB_TIMEOUT": "1e9"}, "at most 86400"),
         ({"NIXPROV_GITLAB_URL": URL, "NIXPROV_GITLAB_TOKEN": "x", "NIXPROV_GITLAB_TIMEOUT": "soon"}, "not a number"),
         ({"NIXPROV_GITLAB_URL": URL, "NIXPROV_GITLAB_TOKEN": "x", "NIXPROV_GITLAB_SSL_VERIFY": "so"}, "neither yes"),
     ],

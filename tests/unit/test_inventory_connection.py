@@ -86,6 +86,7 @@ def test_no_become_unless_wanted(tmp_path: Path, line: str) -> None:
         ("h1 ansible_become=1 ansible_become_user=www", "host h1: ansible_become_user: must be root"),
         ("h1 ansible_connection=local", "host h1: ansible_connection: local is not supported"),
         ("h1 ansible_ssh_common_args='-o'", "host h1: ansible_ssh_common_args: -o needs a value"),
+        ("h1 ansible_ssh_common_args='-J'", "host h1: ansible_ssh_common_args: -J needs a value"),
         ('h1 ansible_ssh_common_args="-o \'x"', "host h1: ansible_ssh_common_args: no closing quotation"),
         ("h1 ansible_ssh_extra_args='-p x'", "host h1: ansible_ssh_extra_args: the port x is not one"),
     ],

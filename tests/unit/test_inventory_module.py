@@ -76,7 +76,7 @@ def test_a_group_and_its_host_each_say_theirs(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("variables", "message", "line"),
     [
-        ({"x": 1, "nixprov_limits_tasks": "many"}, "host h1: nixprov_limits_tasks: expected a valid integer", 6),
+        ({"x": 1, "nixprov_limits_tasks": "many"}, "host h1: nixprov_limits_tasks: expected a whole number", 6),
         ({"nixprov_limits_tasks": 1.5}, "host h1: nixprov_limits_tasks: expected a whole number, got a number", 5),
         ({"nixprov_limits_tasks": True}, "host h1: nixprov_limits_tasks: expected a whole number, got a boolean", 5),
         ({"nixprov_limits_tasks": 0}, "host h1: nixprov_limits_tasks: expected greater than or equal to 1", 5),
