@@ -16,6 +16,7 @@ MAX_MESSAGE: Final = 300
 _HTML: Final = re.compile(r"<\s*(!doctype|html|head|body|title|center)", re.IGNORECASE)
 _SPACE: Final = re.compile(r"\s+")
 _UNTRUSTED: Final = "name the CA that signed it with NIXPROV_GITLAB_CA"
+_NOT_THERE: Final = "that is not where GitLab's API is: check the URL"
 _WRONG_VALUES: Final = "correct the runner's settings"
 _NOT_OFFERED: Final = "this GitLab does not offer the call: it may be too old or have it switched off"
 _HINTS: Final = {
@@ -78,15 +79,25 @@ def explain(action: Action, failure: Failure, url: str) -> ForgeError:
         case Kind.REDIRECTED:
             return ForgeRefused(
                 f"cannot {action.what}: {url} sends us on to {failure.location} ({failure.status})",
-                hint="use that URL, with --gitlab-url or in the configuration",
+                hint=_moved(failure.location),
             )
         case Kind.UNCLEAR | Kind.UNEXPECTED:
             return UnclearOutcome(
                 f"cannot {action.what}: {url} gave no usable answer ({failure.message})",
-                hint="whether it was done is unknown; run again" if action.is_write else "try again later",
+                hint="whether it was done is unknown; run again" if action.is_write else _unanswered(failure.message),
             )
         case Kind.ANSWERED:
             return _answered(action, failure, url)
+
+
+def _moved(location: str) -> str:
+    """What answers is the call's address; what is to be named is GitLab's, without the API's path."""
+    base, api, _ = location.partition("/api/v4")
+    return f"name {base} with --gitlab-url or in the configuration" if api and base else _NOT_THERE
+
+
+def _unanswered(message: str) -> str:
+    return _NOT_THERE if message.endswith("instead of JSON") else "try again later"
 
 
 def _answered(action: Action, failure: Failure, url: str) -> ForgeError:
@@ -113,7 +124,7 @@ def said_by(failure: Failure) -> str:
 
 def _hint(action: Action, failure: Failure) -> str:
     if failure.status == 404 and (failure.message == "404 Not Found" or _HTML.search(failure.message)):  # noqa: PLR2004
-        return "that is not where GitLab's API is: check the URL"
+        return _NOT_THERE
     if failure.status == 403:  # noqa: PLR2004
         if failure.message == "insufficient_scope":
             return f"the token needs the scope {action.scopes}"

@@ -9,8 +9,10 @@ from __future__ import annotations
 import re
 import stat
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Final
 from urllib.parse import SplitResult, urlsplit
@@ -102,7 +104,7 @@ def load(
         verify=verify,
         timeout_s=_timeout(environ, from_files.timeout_s if from_files and same_server else DEFAULT_TIMEOUT_S),
         origin=f"url from {url_origin}, token from {token.origin}",
-        warnings=token.warnings + unchecked,
+        warnings=token.warnings + unchecked + _in_the_clear(chosen_url),
     )
 
 
@@ -175,6 +177,17 @@ def _from_files(environ: Mapping[str, str]) -> FileSettings | None:
     from provisioner.forge.gitlab import read_config_files
 
     return read_config_files(environ.get(SECTION) or None)
+
+
+def _in_the_clear(url: str) -> tuple[str, ...]:
+    """Addresses of a network of one's own, as a lab has it, are nobody else's to read."""
+    parts = urlsplit(url)
+    if parts.scheme == "https" or parts.hostname == "localhost":
+        return ()
+    with suppress(ValueError):
+        if ip_address(parts.hostname or "").is_private:
+            return ()
+    return (f"the token goes to {url} unencrypted; name it with https",)
 
 
 def _url_of_files(files: FileSettings | None) -> tuple[str, str]:

@@ -31,6 +31,7 @@ CONNECT_S: Final = 10.0
 
 _WORDS: Final = MappingProxyType(
     {
+        "BadStatusLine": "the answer is not HTTP",
         "RemoteDisconnected": "the connection was closed without an answer",
         "IncompleteRead": "the answer was cut short",
     }
@@ -174,6 +175,8 @@ def reason(error: BaseException) -> str:
         causes.append(inner)
     if isinstance(causes[-1], ssl.SSLCertVerificationError):
         return f"certificate: {causes[-1].verify_message}"
+    if isinstance(causes[-1], ssl.SSLError) and causes[-1].reason:
+        return f"TLS: {causes[-1].reason.replace('_', ' ').lower()}"
     said = [cause.strerror for cause in causes if isinstance(cause, OSError) and cause.strerror]
     name = type(causes[-1]).__name__
     return said[-1].lower() if said else _WORDS.get(name, name)

@@ -168,6 +168,22 @@ def test_tls_verification_from_variables(tmp_path: Path) -> None:
     assert (unchecked.verify, unchecked.warnings) == (False, (f"the certificate of {URL} is not checked",))
 
 
+@pytest.mark.parametrize(
+    ("url", "warned"),
+    [
+        ("http://gitlab.example.org", True),
+        ("http://93.184.215.14", True),
+        ("https://gitlab.example.org", False),
+        ("http://localhost:8080", False),
+        ("http://[::1]:8080", False),
+        ("http://10.60.1.1:8080", False),
+    ],
+)
+def test_a_token_in_the_clear_is_said(url: str, warned: bool) -> None:
+    found = load({"NIXPROV_GITLAB_TOKEN": POISON}, url=url)
+    assert found.warnings == ((f"the token goes to {url} unencrypted; name it with https",) if warned else ())
+
+
 def test_a_url_may_be_copied_from_anywhere() -> None:
     for text in (f"{URL}/", f"{URL}/api/v4", f"{URL}/api/v4/", f" {URL} "):
         assert load({"NIXPROV_GITLAB_TOKEN": POISON}, url=text).url == URL

@@ -140,9 +140,14 @@ def test_malformed_replies_are_not_quoted() -> None:
         ),
         (Failure(Kind.RATE_LIMITED, None, "429"), ForgeUnavailable, "limits its callers (429); try again later"),
         (
-            Failure(Kind.REDIRECTED, 301, "", "https://g/x"),
+            Failure(Kind.REDIRECTED, 301, "", "https://g/sub/api/v4/user"),
             ForgeRefused,
-            "sends us on to https://g/x (301); use that URL",
+            "sends us on to https://g/sub/api/v4/user (301); name https://g/sub with --gitlab-url",
+        ),
+        (
+            Failure(Kind.REDIRECTED, 302, "", "https://sso/login"),
+            ForgeRefused,
+            "sends us on to https://sso/login (302); that is not where GitLab's API is: check the URL",
         ),
     ],
 )
@@ -151,6 +156,12 @@ def test_a_failure_says_what_was_tried_and_what_to_do(failure: Failure, error: t
     assert isinstance(explained, error)
     assert str(explained).startswith("cannot do it: https://g ")
     assert said in str(explained)
+
+
+def test_a_page_instead_of_an_answer_is_an_address_to_check() -> None:
+    page = Failure(Kind.UNCLEAR, None, "200 with text/html instead of JSON")
+    assert explain(Action("look"), page, "https://g").hint == "that is not where GitLab's API is: check the URL"
+    assert explain(Action("look"), Failure(Kind.UNCLEAR, None, "timed out"), "https://g").hint == "try again later"
 
 
 def test_a_long_answer_is_cut() -> None:
