@@ -64,7 +64,7 @@ def completion(context: click.Context, shell: str) -> None:
     r"""Print a script that completes commands, options, hosts and groups in SHELL.
 
     \b
-    Example: nixprov completion bash > ~/.bash_completion.d/nixprov
+    Example: nixprov completion bash > nixprov.bash
     """
     register()
     cls = get_completion_class(shell)

@@ -31,6 +31,11 @@ ENVIRONMENT: Final = (
     ("NIXPROV_INVENTORY", "Inventories, separated by colons, when there is no -i."),
     ("NIXPROV_GITLAB_URL", "GitLab's address, when there is no --gitlab-url."),
     ("NIXPROV_GITLAB_TOKEN_FILE", "File with the access token, when there is no --gitlab-token-file."),
+    ("NIXPROV_GITLAB_TOKEN", "The access token itself, when no file is named."),
+    ("NIXPROV_GITLAB_CONFIG", "Section of python-gitlab's files (PYTHON_GITLAB_CFG) for what is not said above."),
+    ("NIXPROV_GITLAB_CA", "File of the authorities (PEM) that GitLab's certificate is checked against."),
+    ("NIXPROV_GITLAB_SSL_VERIFY", "no: GitLab's certificate is not checked, and a warning says so."),
+    ("NIXPROV_GITLAB_TIMEOUT", "Seconds that GitLab may be silent; default: 30."),
     ("NIXPROV_LAB", "The lab that `nixprov lab` commands mean; default: the newest."),
     (
         "NO_COLOR, CLICOLOR, CLICOLOR_FORCE, FORCE_COLOR, TERM",

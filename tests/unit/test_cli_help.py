@@ -16,7 +16,8 @@ from click.testing import CliRunner
 
 from provisioner.cli import cli
 from provisioner.cli.completion import SHELLS, VARIABLE
-from provisioner.cli.man import EXIT_CODES, page
+from provisioner.cli.man import ENVIRONMENT, EXIT_CODES, page
+from provisioner.forge import settings
 
 ROOT = Path(__file__).parents[2]
 SCREEN_LINES = 24
@@ -108,6 +109,12 @@ def test_the_manual_is_good_roff() -> None:
 def test_the_manual_and_the_docs_agree_on_exit_codes() -> None:
     table = (ROOT / "docs/exit-codes.md").read_text()
     assert re.findall(r"^\| (\d+) \|", table, re.MULTILINE) == [code for code, _ in EXIT_CODES]
+
+
+def test_every_variable_that_is_read_is_in_the_manual() -> None:
+    read = {value for name, value in vars(settings).items() if name.isupper() and str(value).startswith("NIXPROV_")}
+    named = {name for name, _ in ENVIRONMENT}
+    assert {"NIXPROV_GITLAB_CA", "NIXPROV_GITLAB_URL"} <= read <= named
 
 
 @pytest.fixture
