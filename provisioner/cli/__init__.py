@@ -20,6 +20,7 @@ from provisioner.cli.options import EXIT_BUG, EXIT_INTERRUPTED, exit_status
 from provisioner.cli.prune import prune
 from provisioner.cli.run import down, plan, play, schema, status, up
 from provisioner.errors import NixprovError
+from provisioner.paths import expanded
 
 _EPILOG = """\b
 Examples:
@@ -47,6 +48,9 @@ for command in (up, plan, status, down, prune, play, inventory, lab, schema, com
 def main(arguments: list[str] | None = None) -> None:
     """The program's entry: one line for what a user can cause, a traceback only under --debug."""
     _open_streams()
+    if not expanded("~").is_absolute():
+        # A uid without a name, as containers have it; without a home python-gitlab cannot even be imported.
+        os.environ["HOME"] = "/nonexistent"
     try:
         _main(sys.argv[1:] if arguments is None else arguments)
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import subprocess
 import sys
 from pathlib import Path
@@ -89,6 +90,16 @@ def test_an_inventory_that_is_looked_at_says_what_it_skips(capfd: pytest.Capture
     assert err == "warning: slip.yml:2: host of group web is skipped; did you mean hosts?\n"
     assert code == 0
     assert "warning" not in out
+
+
+def test_a_uid_without_a_name_or_home_is_somebody(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, inventory: str
+) -> None:
+    monkeypatch.delenv("HOME")
+    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", {}.__getitem__)
+    code, _, err = typed(capfd, "status", "-i", inventory)
+    assert (code, "cannot be reached" in err, os.environ["HOME"]) == (9, True, "/nonexistent")
 
 
 def run(script: str, inventory: str) -> subprocess.CompletedProcess[str]:
