@@ -26,6 +26,7 @@ from typing import Final
 
 from typing_extensions import override
 
+from provisioner.environment import clean_environment
 from provisioner.errors import Unreachable
 from provisioner.model import Connection
 from provisioner.paths import expanded
@@ -241,11 +242,6 @@ def _ask_ssh(argv: tuple[str, ...]) -> _Values:
         env=clean_environment(),
     )
     return _parse(done.stdout)
-
-
-def clean_environment() -> dict[str, str]:
-    """Our environment for a helper program (Match exec, ProxyCommand), without what is meant for us alone."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("NIXPROV_")}
 
 
 def _parse(text: str) -> _Values:

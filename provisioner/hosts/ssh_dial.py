@@ -11,7 +11,8 @@ import tempfile
 from dataclasses import dataclass
 from typing import IO, Final
 
-from provisioner.hosts.ssh_config import Endpoint, clean_environment
+from provisioner.environment import clean_environment
+from provisioner.hosts.ssh_config import Endpoint
 
 CLOSE_TIMEOUT_S: Final = 2.0
 

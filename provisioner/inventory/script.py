@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from provisioner.environment import clean_environment
 from provisioner.inventory.document import Reader, decode, variables_of
 from provisioner.inventory.origin import Where, kind_of
 from provisioner.inventory.tree import Group, Tree
@@ -39,7 +40,11 @@ def _ask(where: Where, reader: Reader, *arguments: str) -> object:
     question = " ".join(arguments)
     try:
         done = subprocess.run(
-            [str(Path(where.file).resolve()), *arguments], capture_output=True, timeout=TIMEOUT_S, check=False
+            [str(Path(where.file).resolve()), *arguments],
+            capture_output=True,
+            timeout=TIMEOUT_S,
+            check=False,
+            env=clean_environment(),
         )
     except subprocess.TimeoutExpired as error:
         raise where.error(f"{question} did not end within {TIMEOUT_S} s") from error

@@ -8,6 +8,7 @@ from __future__ import annotations
 import subprocess
 from typing import Final, final
 
+from provisioner.environment import clean_environment
 from provisioner.inventory.origin import Where
 
 HEADER: Final = "$ANSIBLE_VAULT;"
@@ -31,7 +32,12 @@ class VaultReader:
     def _run(self, ciphertext: str, where: Where) -> str:
         try:
             done = subprocess.run(
-                self._command, input=ciphertext.encode(), capture_output=True, timeout=TIMEOUT_S, check=False
+                self._command,
+                input=ciphertext.encode(),
+                capture_output=True,
+                timeout=TIMEOUT_S,
+                check=False,
+                env=clean_environment(),
             )
         except FileNotFoundError as error:
             raise where.error(

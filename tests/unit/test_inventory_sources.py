@@ -108,6 +108,13 @@ def test_what_a_program_complains_of_is_a_warning(tmp_path: Path) -> None:
     assert load([str(tmp_path / "inv")]).warnings == (f"{tmp_path / 'inv'}: --list says: ?[1mold API",)
 
 
+def test_a_program_does_not_get_our_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NIXPROV_GITLAB_TOKEN", "poison")
+    monkeypatch.setenv("CLOUD_TOKEN", "theirs")
+    _write(tmp_path, inv='#!/bin/sh\necho "{\\"g\\": [\\"h$NIXPROV_GITLAB_TOKEN-$CLOUD_TOKEN\\"]}"\n')
+    assert list(load([str(tmp_path / "inv")]).hosts) == ["h-theirs"]
+
+
 VAULT = "$ANSIBLE_VAULT;1.1;AES256\n6162\n"
 ENCRYPTED = {
     "value": {"hosts.yml": "all:\n  hosts:\n    h1:\n      p: !vault |\n        $ANSIBLE_VAULT;1.1;X\n        6162\n"},
@@ -134,6 +141,7 @@ def fake_vault(tmp_path: Path) -> Path:
     program.write_text(
         "#!/bin/sh\n"
         '[ "$1 $2 $4 $5" = "decrypt --vault-password-file --output -" ] || exit 9\n'
+        '[ -z "$NIXPROV_GITLAB_TOKEN" ] || exit 8\n'
         'grep -q right "$3" || { echo bad password >&2; exit 1; }\n'
         'case "$(cat)" in *6162) echo "p: geheim" ;; *) exit 2 ;; esac\n'
     )
@@ -144,7 +152,10 @@ def fake_vault(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("kind", ENCRYPTED)
-def test_a_vault_is_opened_and_its_content_stays_secret(tmp_path: Path, fake_vault: Path, kind: str) -> None:
+def test_a_vault_is_opened_and_its_content_stays_secret(
+    tmp_path: Path, fake_vault: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NIXPROV_GITLAB_TOKEN", "poison")
     _write(tmp_path, **ENCRYPTED[kind])
     reader = VaultReader(str(tmp_path / "password"), str(fake_vault))
     inventory = load([str(tmp_path / next(iter(ENCRYPTED[kind])))], vault=reader)

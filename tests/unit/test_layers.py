@@ -27,7 +27,7 @@ LAYERS: Final = (
     {"steps"},
     {"hosts", "forge", "nix", "inventory"},
     {"events"},
-    {"model", "resources", "paths"},
+    {"model", "resources", "paths", "environment"},
     {"errors"},
 )
 # The lab stands beside the layers: the command line starts it, and it uses what knows nothing of hosts.
