@@ -117,7 +117,9 @@ def select(selection: Selection, verb: Verb, overrides: Overrides | None = None)
 def _left(run: str, verb: Verb, names: Sequence[str]) -> tuple[str, ...]:
     past = runs.load(run)
     if past.verb != verb.value:
-        raise ConfigError(f"run {past.id} was `{past.verb}`, not `{verb.value}`", hint=f"nixprov {past.verb} --resume")
+        raise ConfigError(
+            f"run {past.id} was `{past.verb}`, not `{verb.value}`", hint=f"nixprov {past.verb} --resume {past.id}"
+        )
     left = set(past.left)
     found = tuple(name for name in names if name in left)
     if not found:

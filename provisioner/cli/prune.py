@@ -57,14 +57,15 @@ def gone(target: str, options: dict[str, Any]) -> int:
     from provisioner.cli.run import alone, opened
     from provisioner.engine import prune as pruning
 
+    if_none = f"GitLab has no runner of ours for {target}"
     told = {"yes": options["yes"], "as_json": options["as_json"], "check": options["check"]}
     if target.isdigit():
         with alone(options) as app, app.forge() as forge:
-            _Dialogue(app, **told).settle(forge, pruning.gone(forge, target, (), dict))
+            _Dialogue(app, **told).settle(forge, pruning.gone(forge, target, (), dict), if_none)
         return 0
     with opened(None, {**options, "all_hosts": True}) as (app, fleet), app.forge() as forge:
         found = pruning.gone(forge, target, fleet.hosts, lambda: app.known(forge, fleet.only(target), retries=0))
-        _Dialogue(app, **told).settle(forge, found)
+        _Dialogue(app, **told).settle(forge, found, if_none)
     return 0
 
 
@@ -77,16 +78,17 @@ class _Dialogue:
     as_json: bool
     check: bool = False
 
-    def settle(self, forge: Forge, findings: Sequence[Finding]) -> None:
+    def settle(self, forge: Forge, findings: Sequence[Finding], if_none: str = "") -> None:
         from provisioner.engine import prune as pruning
+        from provisioner.report.wording import count as told
 
         for finding in findings:
             self.app.tell("finding", pruning.fields(finding), finding.host_name)
             self._say(f"{'delete' if finding.deletes else 'note  '}  {finding}")
         count = sum(finding.deletes for finding in findings)
         if not count:
-            self._say("nothing to delete in GitLab")
-        elif not self.check and self.may(f"Delete {count} runners?"):
+            self._say((not findings and if_none) or "nothing to delete in GitLab")
+        elif not self.check and self.may(f"Delete {told(count, 'runner')}?"):
             pruning.delete(forge, findings, self._deleted, self._spared)
 
     def may(self, question: str) -> bool:

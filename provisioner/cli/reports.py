@@ -76,7 +76,16 @@ def typed(options: dict[str, Any], verb: str) -> Typed:
             words += [flag, str(one)]
     flags = {"ask_become_pass": "-K", "accept_new_host_keys": "--accept-new-host-keys"}
     words += [flag for name, flag in flags.items() if options.get(name)]
-    return Typed(verb, tuple(words))
+    return Typed(verb, tuple(words), tuple(_rails(options)))
+
+
+def _rails(options: dict[str, Any]) -> Iterator[str]:
+    if options.get("serial"):
+        yield from ("--serial", options["serial"])
+    if options.get("max_fail_percentage") is not None:
+        yield from ("--max-fail-percentage", f"{options['max_fail_percentage']:g}")
+    if options.get("any_errors_fatal"):
+        yield "--any-errors-fatal"
 
 
 def _people(stack: ExitStack, options: dict[str, Any], record: RunRecord, told: Typed) -> Report:

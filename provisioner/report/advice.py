@@ -14,14 +14,20 @@ PLAN_DOWN = "plan down"
 
 @dataclass(frozen=True, slots=True)
 class Typed:
-    """What the operator typed: the verb, and the options a next command needs as well (inventory, play, ...)."""
+    """What the operator typed: the verb, and the options a next command needs as well (inventory, play, ...).
+
+    `rails` are those of a roll-out (--serial, ...): what is typed again must not be bolder than what failed.
+    """
 
     verb: str = "up"
     options: tuple[str, ...] = ()
+    rails: tuple[str, ...] = ()
 
     def command(self, verb: str, *words: str) -> str:
         check = ("--check",) if verb == PLAN_DOWN else ()
-        return shlex.join(("nixprov", verb.removeprefix("plan ") if check else verb, *words, *self.options, *check))
+        rails = self.rails if verb == self.verb else ()
+        told = verb.removeprefix("plan ") if check else verb
+        return shlex.join(("nixprov", told, *words, *self.options, *rails, *check))
 
 
 def next_commands(typed: Typed, results: Sequence[HostResult], retry: Sequence[str] = ()) -> tuple[str, ...]:

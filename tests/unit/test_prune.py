@@ -191,3 +191,12 @@ def test_gone_with_check_only_says_it(monkeypatch: pytest.MonkeyPatch, capfd: py
     assert (memory.deleted, "delete  " in capfd.readouterr().out) == ([], True)
     assert cli.main(words, standalone_mode=False) == 0
     assert memory.deleted == [7]
+
+
+def test_a_slip_of_the_pen_is_not_told_as_done(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    open_, _ = forge(marked(7, "host1"))
+    monkeypatch.setattr(App, "forge", lambda _app: nullcontext(open_))
+    assert cli.main(["down", "--gone", "8", "--yes"], standalone_mode=False) == 0
+    assert capfd.readouterr().out == "GitLab has no runner of ours for 8\n"

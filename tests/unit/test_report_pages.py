@@ -348,6 +348,13 @@ def test_the_next_command_repeats_the_options_that_it_needs() -> None:
     assert typed(options, "up").options == ("-i", "a", "-i", "b", "--play", "p.yml", "-K")
 
 
+def test_the_next_command_is_no_bolder_than_what_failed() -> None:
+    rails = {"serial": "1,20%", "max_fail_percentage": 10.0, "any_errors_fatal": True}
+    told = next_commands(typed(rails, "up"), [result("h0", Outcome.INTERRUPTED)])
+    careful = "--serial 1,20% --max-fail-percentage 10 --any-errors-fatal"
+    assert told == ("nixprov status h0", f"nixprov up h0 {careful}")
+
+
 @pytest.mark.parametrize(
     ("say", "of", "words"),
     [(elapsed, 8.26, "8.3 s"), (elapsed, 245, "4:05"), (elapsed, 3729, "1:02:09"), (clean, "a\nb\tc", "a b c")],

@@ -153,7 +153,7 @@ def test_resume_takes_what_is_left_within_the_selection(guarded: Path) -> None:
 
 def test_resume_wants_the_same_verb_and_something_left(files: Path) -> None:
     run = recorded("up", w1=Outcome.CHANGED, w2=Outcome.CHANGED, w3=Outcome.UNCHANGED, gone=Outcome.UNCHANGED)
-    with pytest.raises(ConfigError, match=f"run {run} was `up`, not `down`"):
+    with pytest.raises(ConfigError, match=f"run {run} was `up`, not `down`; nixprov up --resume {run}"):
         select(chosen(files, resume=run), Verb.DOWN)
     with pytest.raises(NothingSelected, match="all its hosts are done"):
         select(chosen(files, resume=run), Verb.UP)
