@@ -80,6 +80,9 @@ _PLAIN: Final[Mapping[int, str]] = {
 }
 
 
+_NO_BANNER: Final = "Error reading SSH protocol banner"
+
+
 class Cancelled(HostError):
     """The operator interrupted: the command was let go; what it had started on the host may still be running."""
 
@@ -139,6 +142,8 @@ def describe(error: BaseException) -> str:
     if isinstance(error, OSError) and error.errno is not None:
         return _PLAIN.get(error.errno, os.strerror(error.errno).lower())
     text = " ".join(str(getattr(error, "text", error)).split()).rstrip(".")
+    if text.startswith(_NO_BANNER):
+        return "it does not answer as an ssh server"
     return text[:1].lower() + text[1:] if kind_of(error) else f"{type(error).__name__}: {text}"
 
 
@@ -157,4 +162,7 @@ def _hint(error: Exception) -> str:
         return "check ansible_host, or the alias in ssh_config"
     if isinstance(error, ConnectionRefusedError):
         return "is sshd running, and on this port?"
+    if isinstance(error, EOFError) or str(error).startswith(_NO_BANNER):
+        # sshd_config(5): it hangs up before it has said who it is.
+        return "is this sshd's port? after failed logins or many at once sshd puts an address off for a while"
     return "check address, port, network and firewall"

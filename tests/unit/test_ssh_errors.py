@@ -86,6 +86,7 @@ def test_an_interrupt_is_not_caught() -> None:
         (OSError(113, "x"), Unreachable, "there is no route to it"),
         (socket.gaierror(socket.EAI_NONAME, "x"), Unreachable, "its name is not known"),
         (EOFError(), Unreachable, "it closed the connection"),
+        (paramiko.SSHException("Error reading SSH protocol banner[Errno 104]"), Unreachable, "answer as an ssh server"),
         (paramiko.ssh_exception.IncompatiblePeer("no kex"), HostRefused, "no kex"),
         (paramiko.AuthenticationException("Authentication timeout."), HostRefused, "authentication timeout"),
         (paramiko.ChannelException(2, "Connect failed"), Unreachable, "connect failed"),
@@ -100,6 +101,13 @@ def test_each_error_has_its_class_and_words(error: Exception, cls: type[HostErro
     assert type(caught.value) is cls
     assert text in caught.value.message
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("error", [EOFError(), paramiko.SSHException("Error reading SSH protocol banner")], ids=repr)
+def test_a_server_that_hangs_up_at_once_may_be_putting_us_off(error: Exception) -> None:
+    with pytest.raises(Unreachable) as caught, opening("h", "root@h"):
+        raise error
+    assert "sshd puts an address off for a while" in caught.value.hint
 
 
 @pytest.mark.parametrize(
