@@ -74,7 +74,11 @@ class RunFile:
         self._write({"exit_code": code})
         if self._file is None:
             return None
-        self._file.close()
+        try:
+            # What a full disk did not take is tried once more here.
+            self._file.close()
+        except OSError as error:
+            self._lost(error)
         if not self._failed:
             return None
         try:

@@ -95,6 +95,17 @@ def test_a_folder_that_cannot_be_written_stops_nothing(tmp_path: Path) -> None:
     assert not record.is_kept
 
 
+def test_a_full_disk_stops_nothing(folder: Path) -> None:
+    """Python tries what was not written once more when it closes the file."""
+    folder.mkdir(parents=True)
+    (folder / f"{run().id}.jsonl").symlink_to("/dev/full")
+    record = RunFile(folder, run())
+    record.begin(["a"])
+    record.record(result("a", Outcome.CHANGED))
+    assert record.end(0) is None
+    assert "No space left on device" in record.problem
+
+
 @pytest.mark.parametrize("name", ["last", "20260101T000001-ffffff", "../../etc/passwd"])
 def test_a_lost_record_is_said(folder: Path, name: str) -> None:
     with pytest.raises(ConfigError, match="there is no record of a run"):
