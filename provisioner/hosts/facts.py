@@ -45,7 +45,11 @@ COMMON: Final = r"""{ cat /etc/os-release 2>/dev/null; } | say os
 { nix --version 2>/dev/null; } | say nix-version
 { sed -n 's/^[[:space:]]*\(extra-\)\{0,1\}trusted-users[[:space:]]*=//p' /etc/nix/nix.conf 2>/dev/null; } |
   say trusted-users
-{ systemctl show -p ActiveState,SubState nixprov-switch.service 2>/dev/null; } | say switch
+# While systemd executes itself anew it does not answer; that nothing is switched must not be read from its silence.
+for try in 1 2 3 4 5 6 7 8 9 10; do
+  switch=$(systemctl show -p ActiveState,SubState nixprov-switch.service 2>/dev/null) && break || sleep 0.2
+done
+echo "$switch" | say switch
 { cat /var/lib/nixprov/switch/result 2>/dev/null; } | say switch-result
 { systemctl list-units --failed --plain --no-legend --no-pager 2>/dev/null | cut -d' ' -f1; } | say failed-units
 { systemctl show -p Id,ActiveState,SubState,NRestarts 'nixprov-runner-*' 'nixprov-image.*' 'nixprov-podman.*' \

@@ -120,7 +120,7 @@ DISARM: Final = f"""\
 if [ -e {_CONTROL}/nixprov-back.service ]; then
   rm -f {_CONTROL}/nixprov-back.service {_CONTROL}/multi-user.target.wants/nixprov-back.service
   rmdir {_CONTROL}/multi-user.target.wants {_CONTROL} 2>/dev/null || :
-  systemctl daemon-reload
+  systemctl daemon-reload || :
 fi"""
 
 

@@ -71,6 +71,21 @@ def test_refused_before_anything_moved(
         assert (leftovers(lab, "host2"), runners(lab, "host2")) == ("", [])
 
 
+REEXECUTES = """system.activationScripts.reexecute = ''
+  if [ -e $systemConfig/etc/nixprov-revision ]; then
+    for i in 1 2 3 4 5 6 7 8; do systemctl daemon-reexec; sleep 0.1; done
+  fi
+'';"""
+
+
+def test_a_switch_in_which_systemd_executes_itself_anew(lab: Lab, operator: Operator) -> None:
+    """As when systemd itself was upgraded: it answers nobody meanwhile, and the switch goes on."""
+    with edited(lab, "host2", REEXECUTES), untouched(lab, "host2", operator):
+        said = operator("up", "host2", "--yes", "--json")
+        assert said.code == 0, said.err
+        assert len(runners(lab, "host2")) == 1
+
+
 # Only a system with the runner in it meets this boot loader's end; the old one must be written again.
 LOADER = """boot.loader.external = {
   enable = true;
