@@ -15,6 +15,7 @@ from typing import Final
 
 from provisioner.engine import crash
 from provisioner.lab.running import Lab
+from tests.faults import api
 from tests.faults.machine import Begun
 from tests.faults.scenes import SCENES, SECOND, Place, Scene
 from tests.lab.operator import Said, leftovers, snapshot
@@ -97,6 +98,9 @@ _DETOURS: Final = (
     *(("down", "busy", f"{side}:{effect}") for effect in ("resume", "release") for side in ("before", "after")),
     *(("down", "deaf", f"{side}:queue") for side in ("before", "after")),
     *(("prune", "doubled", f"{side}:prune") for side in ("before", "after")),
+    *(("up", "new tokens", point) for point in ("before:reset", "after:reset", "unit:build")),
+    # Before the token gets its name, before the journal does, and after both.
+    *(("up", "new tokens", f"host:write:{number}") for number in (1, 2, 3)),
     ("up", "two", "after:create:default"),
     ("up", "two", f"before:create:{SECOND}"),
     ("up", "two", f"after:create:{SECOND}"),
@@ -238,6 +242,7 @@ class Matrix:
         plan = self._operator(scene, "plan", "--json")
         ours = [runner for runner in self.lab.gitlab.runners() if runner["host"] == self.host]
         polls = all(any(manager["polled"] for manager in runner["managers"]) for runner in ours)
+        polls = polls and api.takes_token(self.lab, self.host)
         return [
             *([] if active == "active" else [f"the unit is {active}"]),
             *([] if polls else ["nobody polls"]),

@@ -86,6 +86,7 @@ SCENES: Final[Mapping[str, Scene]] = MappingProxyType(
     {
         "": Scene(),
         "token lost": Scene(before=lambda place: place.dies("up", "after:create")),
+        "new tokens": Scene(options=("--new-tokens",), installed=True),
         "paused": Scene(installed=True, before=lambda place: api.pause(place.lab, place.runners()[0])),
         "doubled": Scene(installed=True, before=_doubled),
         "left by up": Scene(installed=False, before=lambda place: place.dies("up", "after:write")),

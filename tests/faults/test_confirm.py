@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+import signal
 import time
 from collections.abc import Callable
 
 import pytest
 
 from provisioner.lab.running import Lab
-from tests.faults.machine import Begun, journal, runners, system, untouched
+from tests.faults.machine import Begun, journal, runners, system, until_phase, untouched
 from tests.lab.operator import Operator, leftovers, snapshot
 
 LIMIT_S = 12
@@ -34,6 +35,23 @@ def test_a_host_that_loses_its_network_goes_back_alone(lab: Lab, operators: Call
         said = operators()("up", "host2", "--yes", "--json")
         assert said.code == 0, said.err
         assert len(runners(lab, "host2")) == 1
+
+
+def test_an_operator_that_sleeps_for_longer_than_the_host_waits(lab: Lab, operator: Operator) -> None:
+    """A lid that is closed when all is ready to be confirmed: the host's own journal is no other operator's."""
+    before = (system(lab, "host2"), snapshot(lab, "host2"))
+    run = Begun(operator, "up", "host2", "--yes", "--confirm-limit", "6")
+    run.phase("confirm")
+    run.process.send_signal(signal.SIGSTOP)
+    try:
+        until_phase(lab, "host2", "rolled back by the host")
+    finally:
+        run.process.send_signal(signal.SIGCONT)
+    code, err = run.end()
+    assert code == 7, err
+    assert "nobody confirmed the new system in time, so the host went back to the old one; rolled back" in err
+    assert (system(lab, "host2"), snapshot(lab, "host2")) == before
+    assert (leftovers(lab, "host2"), runners(lab, "host2")) == ("", [])
 
 
 def state(lab: Lab) -> tuple[tuple[str, str], str]:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import signal
-import urllib.request
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -13,7 +12,7 @@ import pytest
 
 from provisioner.lab.running import Lab
 from tests.faults import api
-from tests.faults.machine import Begun, journal, runners, system, untouched
+from tests.faults.machine import Begun, edited, journal, runners, system, untouched
 from tests.lab.operator import Operator, Said, leftovers, snapshot
 
 HOST: Final = "host1"
@@ -136,6 +135,20 @@ def test_a_runner_that_is_deleted_under_the_run(lab: Lab, operators: Callable[[]
         assert len(runners(lab, HOST)) == 1
 
 
+def test_a_token_that_was_replaced_by_a_run_that_failed_is_used(lab: Lab, operators: Callable[[], Operator]) -> None:
+    """The one before is dead. No switch came to restart the unit, and the next `up` would find all as wanted."""
+    with untouched(lab, HOST, operators()):
+        assert operators()("up", HOST, "--yes").code == 0
+        with edited(lab, HOST, "environment.nope = 1;"):
+            said = operators()("up", HOST, "--yes", "--json", "--new-tokens")
+        failed(said, "does not evaluate or build", "rolled back", code=7)
+        deadline = time.monotonic() + 30
+        while not api.takes_token(lab, HOST):
+            assert time.monotonic() < deadline, "the unit still polls with the token that has ended"
+            time.sleep(0.5)
+        assert operators()("plan", HOST, "--json").summary["unchanged"] == 1
+
+
 def test_down_with_gitlab_silent_from_the_first_call(lab: Lab, operators: Callable[[], Operator]) -> None:
     """Neither paused nor deleted: the host is taken back, and says what GitLab still has to do."""
     with untouched(lab, HOST, operators()):
@@ -193,9 +206,4 @@ def everywhere(lab: Lab) -> list[int]:
 def other_process(lab: Lab, system_id: str) -> None:
     """A second process that used the runner's token once, as after a machine lost its state folder."""
     token = lab.run(HOST, ["cat", "/var/lib/nixprov/secrets/default.token"]).stdout.strip()
-    request = urllib.request.Request(  # noqa: S310 - the lab's own address
-        f"{lab.state.gitlab_url}/api/v4/runners/verify",
-        data=json.dumps({"token": token, "system_id": system_id}).encode(),
-        headers={"Content-Type": "application/json"},
-    )
-    urllib.request.urlopen(request, timeout=10).close()  # noqa: S310
+    api.verify(lab, token, system_id)
