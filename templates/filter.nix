@@ -16,6 +16,7 @@ let
   daemonSocket =
     if cfg.hasOwnDaemon then "/run/nixprov/daemon/socket" else "/nix/var/nix/daemon-socket/socket";
   trusted = (config.nix.settings or { }).trusted-users or (config.nix.trustedUsers or [ ]);
+  signed = (config.nix.settings or { }).require-sigs or (config.nix.requireSignedBinaryCaches or true);
 
   # Whom it must not trust, then.
   jobs = [
@@ -59,6 +60,10 @@ in
       {
         assertion = cfg.hasOwnDaemon || !(lib.any (user: lib.elem user trusted) jobs);
         message = "nixprov: nix ${version} is older than 2.18, and trusted-users takes jobs for root of this host: take \"*\" out of it (nixprov_trust: plain allows it)";
+      }
+      {
+        assertion = cfg.hasOwnDaemon || signed;
+        message = "nixprov: nix ${version} is older than 2.18, and without require-sigs jobs can be root of this host: leave it on (nixprov_trust: plain allows it)";
       }
     ];
 

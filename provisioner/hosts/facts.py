@@ -45,6 +45,7 @@ COMMON: Final = r"""{ cat /etc/os-release 2>/dev/null; } | say os
 { nix --version 2>/dev/null; } | say nix-version
 { sed -n 's/^[[:space:]]*\(extra-\)\{0,1\}trusted-users[[:space:]]*=//p' /etc/nix/nix.conf 2>/dev/null; } |
   say trusted-users
+{ sed -n 's/^[[:space:]]*require-sigs[[:space:]]*=//p' /etc/nix/nix.conf 2>/dev/null | tail -n 1; } | say require-sigs
 # While systemd executes itself anew it does not answer; that nothing is switched must not be read from its silence.
 for try in 1 2 3 4 5 6 7 8 9 10; do
   switch=$(systemctl show -p ActiveState,SubState nixprov-switch.service 2>/dev/null) && break || sleep 0.2
@@ -151,6 +152,11 @@ class Facts:
     @property
     def trusted_users(self) -> tuple[str, ...]:
         return tuple(self.text("trusted-users").split())
+
+    @property
+    def takes_unsigned(self) -> bool:
+        """Nix takes a path from anybody without a signature."""
+        return self.text("require-sigs").strip() in ("false", "no", "0")
 
     @property
     def failed_units(self) -> tuple[str, ...]:

@@ -33,6 +33,9 @@ def problems(wanted: Trust, facts: Facts) -> Iterator[tuple[str, str]]:
             f"nix {facts.nix_version} is older than 2.18, and `{taken}` in trusted-users makes jobs root of the host"
         )
         yield problem, f"take `{taken}` out of trusted-users and switch, {_PLAIN}"
+    elif facts.takes_unsigned:
+        problem = f"nix {facts.nix_version} is older than 2.18, and without require-sigs jobs can be root of the host"
+        yield problem, f"set require-sigs and switch, {_PLAIN}"
 
 
 def warnings(wanted: Trust, facts: Facts) -> Iterator[str]:

@@ -15,8 +15,17 @@ HOSTS = {Door.PLAIN: "host1", Door.OURS: "host2"}
 AT_ONCE = 4
 
 
+# What a host may say for itself and its jobs must not have of it.
+CARELESS = r"""
+sed -i 's#^  system.stateVersion = .*#  nix.settings = { require-sigs = false; sandbox = "relaxed"; trusted-users = [ "*" ]; };\n&#' \
+  /etc/nixos/configuration.nix
+grep -q require-sigs /etc/nixos/configuration.nix
+"""
+
+
 def prepare(lab: Lab, home: Path) -> None:
-    """Make both runners, with room for several jobs at once, and open the plain door on its host."""
+    """Make both runners, with room for several jobs at once, ours on a careless host, and open the plain door on its own."""
+    lab.run(HOSTS[Door.OURS], ["sh", "-c", CARELESS])
     inventory = home / "inventory"
     inventory.write_text(lab.files.inventory.read_text() + f"nixprov_concurrent={AT_ONCE}\n")
     said = Operator(lab, home)("up", "--yes", "--json", NIXPROV_INVENTORY=str(inventory))

@@ -79,7 +79,8 @@ class Store:
 
 
 @pytest.fixture
-def store() -> Iterator[Store]:
+def store(request: pytest.FixtureRequest) -> Iterator[Store]:
+    """With more lines of nix.conf, where a test has some."""
     # Not below pytest's folder, which only root may enter.
     with tempfile.TemporaryDirectory(prefix="nixprov-filter-") as name:
         root = Path(name)
@@ -89,7 +90,7 @@ def store() -> Iterator[Store]:
             directory = root / variable.lower()
             directory.mkdir()
             environment[f"NIX_{variable}_DIR"] = str(directory)
-        (root / "conf/nix.conf").write_text(CONFIGURATION)
+        (root / "conf/nix.conf").write_text(CONFIGURATION + getattr(request, "param", ""))
         (root / "activate.py").write_text(ACTIVATE)
         program = root / "filter"
         program.mkdir()
@@ -202,3 +203,16 @@ def test_what_is_there_is_not_replaced(store: Store, through: str, after: str) -
     program = [sys.executable, "-c", REPLACE, str(store.root / through), victim, digest, address]
     subprocess.run(program, check=True, timeout=TIMEOUT_S)
     assert Path(victim).read_text() == after
+
+
+@pytest.mark.parametrize(
+    ("store", "taken"), [("require-sigs = true", False), ("require-sigs = false", True)], indirect=["store"]
+)
+def test_signatures_alone_keep_out_what_nobody_built(store: Store, taken: bool) -> None:
+    """A host may do without them; the module then refuses such a Nix as this one, and its own daemon asks for them."""
+    (store.root / "source").write_text("theirs\n")
+    digest = store.nix("nix-hash", "--type", "sha256", "./source").stdout.strip()
+    victim = store.root / "store" / f"{'0' * 32}-poison"
+    program = [sys.executable, "-c", REPLACE, str(store.root / "socket"), str(victim), digest, ""]
+    subprocess.run(program, check=True, timeout=TIMEOUT_S)
+    assert victim.exists() is taken

@@ -280,6 +280,37 @@ def test_both_daemons_may_restart_under_a_build(lab: Lab, operator: Operator, st
     assert again.is_success, again.trace
 
 
+# A kernel as in many containers, for the daemon alone, where the host's owner has said that builds may then go without a
+# sandbox.
+NO_NAMESPACES = """
+set -e
+folder=/run/systemd/system/nixprov-nix-daemon.service.d
+mkdir -p $folder
+{ cat /etc/nix/nix.conf; echo 'sandbox-fallback = true'; } > /run/careless.conf
+printf '[Service]\nRestrictNamespaces=~pid\nBindReadOnlyPaths=/run/careless.conf:/etc/nix/nix.conf\n' > $folder/test.conf
+systemctl daemon-reload
+systemctl restart nixprov-nix-daemon.service
+"""
+NAMESPACES = """
+set -e
+rm -r /run/systemd/system/nixprov-nix-daemon.service.d /run/careless.conf
+systemctl daemon-reload
+systemctl restart nixprov-nix-daemon.service
+"""
+
+
+def test_without_namespaces_nothing_is_built_rather_than_without_a_sandbox(
+    lab: Lab, operator: Operator, stamp: str
+) -> None:
+    lab.run(HOST, ["sh", "-c", NO_NAMESPACES])
+    try:
+        job = lab.gitlab.wait_for_job(lab.gitlab.queue_job(build(stamp, "ls -d /etc/nixos"), host=HOST))
+    finally:
+        lab.run(HOST, ["sh", "-c", NAMESPACES])
+    assert "required for sandboxing" in job.trace
+    assert "path /nix/store/" not in job.trace
+
+
 @pytest.fixture(scope="module")
 def several(lab: Lab, operator: Operator) -> None:
     """Three runners on one host, the second with an image of the user's, the third with limits."""

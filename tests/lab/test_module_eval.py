@@ -240,11 +240,19 @@ def test_a_nix_without_an_untrusting_daemon_is_asked_as_an_unprivileged_user(lab
 
 @pytest.mark.parametrize(
     "own",
-    [old_nix("2.3.16"), old_nix("2.13.6") + 'nix.settings.trusted-users = [ "*" ];'],
+    [
+        old_nix("2.3.16"),
+        old_nix("2.13.6") + 'nix.settings.trusted-users = [ "*" ];',
+        old_nix("2.13.6") + "nix.settings.require-sigs = false;",
+    ],
 )
 def test_a_nix_that_would_take_jobs_for_root_is_refused(lab: Lab, module: str, own: str) -> None:
     with pytest.raises(AssertionError, match="root of this host"):
         evaluate(lab, module, own)
+
+
+def test_unsigned_paths_are_the_hosts_own_affair_where_the_daemon_is_ours(lab: Lab, module: str) -> None:
+    assert evaluate(lab, module, "nix.settings.require-sigs = false;")["failed"] == []
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,9 @@ from provisioner.hosts.facts import COMMON, PROLOGUE, Facts
 from provisioner.model import Trust
 
 
-def facts(nix: str = "", users: str = "root", told: str = "") -> Facts:
-    return Facts("h", {"nix-version": nix.encode(), "trusted-users": users.encode(), "trust": told.encode()})
+def facts(nix: str = "", users: str = "root", told: str = "", signed: str = "") -> Facts:
+    said = {"nix-version": nix, "trusted-users": users, "trust": told, "require-sigs": signed}
+    return Facts("h", {name: text.encode() for name, text in said.items()})
 
 
 @pytest.mark.parametrize(
@@ -53,6 +54,21 @@ def test_what_would_make_jobs_root_is_named(nix: str, users: str, why: str) -> N
 
 
 @pytest.mark.parametrize(
+    ("nix", "signed", "refused"),
+    [
+        ("nix (Nix) 2.13.6", " false\n", True),
+        ("nix (Nix) 2.13.6", "no", True),
+        ("nix (Nix) 2.13.6", " true\n", False),
+        ("nix (Nix) 2.13.6", "", False),
+        ("nix (Nix) 2.18.0", "false", False),
+    ],
+)
+def test_an_old_nix_that_takes_unsigned_paths_is_refused(nix: str, signed: str, refused: bool) -> None:
+    found = list(trust.problems(Trust.NONE, facts(nix, signed=signed)))
+    assert ["without require-sigs" in problem for problem, _ in found] == ([True] if refused else [])
+
+
+@pytest.mark.parametrize(
     ("wanted", "told", "said"),
     [
         (Trust.NONE, "", None),
@@ -70,10 +86,13 @@ def test_trusted_jobs_are_warned_of_whoever_asks(wanted: Trust, told: str, said:
 def test_the_probe_reads_nix_conf(tmp_path: Path) -> None:
     (tmp_path / "nix.conf").write_text(
         "sandbox = true\ntrusted-users = root @wheel\n extra-trusted-users=*\nallowed-users = eve\n#trusted-users = no\n"
+        "require-sigs = true\nrequire-sigs = false\n"
     )
-    asks = [part for part in COMMON.replace("|\n", "| ").splitlines() if "trusted-users" in part]
+    asks = [part for part in COMMON.replace("|\n", "| ").splitlines() if "/etc/nix/nix.conf" in part]
     script = "\n".join(asks).replace("/etc/nix/nix.conf", str(tmp_path / "nix.conf"))
     done = subprocess.run(
         ["sh", "-s"], input=f"{PROLOGUE}{script}\necho yes | say probe-end\n".encode(), capture_output=True, check=True
     )
-    assert Facts.parse("h", done.stdout).trusted_users == ("root", "@wheel", "*")
+    found = Facts.parse("h", done.stdout)
+    assert found.trusted_users == ("root", "@wheel", "*")
+    assert found.takes_unsigned

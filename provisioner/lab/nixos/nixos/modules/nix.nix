@@ -73,6 +73,7 @@ in {
       cores = lib.mkDefault 0;
       max-jobs = lib.mkDefault "auto";
       sandbox = lib.mkDefault true;
+      sandbox-fallback = false;
       require-sigs = lib.mkDefault true;
       allowed-users = lib.mkDefault ["*"];
       trusted-users = ["root"];
