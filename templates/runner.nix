@@ -41,6 +41,9 @@ let
         url = cfg.gitlabUrl;
         id = runner.id;
         token = "@TOKEN@";
+        # GitLab may hold a request for a minute (long polling), and gitlab-runner warns of less than 2 at each start. It
+        # never has more of them than it works on jobs.
+        request_concurrency = lib.max 2 (lib.min 4 runner.concurrent);
         executor = "docker";
         environment = lib.mapAttrsToList (key: value: "${key}=${value}") (jobEnvironment // runner.environment);
         pre_build_script = preBuild;
@@ -48,7 +51,8 @@ let
           host = "unix://${engine.socket}";
           image = if runner.image == null then "@IMAGE@" else runner.image;
           helper_image = "@IMAGE@";
-          pull_policy = [ "if-not-present" ];
+          # A list is read by gitlab-runner 13.8 and newer only; NixOS 20.09 has an older one.
+          pull_policy = "if-not-present";
           # What a job may ask for: an image, and when it is pulled. Nothing below can be asked for.
           allowed_pull_policies = [
             "if-not-present"

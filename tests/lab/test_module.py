@@ -7,6 +7,7 @@ import re
 import secrets
 import shlex
 import time
+import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -333,6 +334,20 @@ def several(lab: Lab, operator: Operator) -> None:
 
 def config_of(lab: Lab, runner: str) -> str:
     return lab.run(HOST, ["cat", f"/var/lib/nixprov-runner/{runner}/config.toml"]).stdout
+
+
+@pytest.mark.parametrize("runner", ["default", "small"])
+def test_gitlab_runner_has_nothing_to_say_against_its_configuration(lab: Lab, several: None, runner: str) -> None:
+    log = lab.run(HOST, ["journalctl", "--output=cat", f"--unit=nixprov-runner-{runner}.service"]).stdout
+    assert "Configuration loaded" in log
+    assert "CONFIGURATION" not in log
+
+
+def test_a_runner_of_2020_can_read_its_configuration(lab: Lab, several: None) -> None:
+    docker = tomllib.loads(config_of(lab, "limited"))["runners"][0]["docker"]
+    # What is a list in these is what gitlab-runner 13.2 has as a list too, or does not know and passes over.
+    lists = {key for key, value in docker.items() if isinstance(value, list)}
+    assert lists <= {"volumes", "allowed_images", "allowed_services", "allowed_pull_policies"}
 
 
 def test_several_runners_differ_in_tags_image_and_limits(lab: Lab, several: None) -> None:

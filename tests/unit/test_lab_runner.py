@@ -228,6 +228,16 @@ def test_sighup_reads_the_file_again_and_a_broken_one_changes_nothing(lab: Lab) 
     assert "\nreloaded\n" in plain(job)
 
 
+@pytest.mark.parametrize(("runner", "warns"), [("", True), ("request_concurrency = 2", False)])
+def test_one_request_at_once_is_warned_of(lab: Lab, runner: str, warns: bool) -> None:
+    lab.write(runner=runner)
+    with lab.running() as process:
+        wait_for(lambda: bool(lab.gitlab.calls), "a request")
+        process.send_signal(signal.SIGQUIT)
+        said = process.communicate(timeout=20)[1]
+    assert ("Long polling issues detected" in said) is warns
+
+
 def _until(process: subprocess.Popen[str], text: str) -> None:
     assert process.stderr is not None
     assert any(text in line for line in process.stderr), f"never said {text}"

@@ -30,6 +30,8 @@ _CHECK_CONFIG_S: Final = 3.0
 _STOPPING: Final = (signal.SIGQUIT, signal.SIGTERM, signal.SIGINT)
 _NAMES: Final = {signal.SIGQUIT: "quit", signal.SIGTERM: "terminated", signal.SIGINT: "interrupt"}
 STATE_FILE: Final = ".runner_system_id"
+# Of several lines in gitlab-runner 18.4 and newer (checkConfigConcurrency).
+_LONG_POLLING: Final = "CONFIGURATION: Long polling issues detected"
 
 
 class Service:
@@ -87,6 +89,11 @@ class Service:
         for runner in config.runners:
             self._log.hide(runner.token)
         self._log.info("Configuration loaded", max_builds=config.concurrent)
+        few = sum(runner.request_concurrency <= 1 for runner in config.runners)
+        if few:
+            self._log.warning(
+                f"{_LONG_POLLING}: {few} runners have request_concurrency=1", max_builds=config.concurrent
+            )
 
     def _reload_or_complain(self) -> None:
         try:
