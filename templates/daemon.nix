@@ -40,6 +40,9 @@ let
     lib.mapAttrsToList (name: value: "--option ${name} ${lib.escapeShellArg value}") forced
   );
 
+  # Read once, at the start: a cache that the host's owner adds is there for jobs too.
+  nixConf = config.environment.etc."nix/nix.conf".source or null;
+
   # The proxy that the whole host uses is all that there is to have for a build that asks.
   environment = lib.concatStringsSep " " (
     lib.mapAttrsToList (name: value: "${name}=${lib.escapeShellArg value}") (
@@ -119,6 +122,7 @@ in
     ];
     # Restarted like NixOS' own: the process that listens is replaced, the builds of running jobs go on.
     stopIfChanged = false;
+    restartTriggers = lib.optional (nixConf != null) nixConf;
     unitConfig.RequiresMountsFor = "/nix/store";
     serviceConfig = {
       ExecStart = start;

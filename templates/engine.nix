@@ -96,7 +96,8 @@ in
         # Restarting it would end the jobs that a switch finds running.
         restartIfChanged = false;
         path = [ podman ];
-        environment.CONTAINERS_CONF_OVERRIDE = "${overrides}";
+        # Where the host goes out by a proxy, registries are behind it.
+        environment = (config.networking.proxy.envVars or { }) // engines.podman.environment;
         serviceConfig = {
           Type = "exec";
           ExecStart = "${engines.podman.command} system service --time=0";

@@ -164,7 +164,10 @@ let
       ++ engine.units
       ++ lib.optional (!engine.isShared) "nixprov-podman.service";
       restartTriggers = [ runner.tokenVersion ];
-      environment.HOME = "/var/lib/nixprov-runner/${name}";
+      # Where the host goes out by a proxy GitLab is behind it too, as for NixOS' own gitlab-runner.
+      environment = (config.networking.proxy.envVars or { }) // {
+        HOME = "/var/lib/nixprov-runner/${name}";
+      };
       # Never give up: GitLab may be down for longer than any counter of starts.
       unitConfig.StartLimitIntervalSec = 0;
       serviceConfig = import ./hardening.nix // {

@@ -168,6 +168,8 @@ in {{
   warnings = system.config.warnings;
   failed = map (a: a.message) (builtins.filter (a: !a.assertion) system.config.assertions);
   units = builtins.filter (n: builtins.substring 0 7 n == "nixprov") (builtins.attrNames system.config.systemd.units);
+  proxies = builtins.mapAttrs (_: s: s.environment.https_proxy or null) system.config.systemd.services;
+  triggers = map toString (system.config.systemd.services.nixprov-nix-daemon.restartTriggers or [ ]);
 }}
 """
     lab.run(HOST, ["tee", f"{DIR}/eval.nix"], stdin=expression)
@@ -253,6 +255,20 @@ def test_a_nix_that_would_take_jobs_for_root_is_refused(lab: Lab, module: str, o
 
 def test_unsigned_paths_are_the_hosts_own_affair_where_the_daemon_is_ours(lab: Lab, module: str) -> None:
     assert evaluate(lab, module, "nix.settings.require-sigs = false;")["failed"] == []
+
+
+def test_a_proxy_of_the_hosts_is_for_what_goes_out(lab: Lab, module: str) -> None:
+    proxies = evaluate(lab, module, HOST_FACTORS["proxy"]["some"])["proxies"]
+    for unit in ("nixprov-runner-default", "nixprov-podman"):
+        assert proxies[unit] == "http://proxy.example:3128"
+
+
+def test_another_nix_conf_restarts_the_daemon_of_jobs(lab: Lab, module: str) -> None:
+    before, after = (
+        evaluate(lab, module, own)["triggers"] for own in ("", 'nix.settings.substituters = [ "file:///a" ];')
+    )
+    assert before
+    assert before != after
 
 
 @pytest.mark.parametrize(
