@@ -25,18 +25,26 @@ let
     netns = "none"
   '';
 
+  storage = "/var/lib/nixprov-containers";
+
   engines = {
     podman = {
       isShared = false;
       package = podman;
-      command = "${podman}/bin/podman --root /var/lib/nixprov-containers/storage --runroot /run/nixprov/containers";
+      # Each folder of its own. Who shares --tmpdir with the user's podman shares the file that says whether the containers
+      # were looked after since the boot (libpod/runtime.go, "alive"): only those of the first one would be.
+      command =
+        "${podman}/bin/podman --root ${storage}/storage --runroot /run/nixprov/containers"
+        + " --tmpdir /run/nixprov/libpod --network-config-dir ${storage}/networks";
       remove = "rm --force --volumes --time 0";
       environment.CONTAINERS_CONF_OVERRIDE = "${overrides}";
       socket = "/run/nixprov/podman.sock";
       group = "nixprov-runner";
       units = [ "nixprov-podman.socket" ];
-      # The engine's own default is no network; "bridge" is that of any docker runner.
-      network = "bridge";
+      # One of our own: on the default one a job would have the user's containers for neighbours.
+      network = "nixprov-jobs";
+      # A server of names on the bridge would need a hole in the host's firewall.
+      networkOptions = "--disable-dns --opt isolate=strict --interface-name nixprov0";
       networkUnit = "nixprov-network";
     };
     docker = {
@@ -51,8 +59,8 @@ let
         "docker.socket"
         "docker.service"
       ];
-      # One of our own: on the default one a job would have the user's containers for neighbours.
       network = "nixprov-jobs";
+      networkOptions = "";
       # Another unit than podman's, so that a host that changes its engine stops the one and starts the other.
       networkUnit = "nixprov-docker-network";
     };
@@ -73,6 +81,15 @@ in
       ];
     })
     (lib.mkIf (cfg.engine == "podman") {
+      # Before 4.5 CONTAINERS_CONF_OVERRIDE is not read, and every job would end at its start; before 4.6 no network can be
+      # kept from all others.
+      assertions = [
+        {
+          assertion = lib.versionAtLeast (lib.getVersion podman) "4.6";
+          message = "nixprov: podman ${lib.getVersion podman} is older than 4.6: take a newer one (NixOS 23.11 has it), or the host's Docker (nixprov_engine: docker)";
+        }
+      ];
+
       # The engine's policy and registries in /etc/containers. virtualisation.podman stays as the user has it: enabling it
       # would open a socket of its own.
       virtualisation.containers.enable = lib.mkDefault true;

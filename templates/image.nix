@@ -132,17 +132,15 @@ let
     };
   };
 
-  # What a job needs before its first line: the image, and with an engine that others use too a network of our own.
+  # What a job needs before its first line: the image, and a network of our own.
   load = pkgs.writeScript "nixprov-image-load" ''
     #!${pkgs.bash}/bin/bash
     set -euo pipefail
     engine=(${engine.command})
     name=$(< ${image}/name)
     "''${engine[@]}" image inspect "$name" > /dev/null 2>&1 || "''${engine[@]}" load --quiet --input ${image}/image.tar
-    ${lib.optionalString (engine.network != "bridge") ''
-      "''${engine[@]}" network inspect ${engine.network} > /dev/null 2>&1 ||
-        "''${engine[@]}" network create --label nixprov ${engine.network} > /dev/null
-    ''}
+    "''${engine[@]}" network inspect ${engine.network} > /dev/null 2>&1 ||
+      "''${engine[@]}" network create --label nixprov ${engine.networkOptions} ${engine.network} > /dev/null
     ${forget "$name"}
   '';
 

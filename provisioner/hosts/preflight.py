@@ -51,7 +51,7 @@ def warnings(records: Mapping[str, bytes], engine: Engine) -> Iterator[str]:
     if engine is Engine.PODMAN and records.get("docker"):
         yield (
             "the host has Docker, whose packet filter drops what other engines forward: "
-            "jobs will have no network, unless nixprov_engine is docker or DOCKER-USER lets podman0 through"
+            "jobs will have no network, unless nixprov_engine is docker or DOCKER-USER lets nixprov0 through"
         )
 
 

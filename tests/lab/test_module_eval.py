@@ -271,6 +271,13 @@ def test_another_nix_conf_restarts_the_daemon_of_jobs(lab: Lab, module: str) -> 
     assert before != after
 
 
+def test_a_podman_that_cannot_do_what_jobs_need_is_refused(lab: Lab, module: str) -> None:
+    old = f"virtualisation.podman.package = {package('podman', '4.5.1')};"
+    with pytest.raises(AssertionError, match=r"podman 4\.5\.1 is older than 4\.6"):
+        evaluate(lab, module, old)
+    assert evaluate(lab, module, old, 'services.nixprov.engine = "docker";' + DOCKER)["failed"] == []
+
+
 @pytest.mark.parametrize(
     ("own", "said"),
     [
