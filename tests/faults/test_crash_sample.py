@@ -18,6 +18,7 @@ SAMPLE = (
     Fault("down", "host:claim:staged", "up"),
     Fault("down", "host:write:3", "down"),
     Fault("up", "after:write", "up"),
+    Fault("up", "host:write:2", "up", "new tokens"),
     Fault("down", "after:delete", "up"),
     Fault("down", "unit:set", "down"),
 )
