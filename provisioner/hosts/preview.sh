@@ -11,7 +11,10 @@ build=$1 process=${2-} start=${3-}
 here=$RUNTIME_DIRECTORY
 
 export HOME=/root USER=root
+# Names variables that only a session has: programs.ssh.startAgent alone makes it say $XDG_RUNTIME_DIR.
+set +u
 [ ! -r /etc/set-environment ] || . /etc/set-environment
+set -u
 export LC_ALL=C PATH="/run/wrappers/bin:/run/current-system/sw/bin:${PATH:-/usr/bin:/bin}"
 
 # What systemd runs when this has ended in whatever way: the root that Nix made of the link to what was built.

@@ -22,7 +22,10 @@ profile=/nix/var/nix/profiles/system
 control=/etc/systemd/system.control
 
 export HOME=/root USER=root
+# Names variables that only a session has: programs.ssh.startAgent alone makes it say $XDG_RUNTIME_DIR.
+set +u
 [ ! -r /etc/set-environment ] || . /etc/set-environment
+set -u
 export PATH="/run/wrappers/bin:/run/current-system/sw/bin:${PATH:-/usr/bin:/bin}"
 
 generation() { readlink "$profile" | sed -n 's/.*system-\([0-9]*\)-link$/\1/p'; }

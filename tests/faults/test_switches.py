@@ -78,9 +78,13 @@ REEXECUTES = """system.activationScripts.reexecute = ''
 '';"""
 
 
+# As programs.ssh.startAgent has it in /etc/set-environment, which the switch of `down` reads.
+OF_A_SESSION = 'environment.variables.SSH_AUTH_SOCK = "$XDG_RUNTIME_DIR/ssh-agent";'
+
+
 def test_a_switch_in_which_systemd_executes_itself_anew(lab: Lab, operator: Operator) -> None:
     """As when systemd itself was upgraded: it answers nobody meanwhile, and the switch goes on."""
-    with edited(lab, "host2", REEXECUTES), untouched(lab, "host2", operator):
+    with edited(lab, "host2", REEXECUTES, OF_A_SESSION), untouched(lab, "host2", operator):
         said = operator("up", "host2", "--yes", "--json")
         assert said.code == 0, said.err
         assert len(runners(lab, "host2")) == 1

@@ -13,7 +13,14 @@ import pytest
 from provisioner.hosts import switch
 from provisioner.hosts.switch import Followed, SwitchResult
 
-MOVED = ("/var/lib/nixprov", "/nix/var/nix", "/etc/systemd", "/run/current-system", "/etc/set-environment")
+MOVED = (
+    "/var/lib/nixprov",
+    "/etc/nixos",
+    "/nix/var/nix",
+    "/etc/systemd",
+    "/run/current-system",
+    "/etc/set-environment",
+)
 # Says the next line of `answers` each time; the last one for ever. "-" is no answer.
 SYSTEMCTL = """\
 #!/bin/sh
@@ -48,7 +55,11 @@ class Host:
         text = script.decode()
         for path in MOVED:
             text = text.replace(path, f"{self.folder}{path}")
-        environment = {**os.environ, "PATH": f"{self.folder}/bin:{os.environ['PATH']}"}
+        environment = {
+            **os.environ,
+            "RUNTIME_DIRECTORY": str(self.folder),
+            "PATH": f"{self.folder}/bin:{os.environ['PATH']}",
+        }
         return subprocess.run(
             ["sh", "-s", "--", *arguments],
             input=text,
@@ -107,6 +118,15 @@ def test_a_host_that_goes_back_gets_the_lock_that_its_files_need(tmp_path: Path,
     holds = "fail() { exit $1; }\nexec 9< /var/lib/nixprov/switch\nflock 9\n"
     done = host.run(f"{holds}{switch.confirm((), 0)}".encode())
     assert (done.returncode, (tmp_path / "lock").read_text()) == (switch.UNCONFIRMED_STATUS, "free\n")
+
+
+@pytest.mark.parametrize(("program", "verb"), [("switch.sh", "settle"), ("preview.sh", "no")])
+def test_the_hosts_environment_may_name_what_only_a_session_has(tmp_path: Path, program: str, verb: str) -> None:
+    host = Host(tmp_path)
+    host.program("etc/set-environment", 'export SSH_AUTH_SOCK="$OF_A_SESSION/ssh-agent"\n')
+    (host.state / "result").write_text("build running 4 \n")
+    done = host.run(files("provisioner.hosts").joinpath(program).read_bytes(), verb)
+    assert (done.returncode, "OF_A_SESSION" in done.stderr) == (20 if program == "switch.sh" else 0, False), done.stderr
 
 
 def test_a_full_disk_leaves_the_result_before_and_no_empty_one(tmp_path: Path) -> None:
