@@ -43,11 +43,12 @@ class Limits:
     """How long things may take, in seconds. `confirm_s`: how long a host waits to be confirmed; 0: it does not.
 
     `transaction_s`: one may write a boot loader, flush a busy disk or remove what gigabytes of jobs have left.
+    `switch_s`: builds take hours, and jobs that a unit waits for as it stops; a dead line is noticed without it.
     """
 
     command_s: float = 60.0
     transaction_s: float = 900.0
-    switch_s: float = 3600.0
+    switch_s: float = 24 * 3600.0
     unit_s: int = 30
     contact_s: float = 90.0
     confirm_s: int = 180

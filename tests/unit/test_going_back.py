@@ -11,7 +11,7 @@ import pytest
 
 from provisioner.engine import down, up
 from provisioner.engine.drain import StillBusy, drain
-from provisioner.engine.host import Choices
+from provisioner.engine.host import Choices, Limits
 from provisioner.engine.unwind import RolledBack
 from provisioner.errors import ForgeRefused, ForgeUnavailable, Locked, NixprovError
 from provisioner.hosts.facts import Facts
@@ -175,13 +175,16 @@ def test_a_plan_names_a_switch_that_waits_and_leaves_it(verb: str, ends: bool) -
     assert any("waits to be confirmed" in text for text in it.texts("warning")) != ends
 
 
-def test_a_transaction_has_time_for_a_boot_loader_and_a_probe_has_not() -> None:
+def test_what_takes_long_on_a_host_has_the_time_for_it() -> None:
     it = stage(*converged(), runner(), new_tokens=True)
     up.apply(it.run, up.plan(it.run))
     limits = list(zip(it.session.scripts, it.session.limits, strict=True))
     assert {limit for script, limit in limits if "touched=yes" in script} == {it.run.limits.transaction_s}
     assert {limit for script, limit in limits if "say probe-end" in script} == {it.run.limits.command_s}
     assert it.run.limits.transaction_s >= 10 * it.run.limits.command_s
+    # A job of hours may end in it, as a unit that has changed is stopped.
+    assert {limit for script, limit in limits if "after=" in script} == {it.run.limits.switch_s}
+    assert it.run.limits.switch_s > 4 * Limits().drain_s
 
 
 def test_whose_token_is_to_go_is_on_record_before_it_goes() -> None:
