@@ -149,6 +149,7 @@ def _print_lab(described: dict[str, Any]) -> None:
     gitlab = f"  {described['gitlab']}" if "gitlab" in described else ""
     click.echo(f"  GitLab   {described['gitlab_url']}{gitlab}")
     click.echo("to use it:")
+    click.echo(f"  export NIXPROV_LAB={described['id']}")
     click.echo(f"  export NIXPROV_INVENTORY={described['inventory']}")
     click.echo(f"  export NIXPROV_GITLAB_URL={described['gitlab_url']}")
     click.echo(f"  export NIXPROV_GITLAB_TOKEN_FILE={described['gitlab_token_file']}")
