@@ -66,7 +66,8 @@ def _with_journal(run: HostRun, actions: tuple[RunnerAction, ...]) -> tuple[Runn
     A journal that came with a copy of another machine's disk names that machine's runners, which are in use there.
     """
     if run.journal.machine not in ("", run.facts.machine):
-        run.emit("warning", text="the journal is that of another machine: the runners it names are left alone")
+        text = "the journal is that of another machine: its runners are left alone"
+        run.emit("warning", text=f"{text}; `nixprov prune` tells which nobody uses")
         return actions
     known = {action.id for action in actions}
     records = {record.id: name for name, record in run.journal.runners.items()}
