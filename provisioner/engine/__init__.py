@@ -6,6 +6,7 @@ import threading
 import traceback
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Final
@@ -145,7 +146,9 @@ class Engine:
             outcome, error = _outcome(failure), failure
         except Exception as failure:  # noqa: BLE001 - a bug must not take the other hosts with it
             outcome, error = Outcome.FAILED, failure
-            emit(Event("bug", task.item.name, {"traceback": traceback.format_exc()}))
+            # The report may be what is broken, and a thread that ends without an answer is waited for without end.
+            with suppress(Exception):
+                emit(Event("bug", task.item.name, {"traceback": traceback.format_exc()}))
         result = HostResult(
             task.item.name,
             outcome,

@@ -81,8 +81,9 @@ class Tree:
         """Put a host, new or known, into a group; only a new one takes the port, as in Ansible."""
         if not isinstance(name, str) or not name:
             raise where.error(f"a host's name must be a string, not {kind_of(name) if name else 'empty'}")
-        if "\0" in name:
-            raise where.error("a host's name has a NUL character in it", hint="is this a text file?")
+        if "\0" in name or name != name.encode(errors="ignore").decode():
+            # no program can be given the one, and no file be written with what Python makes of bytes that are no UTF-8
+            raise where.error(f"the host name {name[:40]!a} is no text", hint="is this a text file?")
         host = self.hosts.get(name)
         if host is None:
             host = self.hosts[name] = Host(name, where)

@@ -5,8 +5,17 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from typing import cast
 
+import pytest
+
+from provisioner.engine import Engine, Verb
 from provisioner.engine.pool import Pool, Task
+from provisioner.events import Event, Outcome
+from provisioner.forge import Forge
+from provisioner.hosts.journal import Run
+from provisioner.hosts.ssh import SshOptions
+from tests.unit.runs import host_spec
 
 
 def pool(
@@ -112,3 +121,14 @@ def test_nothing_is_started_once_it_may_not() -> None:
 
     list(pool(work, size=1).run(["a", "b", "c"], lambda: len(begun) < 2))
     assert begun == ["a", "b"]
+
+
+@pytest.mark.timeout(10)
+def test_a_report_that_is_broken_leaves_nobody_waiting() -> None:
+    def broken(event: Event) -> None:
+        if event.kind != "host":
+            raise ValueError(event.kind)
+
+    engine = Engine(cast("Forge", None), SshOptions(), broken, Run("r", "status", "me@here", ""))
+    [result] = engine.execute(Verb.STATUS, [host_spec("h1")])
+    assert (result.outcome, result.error.startswith("bug in nixprov: ValueError")) == (Outcome.FAILED, True)
