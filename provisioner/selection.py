@@ -200,7 +200,7 @@ def _sources(given: tuple[str, ...]) -> tuple[str, ...]:
     if given:
         return given
     if named := os.environ.get("NIXPROV_INVENTORY"):
-        return tuple(named.split(os.pathsep))
+        return tuple(filter(None, named.split(os.pathsep)))
     for name in DEFAULT_INVENTORIES:
         if Path(name).exists():
             return (name,)

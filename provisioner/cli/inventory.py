@@ -10,14 +10,19 @@ import click
 
 from provisioner.cli.completion import hosts
 from provisioner.cli.help import Group
+from provisioner.cli.values import NAMED
 
 if TYPE_CHECKING:
     from provisioner.app import Selection
     from provisioner.inventory import Inventory
 
 _SOURCES = (
-    click.option("-i", "--inventory", "sources", multiple=True, metavar="PATH", help="Inventory; may be repeated."),
-    click.option("--vault-password-file", metavar="FILE", help="Decrypt vaulted values through ansible-vault."),
+    click.option(
+        "-i", "--inventory", "sources", multiple=True, type=NAMED, metavar="PATH", help="Inventory; may be repeated."
+    ),
+    click.option(
+        "--vault-password-file", type=NAMED, metavar="FILE", help="Decrypt vaulted values through ansible-vault."
+    ),
 )
 
 

@@ -10,7 +10,8 @@ import click
 
 from provisioner.cli.completion import hosts
 from provisioner.cli.reports import REPORT_OPTIONS
-from provisioner.cli.safety import SAFETY_OPTIONS, Seconds
+from provisioner.cli.safety import SAFETY_OPTIONS
+from provisioner.cli.values import NAMED, Seconds
 from provisioner.errors import ConfigError, ForgeError, NixprovError, NothingSelected, Unreachable
 
 EXIT_BUG: Final = 1
@@ -29,20 +30,28 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 _RUN_OPTIONS: Final = (
     click.argument("pattern", required=False, shell_complete=hosts),
-    click.option("-i", "--inventory", "sources", multiple=True, metavar="PATH", help="Inventory; may be repeated."),
+    click.option(
+        "-i", "--inventory", "sources", multiple=True, type=NAMED, metavar="PATH", help="Inventory; may be repeated."
+    ),
     click.option("--limit", metavar="PATTERN", shell_complete=hosts, help="Only what matches this too; @FILE: names."),
-    click.option("--play", metavar="FILE", help="What runners to make; default: the shipped play."),
+    click.option("--play", type=NAMED, metavar="FILE", help="What runners to make; default: the shipped play."),
     click.option("-f", "--forks", default=5, show_default=True, type=_HOSTS, metavar="N", help="Hosts at once."),
     click.option("--timeout", "host_limit_s", type=_SECONDS, metavar="SECONDS", help="Time that each host has."),
-    click.option("--gitlab-url", metavar="URL", help="GitLab; else NIXPROV_GITLAB_URL, python-gitlab's files."),
-    click.option("--gitlab-token-file", metavar="FILE", help="Access token; else NIXPROV_GITLAB_TOKEN_FILE, ..."),
-    click.option("--vault-password-file", metavar="FILE", help="Decrypt vaulted values through ansible-vault."),
+    click.option(
+        "--gitlab-url", type=NAMED, metavar="URL", help="GitLab; else NIXPROV_GITLAB_URL, python-gitlab's files."
+    ),
+    click.option(
+        "--gitlab-token-file", type=NAMED, metavar="FILE", help="Access token; else NIXPROV_GITLAB_TOKEN_FILE, ..."
+    ),
+    click.option(
+        "--vault-password-file", type=NAMED, metavar="FILE", help="Decrypt vaulted values through ansible-vault."
+    ),
     click.option("-K", "--ask-become-pass", is_flag=True, help="Ask once for sudo's password."),
-    click.option("--become-password-file", metavar="FILE", help="Read sudo's password from a file."),
+    click.option("--become-password-file", type=NAMED, metavar="FILE", help="Read sudo's password from a file."),
     click.option("-T", "--connect-timeout", default=10.0, type=_SECONDS, metavar="SECONDS", help="Default: 10."),
     click.option("--connect-retries", default=2, type=_RETRIES, metavar="N", help="With growing pauses; default: 2."),
     click.option("--accept-new-host-keys", is_flag=True, help="Record unknown SSH host keys instead of refusing."),
-    click.option("--ssh-config", "ssh_config", metavar="FILE", help="Instead of ~/.ssh/config."),
+    click.option("--ssh-config", "ssh_config", type=NAMED, metavar="FILE", help="Instead of ~/.ssh/config."),
     *REPORT_OPTIONS,
 )
 
@@ -55,7 +64,7 @@ _CHANGE_OPTIONS: Final = (
         "--max-fail-percentage", type=click.FloatRange(0, 100), metavar="N", help="Stop when more of a batch failed."
     ),
     click.option("--any-errors-fatal", is_flag=True, help="Stop when any host of a batch failed."),
-    click.option("--resume", metavar="RUN", help="Only what an earlier run left, or `last`."),
+    click.option("--resume", type=NAMED, metavar="RUN", help="Only what an earlier run left, or `last`."),
     click.option("--all", "all_hosts", is_flag=True, help="Mean all hosts where nixprov_allow_all is false."),
     *SAFETY_OPTIONS,
 )

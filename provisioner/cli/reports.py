@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from provisioner.cli.values import NAMED
 from provisioner.errors import ConfigError
 from provisioner.paths import expanded
 
@@ -22,9 +23,11 @@ if TYPE_CHECKING:
 
 REPORT_OPTIONS: Final = (
     click.option("--json", "as_json", is_flag=True, help="JSON lines on stdout, people's text on stderr."),
-    click.option("--junit", metavar="FILE", help="Write JUnit XML: a test case a host."),
-    click.option("--report", metavar="FILE", help="Write a page: outcomes, timeline, diffs, drift."),
-    click.option("--log-dir", metavar="DIR", help="Write a file a host there: its phases and its whole log."),
+    click.option("--junit", type=NAMED, metavar="FILE", help="Write JUnit XML: a test case a host."),
+    click.option("--report", type=NAMED, metavar="FILE", help="Write a page: outcomes, timeline, diffs, drift."),
+    click.option(
+        "--log-dir", type=NAMED, metavar="DIR", help="Write a file a host there: its phases and its whole log."
+    ),
     click.option(
         "--progress", type=click.Choice(["auto", "live", "plain"]), default="auto", help="Live table or plain lines."
     ),

@@ -18,6 +18,7 @@ from provisioner.cli.help import Command, Group
 from provisioner.cli.options import change_options, run_options
 from provisioner.cli.passwords import become_password
 from provisioner.cli.reports import reporting
+from provisioner.cli.values import NAMED
 from provisioner.errors import ConfigError
 from provisioner.paths import expanded
 
@@ -75,7 +76,7 @@ def status(pattern: str | None, **options: Any) -> int:
 @click.command(cls=Command, short_help="Take everything back, on hosts and in GitLab.")
 @run_options
 @change_options
-@click.option("--gone", metavar="HOST", help="A dead host or a runner's id: GitLab's side only.")
+@click.option("--gone", type=NAMED, metavar="HOST", help="A dead host or a runner's id: GitLab's side only.")
 def down(pattern: str | None, **options: Any) -> int:
     r"""Take everything back: drain, remove from the hosts, delete in GitLab.
 

@@ -6,23 +6,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from provisioner.cli.values import Seconds
+
 if TYPE_CHECKING:
     from provisioner.engine.host import Choices, Limits
 
-MOST_S: Final = 30 * 24 * 3600
 CONFIRM_LIMIT_S: Final = 180
 DRAIN_LIMIT_S: Final = 3600.0
-
-
-class Seconds(click.FloatRange):
-    """A time somebody can mean: `inf` and `nan` are numbers too, and what waits cannot use them."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        seconds = float(super().convert(value, param, ctx))
-        if not seconds <= MOST_S:
-            self.fail(f"{value!r} is no number of seconds up to {MOST_S}.", param, ctx)
-        return seconds
-
 
 SAFETY_OPTIONS: Final = (
     click.option("--take-over", is_flag=True, help="Go on where a run that is surely dead holds the host."),

@@ -78,6 +78,14 @@ def test_a_mistake_is_one_line(capfd: pytest.CaptureFixture[str], words: str, co
     assert len([line for line in err.splitlines() if not line.startswith(("Usage:", "Try ")) and line]) == 1
 
 
+@pytest.mark.usefixtures("inventory")
+@pytest.mark.parametrize("option", ["-i", "--play", "--gitlab-url", "--ssh-config", "--report", "--limit", "--resume"])
+def test_a_variable_that_is_not_set_never_means_something(capfd: pytest.CaptureFixture[str], option: str) -> None:
+    """`-i "$HOSTS"` read the folder it was typed in, `--play "$PLAY"` meant the shipped play."""
+    code, _, err = typed(capfd, "up", option, "")
+    assert (code, "is empty" in err) == (2, True)
+
+
 def test_a_password_in_what_is_no_url_is_not_shown(capfd: pytest.CaptureFixture[str], inventory: str) -> None:
     _, _, err = typed(capfd, "status", "-i", inventory, "--gitlab-url", "https://u:poison@host:port")
     assert "is not a URL" in err

@@ -1,0 +1,33 @@
+"""What options take beyond click's own types: times and names that somebody can mean."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import click
+from click.types import StringParamType
+
+MOST_S: Final = 30 * 24 * 3600
+
+
+class Seconds(click.FloatRange):
+    """`inf` and `nan` are numbers too, and what waits cannot use them."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        seconds = float(super().convert(value, param, ctx))
+        if not seconds <= MOST_S:
+            self.fail(f"{value!r} is no number of seconds up to {MOST_S}.", param, ctx)
+        return seconds
+
+
+class Named(StringParamType):
+    """An empty name is a variable of a script that is not set: it must not mean the default, or this folder."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        text = str(super().convert(value, param, ctx))
+        if not text:
+            self.fail("it is empty.", param, ctx)
+        return text
+
+
+NAMED: Final = Named()
