@@ -53,7 +53,10 @@ def list_(as_json: bool, **options: Any) -> None:
     from provisioner.inventory import export
 
     loaded = _loaded(_selection(options))
-    click.echo(json.dumps(export.listing(loaded), indent=2) if as_json else "\n".join(loaded.hosts))
+    if as_json:
+        click.echo(json.dumps(export.listing(loaded), indent=2))
+    else:
+        click.echo("".join(f"{name}\n" for name in loaded.hosts), nl=False)
 
 
 @inventory.command()

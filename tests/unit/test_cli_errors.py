@@ -111,6 +111,10 @@ def test_a_uid_without_a_name_or_home_is_somebody(
     assert (code, "cannot be reached" in err, os.environ["HOME"]) == (9, True, "/nonexistent")
 
 
+def test_an_inventory_without_hosts_is_no_line(capfd: pytest.CaptureFixture[str]) -> None:
+    assert typed(capfd, "inventory", "list", "-i", "/dev/null") == (0, "", "")
+
+
 def run(script: str, inventory: str) -> subprocess.CompletedProcess[str]:
     """A line of a shell, in which `nixprov` is this one."""
     nixprov = f'nixprov() {{ "{sys.executable}" -m provisioner "$@"; }}'
