@@ -42,6 +42,7 @@ def prune(pattern: str | None, **options: Any) -> int:
 
 def _finish(app: App, fleet: Fleet, known: Mapping[str, Known], dialogue: _Dialogue) -> int:
     """The `down`s that GitLab kept from their end. Hosts that were turned into runners again since are none of them."""
+    from provisioner.cli.run import interrupting
     from provisioner.engine import Verb
     from provisioner.engine.batches import Stage
 
@@ -49,7 +50,8 @@ def _finish(app: App, fleet: Fleet, known: Mapping[str, Known], dialogue: _Dialo
     names = ", ".join(host.name for host in waiting)
     if not waiting or not dialogue.may(f"Finish what waits on {names}?"):
         return 0
-    return app.run(Verb.DOWN, replace(fleet, stages=(Stage(waiting),)))
+    with interrupting(app):
+        return app.run(Verb.DOWN, replace(fleet, stages=(Stage(waiting),)))
 
 
 def gone(target: str, options: dict[str, Any]) -> int:

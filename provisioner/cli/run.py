@@ -161,7 +161,7 @@ def _run(verb: Verb, pattern: str | None, options: dict[str, Any], *, ask: bool 
         _confirm(fleet.hosts)
     with reporting({**options, "play": selection.play}, verb.value) as report:
         app = App(_settings(options), report)
-        with _interrupting(app):
+        with interrupting(app):
             return app.run(verb, fleet)
 
 
@@ -272,7 +272,7 @@ def _confirm(hosts: Sequence[HostSpec]) -> None:
 
 
 @contextmanager
-def _interrupting(app: App) -> Iterator[None]:
+def interrupting(app: App) -> Iterator[None]:
     """Ctrl-C stops the run at the next safe place; what runs on the hosts goes on there."""
     before: Callable[..., Any] | int | None = signal.signal(signal.SIGINT, lambda *_: app.interrupt())
     try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -11,11 +13,14 @@ import pytest
 
 from provisioner.app import App
 from provisioner.cli import cli
+from provisioner.cli.prune import _Dialogue, _finish
+from provisioner.engine.batches import Stage
 from provisioner.engine.prune import Finding, Known, View, delete, fields, gone, look, survey
 from provisioner.errors import ForgeRefused
 from provisioner.forge import Forge
 from provisioner.hosts.journal import Journal, RunnerRecord
 from provisioner.model import ForgeRunner, Manager, Mark, RunnerStatus, RunnerType
+from provisioner.selection import Fleet
 from tests.unit.hosts import MACHINE, URL, runner, spec
 
 OTHER = "0" * 12
@@ -200,3 +205,23 @@ def test_a_slip_of_the_pen_is_not_told_as_done(
     monkeypatch.setattr(App, "forge", lambda _app: nullcontext(open_))
     assert cli.main(["down", "--gone", "8", "--yes"], standalone_mode=False) == 0
     assert capfd.readouterr().out == "GitLab has no runner of ours for 8\n"
+
+
+class Interrupted:
+    """An app whose run is met by Ctrl-C."""
+
+    interrupts = 0
+
+    def interrupt(self) -> None:
+        self.interrupts += 1
+
+    def run(self, _verb: object, _fleet: object) -> int:
+        os.kill(os.getpid(), signal.SIGINT)
+        return 130
+
+
+def test_ctrl_c_lets_a_down_that_prune_finishes_come_to_a_safe_place() -> None:
+    app, fleet = Interrupted(), Fleet((Stage((spec(),)),), frozenset({"host1"}))
+    dialogue = _Dialogue(cast("App", app), yes=True, as_json=False)
+    assert _finish(cast("App", app), fleet, {"host1": known(pending=(7,))}, dialogue) == 130
+    assert app.interrupts == 1
