@@ -81,6 +81,9 @@ def apply(run: HostRun, wanted: HostPlan) -> None:
 
 
 def _take_back(run: HostRun, made: _Made, before: tuple[Facts, Journal]) -> None:
+    for action in made.updated:
+        told = ", ".join(map(str, action.differences))
+        run.emit("warning", text=f"runner {action.name} keeps in GitLab what this run changed there: {told}")
     try:
         if made.wrote:
             unwind(run, *before, created=made.created, replaced={*made.ended, *made.records})
@@ -121,6 +124,7 @@ class _Made:
     ended: set[str] = field(default_factory=set)
     records: dict[str, RunnerRecord] = field(default_factory=dict)
     tokens: dict[str, Secret] = field(default_factory=dict)
+    updated: list[RunnerAction] = field(default_factory=list)
     claimed: bool = False
     wrote: bool = False
 
@@ -140,6 +144,7 @@ def _forge_changes(run: HostRun, wanted: HostPlan, made: _Made) -> None:
         if action.id is not None and action.differences:
             with crash.around("update"):
                 run.forge.update(action.id, specs[action.name], mark(run.spec, action.name, run.facts))
+            made.updated.append(action)
 
 
 def _token(run: HostRun, action: RunnerAction, made: _Made) -> Registration:

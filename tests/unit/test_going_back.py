@@ -252,3 +252,11 @@ def test_a_gitlab_that_is_restarted_while_jobs_are_waited_for(silent: int, drain
     it.forge.silent_for = silent
     drain(it.run, [7])
     assert any("not drained" in text for text in it.texts("warning")) != drained
+
+
+def test_settings_that_stay_in_gitlab_are_said() -> None:
+    facts, journal = converged()
+    it = stage(facts, replace(journal, phase=Phase.WRITTEN), runner(tags=("old",)))
+    it.session.answers = switch_ends("failed build 20 4")
+    assert isinstance(fails(it), RolledBack)
+    assert "runner default keeps in GitLab what this run changed there: tags: old -> none" in it.texts("warning")
