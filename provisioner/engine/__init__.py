@@ -137,11 +137,11 @@ class Engine:
         return f"not done within {self.limit_s:g} s"
 
     def _host(self, verb: Verb, task: Task[HostSpec]) -> HostResult:
-        count = _Count()
+        account = _Account()
         error: Exception | None = None
         emit = _until_given_up(task, self.emit)
         try:
-            outcome = self._connected(verb, task, emit, count)
+            outcome = self._connected(verb, task, emit, account)
         except NixprovError as failure:
             outcome, error = _outcome(failure), failure
         except Exception as failure:  # noqa: BLE001 - a bug must not take the other hosts with it
@@ -153,26 +153,28 @@ class Engine:
             task.item.name,
             outcome,
             task.seconds,
-            remote_commands=count.commands,
-            connections=count.connections,
+            remote_commands=account.commands,
+            connections=account.connections,
             error="" if error is None else _message(error),
             hint=error.hint if isinstance(error, NixprovError) else "",
+            remains=account.remains,
         )
         if task.is_late and outcome is Outcome.INTERRUPTED:
             return replace(result, outcome=Outcome.FAILED, error=self._late(), hint=_LATE_HINT)
         return result
 
-    def _connected(self, verb: Verb, task: Task[HostSpec], emit: Emit, count: _Count) -> Outcome:
+    def _connected(self, verb: Verb, task: Task[HostSpec], emit: Emit, account: _Account) -> Outcome:
         host = task.item
         emit(Event("phase", host.name, {"phase": "connect"}))
         with Session.open(host, self.ssh, cancel=task.cancel) as session:
             for warning in session.warnings:
                 emit(Event("warning", host.name, {"text": warning}))
+            run = HostRun(host, session, self.forge, emit, self.run, self.limits, task.cancel, self.choices)
             try:
-                run = HostRun(host, session, self.forge, emit, self.run, self.limits, task.cancel, self.choices)
                 return self._verb(verb, run, task)
             finally:
-                count.commands, count.connections = session.commands, session.connections
+                account.commands, account.connections = session.commands, session.connections
+                account.remains = tuple(run.remains)
 
     def _verb(self, verb: Verb, run: HostRun, task: Task[HostSpec]) -> Outcome:
         if verb is Verb.STATUS:
@@ -227,9 +229,12 @@ def _until_given_up(task: Task[HostSpec], emit: Emit) -> Emit:
 
 
 @dataclass(slots=True)
-class _Count:
+class _Account:
+    """What a host's run came to, however it ended."""
+
     commands: int = 0
     connections: int = 0
+    remains: tuple[str, ...] = ()
 
 
 _VERBS: dict[Verb, tuple[Callable[[HostRun], HostPlan], Callable[[HostRun, HostPlan], None]]] = {

@@ -9,7 +9,7 @@ from provisioner.engine import crash
 from provisioner.engine.drain import drain
 from provisioner.engine.host import Detached, DetachedByUser, HostRun
 from provisioner.engine.look import look
-from provisioner.engine.unwind import RolledBack, clean, release, unwind
+from provisioner.engine.unwind import RolledBack, clean, ours, release, unwind
 from provisioner.engine.up import switch_error, with_switch
 from provisioner.errors import ForgeError, ForgeUnavailable, HostError, Locked, NixprovError, NothingChanged
 from provisioner.hosts import switch
@@ -124,6 +124,7 @@ def _resume(run: HostRun, wanted: HostPlan) -> None:
                 with crash.around("resume", action.name):
                     run.forge.set_paused(action.id, paused=False)
             except ForgeError as error:
+                run.remains.append(f"runner {action.id} in GitLab is paused")
                 run.emit("warning", text=f"{error.message}: the runner stays paused until `nixprov up`")
 
 
@@ -164,7 +165,7 @@ def _queue(run: HostRun, pending: list[tuple[RunnerRecord, ForgeError]]) -> None
 
 def _look_again(run: HostRun) -> None:
     run.probe()
-    left = [what for step in STEPS for what in step.remains(run.facts, run.journal)]
-    left += [unit.name for unit in run.facts.units]
-    if left:
-        raise HostError(run.host, f"left on the host: {', '.join(left)}", hint="run `down` again, or remove it by hand")
+    run.remains += [*ours(run.facts, run.journal), *(unit.name for unit in run.facts.units)]
+    if run.remains:
+        hint = "run `down` again, or remove it by hand"
+        raise HostError(run.host, "not everything of ours went from the host", hint=hint)

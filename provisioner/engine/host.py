@@ -82,7 +82,10 @@ class Stopped(HostError):
 
 @dataclass(slots=True)
 class HostRun:
-    """Mutable on purpose: facts and journal are replaced as the run goes on; everything in them is frozen."""
+    """Mutable on purpose: facts and journal are replaced as the run goes on; everything in them is frozen.
+
+    `remains`: what this run could not take back, in words.
+    """
 
     spec: HostSpec
     session: Session
@@ -94,6 +97,7 @@ class HostRun:
     choices: Choices = field(default_factory=Choices)
     facts: Facts = field(init=False)
     journal: Journal = field(init=False)
+    remains: list[str] = field(default_factory=list)
 
     @property
     def host(self) -> str:

@@ -49,9 +49,26 @@ def unwind(
     except Locked:
         raise
     except NixprovError as error:
+        _name_remains(run, ours(facts, journal), facts.system)
         raise RollbackFailed(
             run.host, f"the rollback failed: {error.message}", hint="`nixprov up` or `nixprov down` goes on from here"
         ) from error
+
+
+def ours(facts: Facts, journal: Journal) -> list[str]:
+    """What of ours is on the host, in words."""
+    return [what for step in STEPS for what in step.remains(facts, journal)]
+
+
+def _name_remains(run: HostRun, before: Sequence[str], system: str) -> None:
+    try:
+        run.probe()
+    except HostError:
+        run.remains.append("what this run had changed, as far as it came: the host cannot be asked")
+        return
+    run.remains += [what for what in ours(run.facts, run.journal) if what not in before]
+    if run.facts.system != system:
+        run.remains.append(f"the system {run.facts.system}")
 
 
 def release(run: HostRun, journal: Journal, *, created: Sequence[int] = (), replaced: Collection[str] = ()) -> None:
