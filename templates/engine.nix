@@ -110,7 +110,7 @@ in
         description = "Container engine of the GitLab jobs";
         requires = [ "nixprov-podman.socket" ];
         after = [ "nixprov-podman.socket" ];
-        # Restarting it would end the jobs that a switch finds running.
+        # Restarting it would end the jobs that a switch finds running; image.nix does it when there are none.
         restartIfChanged = false;
         path = [ podman ];
         # Where the host goes out by a proxy, registries are behind it.

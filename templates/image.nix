@@ -138,6 +138,10 @@ let
     set -euo pipefail
     engine=(${engine.command})
     name=$(< ${image}/name)
+    ${lib.optionalString (!engine.isShared) ''
+      # It may still be of the system before, with other options; and no runner runs, as each requires this unit.
+      systemctl try-restart nixprov-podman.service
+    ''}
     "''${engine[@]}" image inspect "$name" > /dev/null 2>&1 || "''${engine[@]}" load --quiet --input ${image}/image.tar
     "''${engine[@]}" network inspect ${engine.network} > /dev/null 2>&1 ||
       "''${engine[@]}" network create --label nixprov ${engine.networkOptions} ${engine.network} > /dev/null

@@ -347,6 +347,15 @@ def test_jobs_and_the_users_containers_are_apart(lab: Lab, run: Callable[..., Jo
     assert "none" in job.trace
 
 
+def test_with_another_image_comes_the_engine_of_the_new_system(lab: Lab, run: Callable[..., Job]) -> None:
+    engine = ["systemctl", "show", "--property=MainPID", "nixprov-podman.service"]
+    before = lab.run(HOST, engine).stdout
+    lab.run(HOST, ["systemctl", "restart", "nixprov-image.service"])
+    assert lab.run(HOST, engine).stdout not in (before, "MainPID=0\n")
+    poll(lab, "the runner is back", "systemctl is-active nixprov-runner-default.service")
+    run("echo works")
+
+
 @pytest.fixture(scope="module")
 def several(lab: Lab, operator: Operator) -> None:
     """Three runners on one host, the second with an image of the user's, the third with limits."""
