@@ -20,6 +20,9 @@ PATHS: Final = (
     "/nix/var/nix/gcroots/nixprov",
 )
 
+# The engine takes it away with its last container, unless it is killed as that one goes.
+_BRIDGE: Final = "nixprov0"
+
 # What watches a container outlives the engine, and would make its folders again after they were removed. A host sees
 # the processes of its own containers too, which may be machines with a runner of theirs: those are not ours.
 _WATCHERS: Final = """\
@@ -62,11 +65,12 @@ class Remnants(Step):
     name = "remnants"
 
     def probe(self) -> str:
-        paths = " ".join((*PATHS, AT_BOOT))
+        paths = " ".join((*PATHS, AT_BOOT, f"/sys/class/net/{_BRIDGE}"))
         return f'{{ for path in {paths}; do [ ! -e "$path" ] || echo "$path"; done; }} | say remnants\n'
 
     def remains(self, facts: Facts, journal: Journal) -> tuple[str, ...]:
         return tuple(facts.text("remnants").split())
 
     def remove(self, facts: Facts, journal: Journal) -> tuple[Part, ...]:
-        return (Shell(_GENERATIONS), Shell(DISARM), Shell(_WATCHERS), *(RemoveTree(path) for path in PATHS))
+        bridge = Shell(f"ip link delete {_BRIDGE} 2>/dev/null || :")
+        return (Shell(_GENERATIONS), Shell(DISARM), Shell(_WATCHERS), bridge, *(RemoveTree(path) for path in PATHS))

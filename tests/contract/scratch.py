@@ -16,10 +16,10 @@ from provisioner.steps import STEPS, Step, Wanted
 from provisioner.steps.hook import Hook
 from tests.unit.hosts import CONFIGURATION, RECORD
 
-MOVED = ("/etc/nixos", "/var/lib", "/run/nixprov", "/nix/var")
+MOVED = ("/etc/nixos", "/var/lib", "/run/nixprov", "/nix/var", "/sys/class/net")
 MACHINE = machine_key("contract")
 # What a host has and this computer need not have; none of it does anything here.
-STUBS = ("systemctl", "nix-env", "umount", "nixos-version", "sync")
+STUBS = ("systemctl", "nix-env", "umount", "nixos-version", "sync", "ip")
 
 
 class ScratchHost:

@@ -312,50 +312,6 @@ def test_without_namespaces_nothing_is_built_rather_than_without_a_sandbox(
     assert "path /nix/store/" not in job.trace
 
 
-# The user's own podman, which is what ours is without its options, and a container that answers on its default network.
-PODMAN = r"""
-set -e
-podman() { $(systemctl cat nixprov-podman.service | sed -n 's/^ExecStart=\([^ ]*\) .*/\1/p') "$@"; }
-"""
-THEIRS = r"""
-tree=$(mktemp -d)
-mkdir $tree/bin
-cp "$(ls -d /nix/store/*-busybox-*/bin/busybox | head -n 1)" $tree/bin/busybox
-echo theirs-$stamp > $tree/answer
-tar -C $tree -c . | podman import --quiet - localhost/theirs:1 > /dev/null
-rm -rf $tree
-podman run --detach --name theirs localhost/theirs:1 /bin/busybox httpd -f -p 80 -h / > /dev/null
-podman inspect --format '{{.NetworkSettings.IPAddress}}' theirs
-"""
-
-
-def test_jobs_and_the_users_containers_are_apart(lab: Lab, run: Callable[..., Job], stamp: str) -> None:
-    def theirs(script: str, check: bool = True) -> str:
-        return lab.run(HOST, ["bash", "-c", f"stamp={stamp}\n{PODMAN}{script}"], check=check).stdout.strip()
-
-    address = theirs(THEIRS)
-    try:
-        poll(lab, "it answers the host", f"curl --silent --max-time 5 http://{address}/answer | grep -q theirs-{stamp}")
-        job = run(f"curl --silent --show-error --max-time 5 http://{address}/answer || echo none")
-        theirs("podman rm --force --time 0 theirs; rm /run/libpod/alive")
-        run("echo as the first one after a boot")
-        # The file by which the user's podman sees whether it has looked after its containers.
-        assert lab.run(HOST, ["test", "-e", "/run/libpod/alive"], check=False).returncode == 1
-    finally:
-        theirs("podman rm --force --time 0 theirs; podman rmi localhost/theirs:1", check=False)
-    assert f"theirs-{stamp}" not in job.trace
-    assert "none" in job.trace
-
-
-def test_with_another_image_comes_the_engine_of_the_new_system(lab: Lab, run: Callable[..., Job]) -> None:
-    engine = ["systemctl", "show", "--property=MainPID", "nixprov-podman.service"]
-    before = lab.run(HOST, engine).stdout
-    lab.run(HOST, ["systemctl", "restart", "nixprov-image.service"])
-    assert lab.run(HOST, engine).stdout not in (before, "MainPID=0\n")
-    poll(lab, "the runner is back", "systemctl is-active nixprov-runner-default.service")
-    run("echo works")
-
-
 @pytest.fixture(scope="module")
 def several(lab: Lab, operator: Operator) -> None:
     """Three runners on one host, the second with an image of the user's, the third with limits."""

@@ -1,0 +1,90 @@
+"""The module's own podman beside the user's, on a real machine."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from provisioner.lab.gitlab_client import Job
+from provisioner.lab.running import Lab
+from tests.lab.operator import Operator, leftovers, poll
+
+HOST = "host1"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def installed(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    operator = Operator(lab, tmp_path_factory.mktemp("operator"))
+    # Of an engine that was killed: it must be in nobody's way.
+    lab.run(HOST, ["ip", "link", "add", "nixprov0", "type", "bridge"])
+    said = operator("up", HOST, "--yes", "--json")
+    assert said.code == 0, said.err
+    yield
+    assert operator("down", HOST, "--yes", "--json").code == 0
+    assert leftovers(lab, HOST) == ""
+    lab.run(HOST, ["ip", "link", "add", "nixprov0", "type", "bridge"])
+    assert operator("down", HOST, "--yes", "--json").code == 0
+    assert leftovers(lab, HOST) == ""
+
+
+@pytest.fixture
+def run(lab: Lab) -> Callable[[str], Job]:
+    def run(script: str) -> Job:
+        job = lab.gitlab.wait_for_job(lab.gitlab.queue_job(script, host=HOST))
+        assert job.is_success, job.trace
+        return job
+
+    return run
+
+
+# The user's own podman, which is what ours is without its options, and a container that answers on its default network.
+PODMAN = r"""
+set -e
+podman() { $(systemctl cat nixprov-podman.service | sed -n 's/^ExecStart=\([^ ]*\) .*/\1/p') "$@"; }
+"""
+THEIRS = r"""
+tree=$(mktemp -d)
+mkdir $tree/bin
+cp "$(ls -d /nix/store/*-busybox-*/bin/busybox | head -n 1)" $tree/bin/busybox
+echo theirs-$stamp > $tree/answer
+tar -C $tree -c . | podman import --quiet - localhost/theirs:1 > /dev/null
+rm -rf $tree
+podman run --detach --name theirs localhost/theirs:1 /bin/busybox httpd -f -p 80 -h / > /dev/null
+podman inspect --format '{{.NetworkSettings.IPAddress}}' theirs
+"""
+
+
+def test_jobs_and_the_users_containers_are_apart(lab: Lab, run: Callable[[str], Job]) -> None:
+    stamp = secrets.token_hex(6)
+
+    def theirs(script: str, check: bool = True) -> str:
+        return lab.run(HOST, ["bash", "-c", f"stamp={stamp}\n{PODMAN}{script}"], check=check).stdout.strip()
+
+    address = theirs(THEIRS)
+    try:
+        poll(
+            lab,
+            HOST,
+            "it answers the host",
+            f"curl --silent --max-time 5 http://{address}/answer | grep -q theirs-{stamp}",
+        )
+        job = run(f"curl --silent --show-error --max-time 5 http://{address}/answer || echo none")
+        theirs("podman rm --force --time 0 theirs; rm /run/libpod/alive")
+        run("echo as the first one after a boot")
+        # The file by which the user's podman sees whether it has looked after its containers.
+        assert lab.run(HOST, ["test", "-e", "/run/libpod/alive"], check=False).returncode == 1
+    finally:
+        theirs("podman rm --force --time 0 theirs; podman rmi localhost/theirs:1", check=False)
+    assert f"theirs-{stamp}" not in job.trace
+    assert "none" in job.trace
+
+
+def test_with_another_image_comes_the_engine_of_the_new_system(lab: Lab, run: Callable[[str], Job]) -> None:
+    engine = ["systemctl", "show", "--property=MainPID", "nixprov-podman.service"]
+    before = lab.run(HOST, engine).stdout
+    lab.run(HOST, ["systemctl", "restart", "nixprov-image.service"])
+    assert lab.run(HOST, engine).stdout not in (before, "MainPID=0\n")
+    poll(lab, HOST, "the runner is back", "systemctl is-active nixprov-runner-default.service")
+    run("echo works")
