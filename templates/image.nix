@@ -143,13 +143,8 @@ let
       systemctl try-restart nixprov-podman.service
     ''}
     "''${engine[@]}" image inspect "$name" > /dev/null 2>&1 || "''${engine[@]}" load --quiet --input ${image}/image.tar
-    "''${engine[@]}" network inspect ${engine.network} > /dev/null 2>&1 || {
-      ${lib.optionalString (!engine.isShared) ''
-        # Of an engine that was killed: none is made beside it.
-        /run/current-system/sw/bin/ip link delete nixprov0 2> /dev/null || true
-      ''}
+    "''${engine[@]}" network inspect ${engine.network} > /dev/null 2>&1 ||
       "''${engine[@]}" network create --label nixprov ${engine.networkOptions} ${engine.network} > /dev/null
-    }
     ${forget "$name"}
   '';
 

@@ -17,13 +17,12 @@ HOST = "host1"
 @pytest.fixture(scope="module", autouse=True)
 def installed(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     operator = Operator(lab, tmp_path_factory.mktemp("operator"))
-    # Of an engine that was killed: it must be in nobody's way.
-    lab.run(HOST, ["ip", "link", "add", "nixprov0", "type", "bridge"])
     said = operator("up", HOST, "--yes", "--json")
     assert said.code == 0, said.err
     yield
     assert operator("down", HOST, "--yes", "--json").code == 0
     assert leftovers(lab, HOST) == ""
+    # Of an engine that was killed as its last container went.
     lab.run(HOST, ["ip", "link", "add", "nixprov0", "type", "bridge"])
     assert operator("down", HOST, "--yes", "--json").code == 0
     assert leftovers(lab, HOST) == ""

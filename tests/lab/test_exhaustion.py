@@ -196,8 +196,7 @@ def test_a_full_store_ends_the_build_that_filled_it_and_nothing_is_lost(
         assert "No space left on device" in full.trace
         ended = lab.gitlab.wait_for_job(slow)
         assert ended.is_success, ended.trace
-        # What it had made lies there, as of any build that failed, until somebody needs the room: the next job does.
-        assert free(lab) < DISK // 10
+        # What it had made lies there until somebody needs the room: the slow build did, or the next job does.
         after = lab.gitlab.wait_for_job(lab.gitlab.queue_job(build(stamp, "sleep 2", name="after"), host=HOST))
         assert after.is_success, after.trace
         assert before - free(lab) < DISK // 10
