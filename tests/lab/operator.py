@@ -123,7 +123,8 @@ systemctl list-unit-files --no-legend 'nixprov*' | grep -v '^nixprov-lab'
 getent passwd nixprov-runner nixprov-filter nixprov-counters
 getent group nixprov-runner nixprov-filter nixprov-counters
 ls -d /nix/var/nix/gcroots/nixprov 2>/dev/null
-ls -d /run/podman /sys/class/net/nixprov0 2>/dev/null
+ls /run/podman 2>/dev/null
+ls -d /sys/class/net/nixprov0 2>/dev/null
 podman images --quiet
 podman ps --all --quiet
 for link in /nix/var/nix/profiles/system-*-link; do [ ! -e "$link/etc/nixprov-revision" ] || echo "$link"; done
