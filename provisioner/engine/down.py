@@ -70,19 +70,12 @@ def _with_journal(run: HostRun, actions: tuple[RunnerAction, ...]) -> tuple[Runn
         run.emit("warning", text=f"{text}; `nixprov prune` tells which nobody uses")
         return actions
     known = {action.id for action in actions}
-    records = {record.id: name for name, record in run.journal.runners.items()}
-    records |= {record.id: f"id {record.id}" for record in run.journal.pending_deletions}
-    missing = [
-        RunnerAction(name, RunnerVerb.DELETE, f"id {id_}, from the journal", id_)
-        for id_, name in records.items()
-        if id_ not in known and run.journal.exists and _belongs(run.journal, id_, run.forge.url)
-    ]
-    return (*actions, *missing)
-
-
-def _belongs(journal: Journal, runner: int, url: str) -> bool:
-    records = (*journal.runners.values(), *journal.pending_deletions)
-    return any(record.id == runner and record.url == url for record in records)
+    records = [*run.journal.runners.items(), *((f"id {one.id}", one) for one in run.journal.pending_deletions)]
+    missing = {one.id: name for name, one in records if one.url == run.forge.url and one.id not in known}
+    return (
+        *actions,
+        *(RunnerAction(name, RunnerVerb.DELETE, f"id {id_}, from the journal", id_) for id_, name in missing.items()),
+    )
 
 
 def _take_out(run: HostRun, wanted: HostPlan, parts: list[Part], before: tuple[Facts, Journal]) -> None:

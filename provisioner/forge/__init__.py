@@ -37,9 +37,6 @@ class Forge(Protocol):
         whatever the number of hosts; own creations, changes and deletions are kept up to date in it.
         """
 
-    def find(self, mark: Mark, spec: RunnerSpec) -> tuple[ForgeRunner, ...]:
-        """The runners that carry the mark, with all details, oldest first; more than one is left of a lost reply."""
-
     def get(self, runner_id: int) -> ForgeRunner | None:
         """The runner with all details; None when GitLab has no such runner (404)."""
 

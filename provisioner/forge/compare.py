@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final
 
 from provisioner.model import ForgeRunner, Mark, RunnerSpec
-
-TYPE: Final = "type"
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,11 +15,6 @@ class Difference:
     name: str
     before: str
     after: str
-
-    @property
-    def needs_new_runner(self) -> bool:
-        """GitLab cannot change it on a runner that exists."""
-        return self.name == TYPE
 
     def __str__(self) -> str:
         return f"{self.name}: {self.before} -> {self.after}"
@@ -40,7 +32,7 @@ def differences(wanted: RunnerSpec, mark: Mark, actual: ForgeRunner) -> tuple[Di
 
 
 def _pairs(wanted: RunnerSpec, mark: Mark, actual: ForgeRunner) -> Iterator[tuple[str, str, str]]:
-    yield TYPE, actual.type.value, wanted.type.value
+    yield "type", actual.type.value, wanted.type.value
     yield "description", actual.description, mark.describe(wanted.description)
     yield "tags", _tags(actual.tags), _tags(wanted.tags)
     yield "run_untagged", _flag(actual.run_untagged), _flag(wanted.run_untagged)

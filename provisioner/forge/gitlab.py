@@ -125,13 +125,6 @@ class GitLabForge:
         owners = self._gl.groups if kind is RunnerType.GROUP else self._gl.projects
         return owners.get(_named(kind, owner), lazy=True).runners
 
-    def find(self, mark: Mark, spec: RunnerSpec) -> tuple[ForgeRunner, ...]:
-        marked = [
-            runner for runner in self.runners(spec.type, spec.owner) if runner.mark and runner.mark.is_same_runner(mark)
-        ]
-        detailed = [self.get(runner.id) for runner in sorted(marked, key=lambda one: one.id)]
-        return tuple(runner for runner in detailed if runner)
-
     def get(self, runner_id: int) -> ForgeRunner | None:
         with self._attempt(actions.reading(runner_id)):
             try:

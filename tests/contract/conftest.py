@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import pytest
 
+from provisioner.forge import Forge
 from provisioner.forge.gitlab import GitLabForge
 from provisioner.forge.settings import ForgeSettings
 from provisioner.forge.transport import Patience
@@ -15,7 +16,7 @@ from provisioner.lab.gitlab.background import in_background
 from provisioner.lab.gitlab.faults import Fault
 from provisioner.lab.gitlab.records import AccessToken, Role
 from provisioner.lab.gitlab.server import Running
-from provisioner.model import Secret
+from provisioner.model import ForgeRunner, Mark, RunnerSpec, Secret
 
 
 class Waits(list[float]):
@@ -73,6 +74,13 @@ def connect(gitlab: Running, waits: Waits) -> Iterator[Connect]:
 @pytest.fixture
 def forge(connect: Connect) -> GitLabForge:
     return connect()
+
+
+def find(forge: Forge, mark: Mark, spec: RunnerSpec) -> tuple[ForgeRunner, ...]:
+    """The runners that carry the mark, with all details, oldest first."""
+    listed = [one for one in forge.runners(spec.type, spec.owner) if one.mark and one.mark.is_same_runner(mark)]
+    detailed = [forge.get(one.id) for one in sorted(listed, key=lambda one: one.id)]
+    return tuple(one for one in detailed if one)
 
 
 def token_for(gitlab: Running, *scopes: str, username: str = "root", roles: dict[str, Role] | None = None) -> str:

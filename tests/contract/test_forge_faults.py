@@ -14,7 +14,7 @@ from provisioner.lab.gitlab.faults import KINDS
 from provisioner.lab.gitlab.server import Running
 from provisioner.lab.gitlab.state import NewRunner
 from provisioner.model import Mark, RunnerSpec, RunnerType
-from tests.contract.conftest import Connect, Waits, break_once, calls, token_for
+from tests.contract.conftest import Connect, Waits, break_once, calls, find, token_for
 
 MARK = Mark("host1", "default", "0123456789ab")
 SPEC = RunnerSpec(description="build machine", tags=("nix", "x86_64-linux"), maximum_timeout_s=3600)
@@ -25,12 +25,12 @@ CREATE = r"/user/runners$"
 @pytest.mark.parametrize("listed", [True, False])
 def test_a_creation_whose_reply_is_lost_is_found_again(gitlab: Running, forge: Forge, kind: str, listed: bool) -> None:
     if listed:
-        assert forge.find(MARK, SPEC) == ()
+        assert find(forge, MARK, SPEC) == ()
     break_once(gitlab, kind, "POST", CREATE)
     made = forge.create(SPEC, MARK)
     (runner,) = gitlab.lab.state.runners.values()
     assert (runner.id, runner.token) == (made.id, made.token.reveal())
-    assert [one.id for one in forge.find(MARK, SPEC)] == [made.id]
+    assert [one.id for one in find(forge, MARK, SPEC)] == [made.id]
 
 
 @pytest.mark.parametrize("kind", ["refuse", "html_502", "json_500", "html_200", "json_200"])
@@ -53,7 +53,7 @@ def test_a_creation_that_times_out_is_found_when_it_did_happen(gitlab: Running, 
 
 def test_an_older_runner_with_our_mark_is_not_taken_for_the_new_one(gitlab: Running, forge: Forge) -> None:
     old = forge.create(SPEC, MARK)
-    assert [runner.id for runner in forge.find(MARK, SPEC)] == [old.id]
+    assert [runner.id for runner in find(forge, MARK, SPEC)] == [old.id]
     break_once(gitlab, "json_500", "POST", CREATE)
     with pytest.raises(ForgeUnavailable):
         forge.create(SPEC, MARK)
@@ -153,7 +153,7 @@ def test_a_creation_that_can_be_looked_up_neither_is_told_as_unclear(gitlab: Run
     with pytest.raises(ForgeUnavailable, match=r"cannot create the runner host1/default: .*closed without an answer"):
         forge.create(SPEC, MARK)
     gitlab.lab.faults.clear()
-    assert len(forge.find(MARK, SPEC)) == 1
+    assert len(find(forge, MARK, SPEC)) == 1
 
 
 def test_a_server_that_is_not_there(connect: Connect) -> None:
@@ -190,11 +190,11 @@ class Refusal:
 IN_GROUP = replace(SPEC, type=RunnerType.GROUP, owner="lab")
 REFUSALS = {
     "unknown token": Refusal(lambda forge: forge.check(), "unknown, expired or revoked", ()),
-    "no scope to list": Refusal(lambda forge: forge.find(MARK, SPEC), "scope read_api or api", ("create_runner",)),
+    "no scope to list": Refusal(lambda forge: find(forge, MARK, SPEC), "scope read_api or api", ("create_runner",)),
     "no scope to create": Refusal(lambda forge: forge.create(SPEC, MARK), "scope create_runner or api", ("read_api",)),
     "no scope to change": Refusal(lambda forge: forge.set_paused(1, True), "scope manage_runner or api", ("read_api",)),
     "no scope to delete": Refusal(lambda forge: forge.delete(1), "scope manage_runner or api", ("read_api",)),
-    "no role to list": Refusal(lambda forge: forge.find(MARK, SPEC), "administrator or auditor", username="dev"),
+    "no role to list": Refusal(lambda forge: find(forge, MARK, SPEC), "administrator or auditor", username="dev"),
     "no role to create": Refusal(lambda forge: forge.create(SPEC, MARK), "must be an administrator", username="dev"),
     "no role in group": Refusal(lambda forge: forge.create(IN_GROUP, MARK), "Owner of group lab", username="dev"),
     "unknown group": Refusal(lambda forge: forge.create(replace(IN_GROUP, owner="no"), MARK), "look up group no"),

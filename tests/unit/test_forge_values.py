@@ -60,7 +60,6 @@ def test_no_difference_whatever_the_order_of_tags() -> None:
 )
 def test_each_difference_is_named(actual: ForgeRunner, difference: Difference) -> None:
     assert differences(SPEC, MARK, actual) == (difference,)
-    assert difference.needs_new_runner == (difference.name == "type")
 
 
 def test_a_host_that_was_renamed_differs_in_the_description() -> None:
