@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import re
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,7 +14,7 @@ import pytest
 from provisioner.engine import down, up
 from provisioner.engine.drain import StillBusy, drain
 from provisioner.engine.host import Choices, Limits
-from provisioner.engine.unwind import RolledBack
+from provisioner.engine.unwind import RollbackFailed, RolledBack
 from provisioner.errors import ForgeRefused, ForgeUnavailable, Locked, NixprovError
 from provisioner.hosts.facts import Facts
 from provisioner.hosts.journal import NO_TOKEN, Phase
@@ -260,3 +262,43 @@ def test_settings_that_stay_in_gitlab_are_said() -> None:
     it.session.answers = switch_ends("failed build 20 4")
     assert isinstance(fails(it), RolledBack)
     assert "runner default keeps in GitLab what this run changed there: tags: old -> none" in it.texts("warning")
+
+
+def fails_on_the_way_back(script: str) -> Completed | None:
+    """The build fails, and then the transaction that takes the files back."""
+    is_back = "touched=yes" in script and "unwinding" in journal_in(script)
+    return Completed(1, b"", "no") if is_back else switch_ends("failed build 20 4")(script)
+
+
+def journal_in(script: str) -> str:
+    staged = re.search(r"printf %s (\S+) \| stage /var/lib/nixprov/journal.json ", script)
+    return base64.b64decode(staged[1]).decode() if staged else ""
+
+
+def test_what_a_failed_way_back_leaves_is_named() -> None:
+    it = stage(new_host(), None)
+    it.session.answers = fails_on_the_way_back
+    assert isinstance(fails(it), RollbackFailed)
+    assert it.run.remains == ["runner 99 in GitLab", "/var/lib/nixprov/secrets/default.token"]
+
+
+def test_what_was_there_before_is_nothing_that_a_failed_way_back_leaves() -> None:
+    it = stage(*converged(), runner(), new_tokens=True)
+    it.session.answers = fails_on_the_way_back
+    assert isinstance(fails(it), RollbackFailed)
+    assert it.run.remains == []
+
+
+def test_a_host_that_cannot_be_asked_what_is_left_is_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("provisioner.engine.host.RECONNECT_WAITS_S", ())
+    it = stage(new_host(), None)
+    build_fails = switch_ends("failed build 20 4")
+
+    def dies_after_the_build(script: str) -> Completed | None:
+        if len(it.session.journals) > 1 and "after=" not in script:
+            lost()
+        return build_fails(script)
+
+    it.session.answers = dies_after_the_build
+    assert isinstance(fails(it), RollbackFailed)
+    assert [what.endswith("the host cannot be asked") for what in it.run.remains] == [False, True]
