@@ -154,6 +154,7 @@ def test_a_boot_loader_that_takes_no_system_leaves_the_old_one_running(
             said = operators()("up", "host2", "--yes", "--json")
             assert said.code == 8, said.err
             assert "the boot loader could not be set" in said.host("host2")["error"]
+            assert "/var/lib/nixprov" in said.host("host2")["remains"]
             assert system(lab, "host2") == before
             lab.run("host2", ["rm", "/run/full"])
             assert operators()("up", "host2", "--yes", "--json").code == 0
