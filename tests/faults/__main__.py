@@ -10,9 +10,13 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import TypeAlias
 
 from provisioner.lab import control
 from provisioner.lab.running import LAB_VARIABLE, Lab, chosen
@@ -20,6 +24,8 @@ from tests.faults.matrix import BOTH, HEADER, TRANSACTIONS, Fault, Matrix, Row, 
 
 # On two processors too: a trial waits more than it works.
 HOSTS = 4
+
+Works: TypeAlias = "SimpleQueue[tuple[int, Callable[[Matrix], Iterable[Row]]]]"
 
 
 def main(words: Sequence[str]) -> int:
@@ -57,35 +63,43 @@ def _table(rows: Sequence[Row]) -> Iterator[str]:
 def _rows(lab: Lab, words: Sequence[str]) -> list[Row]:
     print(HEADER, flush=True)
     hosts = [host.name for host in lab.state.hosts]
+    works: Works = SimpleQueue()
+    for work in enumerate(_works(words)):
+        works.put(work)
     with tempfile.TemporaryDirectory() as homes, ThreadPoolExecutor(len(hosts)) as pool:
-        shares = [(Matrix(lab, host, Path(homes)), number) for number, host in enumerate(hosts)]
-        done = pool.map(lambda share: list(_share(share[0], share[1], len(hosts), words)), shares)
+        done = pool.map(lambda host: list(_share(Matrix(lab, host, Path(homes)), works)), hosts)
         placed = sorted((one for rows in done for one in rows), key=lambda one: one[0])
-        return [row for _, row in placed]
+    return [row for _, row in placed]
 
 
-def _share(matrix: Matrix, number: int, of: int, words: Sequence[str]) -> Iterator[tuple[int, Row]]:
-    """Every host takes its part of the work; faults that end where the next begins come together."""
-    for index, work in enumerate(_works(matrix, words)):
-        if index % of == number:
-            for row in work:
+def _share(matrix: Matrix, works: Works) -> Iterator[tuple[int, Row]]:
+    """Every host takes the next one until there is none; faults that end where the next begins come together."""
+    while not works.empty():
+        with suppress(Empty):  # another host was faster
+            index, work = works.get_nowait()
+            for row in work(matrix):
                 print(row.line(), flush=True)
                 yield index, row
     matrix.leave()
 
 
-def _works(matrix: Matrix, words: Sequence[str]) -> Iterator[Iterator[Row]]:
+def _works(words: Sequence[str]) -> Iterator[Callable[[Matrix], Iterable[Row]]]:
+    """The longest first, so that the hosts end together."""
+
     def meant(text: str) -> bool:
         return not words or any(word in text for word in words)
 
-    faults = sorted(all_faults(), key=lambda fault: (fault.starts_installed, fault.ends_installed))
-    for fault in faults:
-        if meant(str(fault)):
-            yield (matrix.run(one) for one in (fault,))
     for verb, scene, first, name in TRANSACTIONS:
         for then in BOTH:
             if meant(str(Fault(verb, f"{first}host:{name}", then, scene))):
-                yield matrix.transaction(verb, scene, first, name, then)
+                yield partial(Matrix.transaction, verb=verb, scene=scene, first=first, name=name, then=then)
+    for fault in sorted(all_faults(), key=lambda fault: (fault.starts_installed, fault.ends_installed)):
+        if meant(str(fault)):
+            yield partial(_one, fault=fault)
+
+
+def _one(matrix: Matrix, fault: Fault) -> tuple[Row]:
+    return (matrix.run(fault),)
 
 
 if __name__ == "__main__":
