@@ -10,20 +10,13 @@ import click
 
 from provisioner.cli.completion import hosts
 from provisioner.cli.help import Group
-from provisioner.cli.values import NAMED
+from provisioner.cli.options import SOURCES, VAULT
 
 if TYPE_CHECKING:
     from provisioner.app import Selection
     from provisioner.inventory import Inventory
 
-_SOURCES = (
-    click.option(
-        "-i", "--inventory", "sources", multiple=True, type=NAMED, metavar="PATH", help="Inventory; may be repeated."
-    ),
-    click.option(
-        "--vault-password-file", type=NAMED, metavar="FILE", help="Decrypt vaulted values through ansible-vault."
-    ),
-)
+_SOURCES = (SOURCES, VAULT)
 
 
 def _source_options(command: Callable[..., Any]) -> Callable[..., Any]:

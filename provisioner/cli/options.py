@@ -28,11 +28,16 @@ _RETRIES: Final = click.IntRange(0, 20)
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
+SOURCES: Final = click.option(
+    "-i", "--inventory", "sources", multiple=True, type=NAMED, metavar="PATH", help="Inventory; may be repeated."
+)
+VAULT: Final = click.option(
+    "--vault-password-file", type=NAMED, metavar="FILE", help="Decrypt vaulted values through ansible-vault."
+)
+
 _RUN_OPTIONS: Final = (
     click.argument("pattern", required=False, shell_complete=hosts),
-    click.option(
-        "-i", "--inventory", "sources", multiple=True, type=NAMED, metavar="PATH", help="Inventory; may be repeated."
-    ),
+    SOURCES,
     click.option("--limit", metavar="PATTERN", shell_complete=hosts, help="Only what matches this too; @FILE: names."),
     click.option("--play", type=NAMED, metavar="FILE", help="What runners to make; default: the shipped play."),
     click.option("-f", "--forks", default=5, show_default=True, type=_HOSTS, metavar="N", help="Hosts at once."),
@@ -43,9 +48,7 @@ _RUN_OPTIONS: Final = (
     click.option(
         "--gitlab-token-file", type=NAMED, metavar="FILE", help="Access token; else NIXPROV_GITLAB_TOKEN_FILE, ..."
     ),
-    click.option(
-        "--vault-password-file", type=NAMED, metavar="FILE", help="Decrypt vaulted values through ansible-vault."
-    ),
+    VAULT,
     click.option("-K", "--ask-become-pass", is_flag=True, help="Ask once for sudo's password."),
     click.option("--become-password-file", type=NAMED, metavar="FILE", help="Read sudo's password from a file."),
     click.option("-T", "--connect-timeout", default=10.0, type=_SECONDS, metavar="SECONDS", help="Default: 10."),

@@ -164,11 +164,13 @@ def _written(name: str, record: RunRecord, content: Callable[[], bytes]) -> Iter
         try:
             if record.hosts:
                 draft.write_bytes(content())
-            if draft != path:
-                _publish(draft, path) if record.hosts else draft.unlink()
+                _publish(draft, path)
         except OSError as error:
             # How the run ended must not be lost with it.
             _complain(f"{name} cannot be written: {error.strerror}")
+        finally:
+            if draft != path:
+                draft.unlink(missing_ok=True)
 
 
 def _draft(name: str) -> tuple[Path, Path]:
@@ -188,6 +190,8 @@ def _draft(name: str) -> tuple[Path, Path]:
 
 
 def _publish(draft: Path, path: Path) -> None:
+    if draft == path:
+        return
     # mkstemp makes it private; what the operator asked for by name has the usual mode.
     mask = os.umask(0)
     os.umask(mask)

@@ -211,3 +211,16 @@ def test_a_report_that_cannot_be_written_at_the_end_changes_nothing_else(
             file.unlink()
         folder.rmdir()
     assert f"{folder}/run.xml cannot be written: No such file" in capfd.readouterr().err
+
+
+def test_a_page_that_the_disk_did_not_take_leaves_no_draft(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def full(_path: Path, _content: bytes) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with reporting(options(report=str(tmp_path / "run.html")), "up") as report:
+        report.event(START)
+    assert "run.html cannot be written: No space left on device" in capfd.readouterr().err
+    assert list(tmp_path.iterdir()) == []
