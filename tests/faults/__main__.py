@@ -12,7 +12,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -74,12 +73,14 @@ def _rows(lab: Lab, words: Sequence[str]) -> list[Row]:
 
 def _share(matrix: Matrix, works: Works) -> Iterator[tuple[int, Row]]:
     """Every host takes the next one until there is none; faults that end where the next begins come together."""
-    while not works.empty():
-        with suppress(Empty):  # another host was faster
+    while True:
+        try:
             index, work = works.get_nowait()
-            for row in work(matrix):
-                print(row.line(), flush=True)
-                yield index, row
+        except Empty:
+            break
+        for row in work(matrix):
+            print(row.line(), flush=True)
+            yield index, row
     matrix.leave()
 
 
