@@ -188,7 +188,7 @@ class HostRun:
         if self.cancel.is_set():
             raise Cancelled(self.host, "interrupted", hint=f"`nixprov {self.run.verb}` goes on from here")
         content = None if journal is None else journal.render()
-        first = f"mkdir -p {lock.FOLDER}\n{lock.take(self.run.id)}" if keep else lock.RELEASE
+        first = lock.take(self.run.id) if keep else lock.RELEASE
         at = crash.in_transaction(name)
         # Another run's transaction takes a moment; what it changed then is told better than that it was under way.
         transaction = Transaction(parts, self.journal.sha256, content, guard, first, TRANSACTION_S, crash_at=at)
@@ -250,7 +250,7 @@ class HostRun:
         script = lock.keep(self.run.id).encode() + switch.follow(follower.cursor)
         self._run(script, self.limits.switch_s, follower)
 
-    def _again(self, action: Callable[[], None], what: str, *, fresh: bool = False) -> None:
+    def _again(self, action: Callable[[], object], what: str, *, fresh: bool = False) -> None:
         """Do `action`, over new connections with growing pauses while they get lost; `fresh`: over a new one at once.
 
         Raises Detached when all were in vain.
@@ -259,16 +259,17 @@ class HostRun:
             try:
                 if fresh:
                     self._reconnect()
-                return action()
+                action()
             except ConnectionLost as lost:
                 if wait is None:
                     raise self._gone() from lost
+            else:
+                return
             self.emit("warning", text=f"{what}; again in {wait:g} s")
             self.cancel.wait(wait)
             fresh = True
-        return None
 
-    def insist(self, action: Callable[[], None], what: str) -> None:
+    def insist(self, action: Callable[[], object], what: str) -> None:
         """Do `action`, over new connections when this one is lost. Raises ConnectionLost when none comes."""
         try:
             self._again(action, what)

@@ -140,12 +140,8 @@ def _switch_back(run: HostRun) -> None:
     _look(run)
     if run.facts.is_switching:
         # What it goes back to may cut this connection just as what it was at did.
-        run.insist(lambda: _end_switch(run), "connection lost while the host goes back")
+        run.insist(lambda: run.script(switch.abort(), status_ok=True), "connection lost while the host goes back")
         _look(run)
-
-
-def _end_switch(run: HostRun) -> None:
-    run.script(switch.abort(), status_ok=True)
 
 
 def _host_back(run: HostRun, facts: Facts, journal: Journal, replaced: Collection[str]) -> None:

@@ -16,7 +16,6 @@ from typing import Final
 from provisioner.hosts.elevate import LOGIN
 from provisioner.hosts.script import PATH, STATE_DIR
 
-FOLDER: Final = STATE_DIR
 LOCK: Final = f"{STATE_DIR}/lock"
 
 # The nearest sshd above this shell, or above the login where the shell does not descend from it (run0). A process is
@@ -42,8 +41,8 @@ def take(run: str) -> str:
 
 
 # Every transaction holds this while it is at work (script.py).
-_QUIET: Final = f"{PATH}exec 9< {FOLDER}; flock -w 30 9 || :"
-WAIT: Final = f"[ ! -d {FOLDER} ] || {{ {_QUIET}; exec 9<&-; }}\n"
+_QUIET: Final = f"{PATH}exec 9< {STATE_DIR}; flock -w 30 9 || :"
+WAIT: Final = f"[ ! -d {STATE_DIR} ] || {{ {_QUIET}; exec 9<&-; }}\n"
 
 
 def keep(run: str) -> str:

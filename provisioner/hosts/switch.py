@@ -14,7 +14,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Final
 
-from provisioner.hosts.script import LOCKED_STATUS, STATE_DIR, MakeDir, Part, RemoveFile, Shell, WriteFile
+from provisioner.hosts.script import LOCKED_STATUS, PATH, STATE_DIR, MakeDir, Part, RemoveFile, Shell, WriteFile
 
 UNIT: Final = "nixprov-switch.service"
 NO_REVISION: Final = "none"
@@ -165,12 +165,12 @@ def follow(cursor: str) -> bytes:
 
 
 def _script(text: str) -> str:
-    text = text.replace("@SUBSTATE@", _SUBSTATE)
+    text = text.replace("@PATH@", PATH).replace("@SYSTEMD@", _SYSTEMD)
     return text.replace("@UNIT@", UNIT).replace("@DIR@", DIR).replace("@STATUS@", str(UNCONFIRMED_STATUS))
 
 
 # While systemd executes itself anew, as in a switch to another one, it does not answer: that is no end of the unit.
-_SUBSTATE: Final = """\
+_SYSTEMD: Final = """\
 substate() {
   tries=50
   while [ "$tries" -gt 0 ]; do
@@ -180,11 +180,18 @@ substate() {
   done
   echo "$found"
 }
+await_end() {
+  while :; do
+    case $(substate) in
+      running | start* | stop* | final*) sleep 0.1 ;;
+      *) break ;;
+    esac
+  done
+}
 """
 
 _FOLLOW = """\
-export LC_ALL=C PATH="/run/wrappers/bin:/run/current-system/sw/bin:$PATH"
-@SUBSTATE@after=@AFTER@
+@PATH@@SYSTEMD@after=@AFTER@
 invocation=$(systemctl show -p InvocationID --value @UNIT@)
 news() {
   journalctl --quiet --no-pager --show-cursor --output=cat "_SYSTEMD_INVOCATION_ID=$invocation" ${after:+"$after"} |
@@ -310,14 +317,9 @@ done
 
 # A host that is going back already needs the lock of this transaction for its files.
 _COMMIT = """\
-@SUBSTATE@mv @DIR@/open @DIR@/confirmed 2>/dev/null || :
+@SYSTEMD@mv @DIR@/open @DIR@/confirmed 2>/dev/null || :
 { [ ! -e @DIR@/expired ] && [ ! -e @DIR@/aborted ]; } || flock -u 9 2>/dev/null || :
-while :; do
-  case $(substate) in
-    running | start* | stop* | final*) sleep 0.1 ;;
-    *) break ;;
-  esac
-done
+await_end
 phase=lost status=1
 [ ! -e @DIR@/result ] || read -r phase status _ < @DIR@/result || :
 case "$phase $status" in
@@ -336,16 +338,10 @@ def abort() -> bytes:
 
 
 _ABORT = """\
-export LC_ALL=C PATH="/run/wrappers/bin:/run/current-system/sw/bin:$PATH"
-@SUBSTATE@if ! mv @DIR@/open @DIR@/aborted 2>/dev/null; then
+@SYSTEMD@if ! mv @DIR@/open @DIR@/aborted 2>/dev/null; then
   case $(cat @DIR@/result 2>/dev/null) in
     'build '*) systemctl stop @UNIT@ || : ;;
   esac
 fi
-while :; do
-  case $(substate) in
-    running | start* | stop* | final*) sleep 0.2 ;;
-    *) break ;;
-  esac
-done
+await_end
 """
