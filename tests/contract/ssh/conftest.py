@@ -113,7 +113,8 @@ class Sshd:
 
     def signal_sessions(self, number: signal.Signals) -> None:
         for pid in self.sessions():
-            os.kill(pid, number)
+            with contextlib.suppress(ProcessLookupError):  # a helper of a login, which has ended since
+                os.kill(pid, number)
 
     def stop(self) -> None:
         if self.process is None:
