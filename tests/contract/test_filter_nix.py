@@ -21,6 +21,8 @@ from pathlib import Path
 import pytest
 import tally
 
+from tests.attacks.shell import ADD
+
 TEMPLATES = Path(__file__).parents[2] / "templates"
 TIMEOUT_S = 60
 needs_nix = pytest.mark.skipif(
@@ -64,6 +66,10 @@ class Store:
         return subprocess.run(
             argv, env=environment, cwd=self.root, capture_output=True, text=True, check=False, timeout=TIMEOUT_S
         )
+
+    def add(self, path: str, digest: str, address: str, through: str = "socket") -> None:
+        program = [sys.executable, "-c", ADD, str(self.root / through), path, digest, address, "theirs"]
+        subprocess.run(program, check=True, timeout=TIMEOUT_S)
 
     def expression(self, name: str) -> str:
         """A file that builds something new, and a hook beside it that tells that it ran."""
@@ -175,24 +181,6 @@ def test_root_behind_the_filter_is_nobody_to_the_daemon(store: Store, through: s
     assert (store.root / "hooked").exists() is hooked
 
 
-# AddToStoreNar with "repair": a Nix client has no command for it, since no honest one has use for it.
-REPLACE = r"""
-import os, socket, struct, sys
-path, victim, nar_hash, address = sys.argv[1:]
-def number(value): return struct.pack("<Q", value)
-def text(value): return number(len(value)) + value.encode() + b"\0" * (-len(value) % 8)
-nar = b"".join(map(text, ("nix-archive-1", "(", "type", "regular", "contents", "theirs\n", ")")))
-info = text(victim) + text("") + text(nar_hash) + number(0) * 2 + number(len(nar)) + number(0) * 2 + text(address)
-daemon = socket.socket(socket.AF_UNIX)
-daemon.connect(path)
-daemon.sendall(number(0x6E697863) + number(0x121) + number(0) * 2)
-daemon.sendall(number(39) + info + number(1) * 2 + number(len(nar)) + nar + number(0))
-daemon.shutdown(socket.SHUT_WR)
-while daemon.recv(65536):
-    pass
-"""
-
-
 @pytest.mark.parametrize(("through", "after"), [("socket", "mine\n"), ("daemon", "theirs\n")])
 def test_what_is_there_is_not_replaced(store: Store, through: str, after: str) -> None:
     """By anybody's content under a content-addressed name, which needs no signature: the daemon alone lets it happen."""
@@ -200,8 +188,7 @@ def test_what_is_there_is_not_replaced(store: Store, through: str, after: str) -
     victim = store.nix("nix-store", "--add", "./source").stdout.strip()
     digest = store.nix("nix-hash", "--type", "sha256", victim).stdout.strip()
     address = "fixed:r:sha256:" + store.nix("nix-hash", "--type", "sha256", "--base32", victim).stdout.strip()
-    program = [sys.executable, "-c", REPLACE, str(store.root / through), victim, digest, address]
-    subprocess.run(program, check=True, timeout=TIMEOUT_S)
+    store.add(victim, digest, address, through)
     assert Path(victim).read_text() == after
 
 
@@ -213,6 +200,5 @@ def test_signatures_alone_keep_out_what_nobody_built(store: Store, taken: bool) 
     (store.root / "source").write_text("theirs\n")
     digest = store.nix("nix-hash", "--type", "sha256", "./source").stdout.strip()
     victim = store.root / "store" / f"{'0' * 32}-poison"
-    program = [sys.executable, "-c", REPLACE, str(store.root / "socket"), str(victim), digest, ""]
-    subprocess.run(program, check=True, timeout=TIMEOUT_S)
+    store.add(str(victim), digest, "")
     assert victim.exists() is taken
