@@ -60,6 +60,7 @@ class Engine:
     cancel: threading.Event = field(default_factory=threading.Event)
     limit_s: float | None = None
     choices: Choices = field(default_factory=Choices)
+    _machines: dict[str, str] = field(default_factory=dict, init=False)
 
     def execute(self, verb: Verb, hosts: Sequence[HostSpec]) -> list[HostResult]:
         """Run `verb` on every host at once; never raises for one host's failure. Results stand in the hosts' order."""
@@ -169,7 +170,9 @@ class Engine:
         with Session.open(host, self.ssh, cancel=task.cancel) as session:
             for warning in session.warnings:
                 emit(Event("warning", host.name, {"text": warning}))
-            run = HostRun(host, session, self.forge, emit, self.run, self.limits, task.cancel, self.choices)
+            run = HostRun(
+                host, session, self.forge, emit, self.run, self.limits, task.cancel, self.choices, self._machines
+            )
             try:
                 return self._verb(verb, run, task)
             finally:

@@ -12,7 +12,15 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from provisioner.engine import crash
-from provisioner.errors import ConnectionLost, HostError, Locked, NothingChanged, RemoteFailed, SwitchFailed
+from provisioner.errors import (
+    ConnectionLost,
+    HostError,
+    HostRefused,
+    Locked,
+    NothingChanged,
+    RemoteFailed,
+    SwitchFailed,
+)
 from provisioner.events import Emit, Event
 from provisioner.forge import Forge
 from provisioner.hosts import lock, switch, trust
@@ -84,6 +92,7 @@ class Stopped(HostError):
 class HostRun:
     """Mutable on purpose: facts and journal are replaced as the run goes on; everything in them is frozen.
 
+    `machines`: the machines that the whole run is at, with the name by which it came to each; shared by its hosts.
     `remains`: what this run could not take back, in words.
     """
 
@@ -95,6 +104,7 @@ class HostRun:
     limits: Limits = field(default_factory=Limits)
     cancel: threading.Event = field(default_factory=threading.Event)
     choices: Choices = field(default_factory=Choices)
+    machines: dict[str, str] = field(default_factory=dict)
     facts: Facts = field(init=False)
     journal: Journal = field(init=False)
     remains: list[str] = field(default_factory=list)
@@ -122,10 +132,11 @@ class HostRun:
     def settle(self) -> None:
         """Probe, refuse a host that another run holds; `up` and `down` end what a dead one left, a plan only names it.
 
-        Raises Locked, HostError.
+        Raises Locked, HostRefused, HostError.
         """
         self.phase("probe")
         self.probe()
+        self._require_one_name()
         self._require_free()
         if not self.facts.is_switching:
             return
@@ -141,6 +152,18 @@ class HostRun:
             with crash.around("settle"):
                 self.script(switch.confirm((), 0) if same and result.is_done else switch.abort(), status_ok=True)
         self.probe()
+
+    def _require_one_name(self) -> None:
+        """The lock keeps other runs out; under a second name this one would be its own neighbour."""
+        if not self.facts.text("machine-id"):
+            return
+        first = self.machines.setdefault(self.facts.machine, self.host)
+        if first != self.host:
+            raise HostRefused(
+                self.host,
+                f"it has the machine id of {first}, which this run is at",
+                hint="name a machine once; a clone needs an id of its own (systemd-machine-id-setup)",
+            )
 
     def _require_free(self) -> None:
         if self.facts.held_by in ("", self.run.id):

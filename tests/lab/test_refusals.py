@@ -85,6 +85,19 @@ def test_an_unknown_host_key_is_refused_and_accepted_on_request(operator: Operat
     assert operator("plan", "host1", "-i", str(inventory)).code == 0
 
 
+def test_one_machine_under_two_names(operator: Operator, lab: Lab, tmp_path: Path) -> None:
+    inventory = tmp_path / "hosts"
+    line = f"host1 ansible_host={lab.state.hosts[0].address}\n"
+    text = lab.files.inventory.read_text()
+    assert line in text
+    inventory.write_text(text.replace(line, line + line.replace("host1", "twin")))
+    before = writes(lab)
+    said = operator("down", "host1,twin", "--yes", "-i", str(inventory), "--json")
+    assert (said.code, said.summary["failed"], said.summary["unchanged"]) == (4, 1, 1)
+    one_line(said, "machine id of", "which this run is at")
+    assert writes(lab) == before
+
+
 def test_gitlab_down(operator: Operator, lab: Lab) -> None:
     before = snapshot(lab, "host1")
     with socket.socket() as closed:

@@ -15,7 +15,7 @@ from provisioner.engine import down, up
 from provisioner.engine.drain import StillBusy, drain
 from provisioner.engine.host import Choices, Limits
 from provisioner.engine.unwind import RollbackFailed, RolledBack
-from provisioner.errors import ForgeRefused, ForgeUnavailable, Locked, NixprovError
+from provisioner.errors import ForgeRefused, ForgeUnavailable, HostRefused, Locked, NixprovError
 from provisioner.hosts.facts import Facts
 from provisioner.hosts.journal import NO_TOKEN, Phase
 from provisioner.hosts.script import STALE_STATUS
@@ -23,7 +23,7 @@ from provisioner.hosts.ssh_run import Completed
 from provisioner.hosts.switch import NOT_ACTIVE_STATUS
 from provisioner.model import RunnerStatus, machine_key
 from tests.unit.engine_fakes import QUICK, Stage, lost, stage, switch_ends
-from tests.unit.hosts import converged, new_host, runner
+from tests.unit.hosts import converged, new_host, runner, spec
 
 UNIT = "nixprov-runner-default.service"
 
@@ -175,6 +175,17 @@ def test_a_plan_names_a_switch_that_waits_and_leaves_it(verb: str, ends: bool) -
     touched = [script for script in it.session.scripts if "switch/open" in script and "after=" not in script]
     assert bool(touched) == ends
     assert any("waits to be confirmed" in text for text in it.texts("warning")) != ends
+
+
+def test_a_machine_has_one_name_in_a_run() -> None:
+    """Under the second the lock would hold nothing off, and a switch of the first could be taken for one to be ended."""
+    first, second = stage(*converged(), runner()), stage(*converged(), runner(), host=replace(spec(), name="twin"))
+    second.run.machines = first.run.machines
+    up.plan(first.run)
+    up.plan(first.run)
+    with pytest.raises(HostRefused, match="machine id of host1"):
+        up.plan(second.run)
+    assert [("say probe-end" in script) for script in second.session.scripts] == [True]
 
 
 def test_what_takes_long_on_a_host_has_the_time_for_it() -> None:
