@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
 
@@ -53,6 +53,11 @@ def unwind(
         raise RollbackFailed(
             run.host, f"the rollback failed: {error.message}", hint="`nixprov up` or `nixprov down` goes on from here"
         ) from error
+
+
+def restarts(names: Iterable[str]) -> list[Part]:
+    """Of the runners that have other tokens now, where no switch has them read: to be done after the files."""
+    return [Shell(_RESTART.format(name=name)) for name in names]
 
 
 def ours(facts: Facts, journal: Journal) -> list[str]:
@@ -152,7 +157,7 @@ def _host_back(run: HostRun, facts: Facts, journal: Journal, replaced: Collectio
     if moved and facts.generation is not None:
         parts += [*switch.push(), switch.start("rollback", str(facts.generation), crash=crash.in_unit())]
     else:
-        parts += [Shell(_RESTART.format(name=name)) for name in _renewed(run, journal, replaced)]
+        parts += restarts(_renewed(run, journal, replaced))
     with crash.around("unwind"):
         run.transact("unwind", parts, run.journal_for(Phase.UNWINDING))
     if moved:

@@ -11,7 +11,7 @@ from provisioner.engine import crash, overtaken
 from provisioner.engine.host import Detached, DetachedByUser, HostRun, wait_until
 from provisioner.engine.look import look, mark
 from provisioner.engine.undo import undo
-from provisioner.engine.unwind import RolledBack, release, unwind
+from provisioner.engine.unwind import RolledBack, release, restarts, unwind
 from provisioner.errors import (
     ForgeRefused,
     ForgeUnavailable,
@@ -202,7 +202,8 @@ def with_switch(run: HostRun, revision: str, parts: Sequence[Part], journal: Jou
 
 def _way_back(run: HostRun, parts: Sequence[Part], journal: Journal) -> bytes:
     """What the host needs to give its files back alone, whoever is gone: the network, the operator, its power."""
-    back = undo(parts, run.facts)
+    renewed = [name for name, record in journal.runners.items() if record.token_version == run.run.id]
+    back = (*undo(parts, run.facts), *restarts(renewed))
     gone_back = replace(journal, phase=Phase.WENT_BACK)
     return Transaction(back, journal.written().sha256, gone_back.render(), wait_s=60).script()
 

@@ -135,18 +135,24 @@ def test_a_runner_that_is_deleted_under_the_run(lab: Lab, operators: Callable[[]
         assert len(runners(lab, HOST)) == 1
 
 
-def test_a_token_that_was_replaced_by_a_run_that_failed_is_used(lab: Lab, operators: Callable[[], Operator]) -> None:
+@pytest.mark.parametrize("crash", ["", "after:write"], ids=["taken back", "the host goes back alone"])
+def test_a_token_that_was_replaced_by_a_run_that_failed_is_used(
+    lab: Lab, operators: Callable[[], Operator], crash: str
+) -> None:
     """The one before is dead. No switch came to restart the unit, and the next `up` would find all as wanted."""
     with untouched(lab, HOST, operators()):
         assert operators()("up", HOST, "--yes").code == 0
         with edited(lab, HOST, "environment.nope = 1;"):
-            said = operators()("up", HOST, "--yes", "--json", "--new-tokens")
-        failed(said, "does not evaluate or build", "rolled back", code=7)
-        deadline = time.monotonic() + 30
-        while not api.takes_token(lab, HOST):
-            assert time.monotonic() < deadline, "the unit still polls with the token that has ended"
-            time.sleep(0.5)
-        assert operators()("plan", HOST, "--json").summary["unchanged"] == 1
+            said = operators()("up", HOST, "--yes", "--json", "--new-tokens", NIXPROV_CRASH=crash)
+            if crash:
+                assert said.code == -signal.SIGKILL
+            else:
+                failed(said, "does not evaluate or build", "rolled back", code=7)
+            deadline = time.monotonic() + 30
+            while not api.takes_token(lab, HOST):
+                assert time.monotonic() < deadline, "the unit still polls with the token that has ended"
+                time.sleep(0.5)
+        assert crash or operators()("plan", HOST, "--json").summary["unchanged"] == 1
 
 
 def test_down_with_gitlab_silent_from_the_first_call(lab: Lab, operators: Callable[[], Operator]) -> None:
