@@ -144,6 +144,7 @@ def _delete(run: HostRun, wanted: HostPlan) -> list[tuple[RunnerRecord, ForgeErr
 def _queue(run: HostRun, pending: list[tuple[RunnerRecord, ForgeError]]) -> None:
     """Everything but the journal goes; it keeps what GitLab still has to delete, for the next `down` of anyone."""
     records = tuple(record for record, _ in pending)
+    run.remains += [f"runner {record.id} in GitLab, which the next `down` or `prune` deletes" for record in records]
     keeps = {"state"}
     parts = [
         part

@@ -49,6 +49,8 @@ def test_with_gitlab_silent_the_deletion_waits_for_anyone(lab: Lab, operators: C
         lab.gitlab.set_fault("html_502", method="DELETE", times=None)
         said = operators()("down", "host1", "--yes", "--json")
         assert said.code == 9
+        (waits,) = said.host("host1")["remains"]
+        assert waits.startswith(f"runner {runner} in GitLab")
         assert [record["id"] for record in journal(lab, "host1")["pending_deletions"]] == [runner]
         assert leftovers(lab, "host1").split() == ["/var/lib/nixprov"]
         lab.gitlab.clear_faults()
