@@ -9,7 +9,7 @@ from typing import Any, Final, TypeVar
 import click
 
 from provisioner.cli.completion import hosts
-from provisioner.cli.reports import REPORT_OPTIONS
+from provisioner.cli.reports import FILE_OPTIONS, TOLD_OPTIONS
 from provisioner.cli.safety import SAFETY_OPTIONS
 from provisioner.cli.values import NAMED, Seconds
 from provisioner.errors import ConfigError, ForgeError, NixprovError, NothingSelected, Unreachable
@@ -35,7 +35,7 @@ VAULT: Final = click.option(
     "--vault-password-file", type=NAMED, metavar="FILE", help="Decrypt vaulted values through ansible-vault."
 )
 
-_RUN_OPTIONS: Final = (
+_HOST_OPTIONS: Final = (
     click.argument("pattern", required=False, shell_complete=hosts),
     SOURCES,
     click.option("--limit", metavar="PATTERN", shell_complete=hosts, help="Only what matches this too; @FILE: names."),
@@ -55,7 +55,7 @@ _RUN_OPTIONS: Final = (
     click.option("--connect-retries", default=2, type=_RETRIES, metavar="N", help="With growing pauses; default: 2."),
     click.option("--accept-new-host-keys", is_flag=True, help="Record unknown SSH host keys instead of refusing."),
     click.option("--ssh-config", "ssh_config", type=NAMED, metavar="FILE", help="Instead of ~/.ssh/config."),
-    *REPORT_OPTIONS,
+    *TOLD_OPTIONS,
 )
 
 _CHANGE_OPTIONS: Final = (
@@ -73,8 +73,14 @@ _CHANGE_OPTIONS: Final = (
 )
 
 
+def host_options(command: Command) -> Command:
+    """Which hosts and which GitLab, how they are reached, and who is told."""
+    return _decorate(command, _HOST_OPTIONS)
+
+
 def run_options(command: Command) -> Command:
-    return _decorate(command, _RUN_OPTIONS)
+    """The same, and what a run leaves in files."""
+    return _decorate(command, (*_HOST_OPTIONS, *FILE_OPTIONS))
 
 
 def change_options(command: Command) -> Command:

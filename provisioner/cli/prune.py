@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from provisioner.cli.help import Command
-from provisioner.cli.options import run_options
+from provisioner.cli.options import host_options
 
 if TYPE_CHECKING:
     from provisioner.app import App
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @click.command(cls=Command, short_help="Delete runners of ours whose host is gone.")
-@run_options
+@host_options
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 def prune(pattern: str | None, **options: Any) -> int:
     r"""Find and delete runners of ours whose host is gone or does not know them; finish deletions that wait.
@@ -59,6 +59,8 @@ def gone(target: str, options: dict[str, Any]) -> int:
     from provisioner.cli.run import alone, opened
     from provisioner.engine import prune as pruning
 
+    if file := next((name for name in ("junit", "report", "log_dir") if options[name]), None):
+        raise click.UsageError(f"--gone runs on no host: leave --{file.replace('_', '-')} out")
     if_none = f"GitLab has no runner of ours for {target}"
     told = {"yes": options["yes"], "as_json": options["as_json"], "check": options["check"]}
     if target.isdigit():

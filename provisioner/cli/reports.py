@@ -21,18 +21,21 @@ if TYPE_CHECKING:
     from provisioner.report.advice import Typed
     from provisioner.report.record import RunRecord
 
-REPORT_OPTIONS: Final = (
+TOLD_OPTIONS: Final = (
     click.option("--json", "as_json", is_flag=True, help="JSON lines on stdout, people's text on stderr."),
-    click.option("--junit", type=NAMED, metavar="FILE", help="Write JUnit XML: a test case a host."),
-    click.option("--report", type=NAMED, metavar="FILE", help="Write a page: outcomes, timeline, diffs, drift."),
-    click.option(
-        "--log-dir", type=NAMED, metavar="DIR", help="Write a file a host there: its phases and its whole log."
-    ),
     click.option(
         "--progress", type=click.Choice(["auto", "live", "plain"]), default="auto", help="Live table or plain lines."
     ),
     click.option("-v", "--verbose", is_flag=True, help="Show the build's and the switch's log as it comes."),
     click.option("--debug", is_flag=True, help="Tracebacks, for reports of bugs."),
+)
+# Of a run over hosts.
+FILE_OPTIONS: Final = (
+    click.option("--junit", type=NAMED, metavar="FILE", help="Write JUnit XML: a test case a host."),
+    click.option("--report", type=NAMED, metavar="FILE", help="Write a page: outcomes, timeline, diffs, drift."),
+    click.option(
+        "--log-dir", type=NAMED, metavar="DIR", help="Write a file a host there: its phases and its whole log."
+    ),
 )
 # Options that the next command needs as well, when it is about the same hosts.
 _REPEATED: Final = {
@@ -60,7 +63,7 @@ def reporting(options: dict[str, Any], verb: str) -> Iterator[Report]:
     with ExitStack() as stack:
         _files(stack, options, record, told)
         machines = [JsonLines(sys.stdout, diff=options.get("diff", False))] if options["as_json"] else []
-        logs = _logs(stack, options["log_dir"], record)
+        logs = _logs(stack, options.get("log_dir"), record)
         report = Both((record, *logs, *machines, _people(stack, options, record, told)))
         yield report
     for error in report.lost.values():
@@ -144,11 +147,11 @@ def _logs(stack: ExitStack, name: str | None, record: RunRecord) -> list[Report]
 
 
 def _files(stack: ExitStack, options: dict[str, Any], record: RunRecord, told: Typed) -> None:
-    if options["junit"]:
+    if options.get("junit"):
         from provisioner.report import junit
 
         stack.enter_context(_written(options["junit"], record, lambda: junit.document(record)))
-    if options["report"]:
+    if options.get("report"):
         from provisioner.report import html
 
         stack.enter_context(_written(options["report"], record, lambda: html.page(record, told).encode()))

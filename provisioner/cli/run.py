@@ -235,7 +235,7 @@ def _settings(options: dict[str, Any]) -> Any:
         limits=safety.limits(options),
         choices=safety.choices(options),
         forks=options["forks"],
-        diff=bool(options.get("diff") or options.get("build") or options["report"]),
+        diff=any(options.get(name) for name in ("diff", "build", "report")),
         depth=_depth(options),
         host_limit_s=options["host_limit_s"],
     )
