@@ -5,6 +5,6 @@ from __future__ import annotations
 import os
 
 
-def clean_environment() -> dict[str, str]:
-    """Ours, without what is meant for us alone: a token may be among it."""
+def without_ours() -> dict[str, str]:
+    """The program's own, without what is meant for it alone: a token may be among it."""
     return {name: value for name, value in os.environ.items() if not name.startswith("NIXPROV_")}

@@ -26,7 +26,7 @@ from typing import Final
 
 from typing_extensions import override
 
-from provisioner.environment import clean_environment
+from provisioner.environment import without_ours
 from provisioner.errors import Unreachable
 from provisioner.model import Connection
 from provisioner.paths import expanded
@@ -239,7 +239,7 @@ def _ask_ssh(argv: tuple[str, ...]) -> _Values:
         errors="replace",
         timeout=RESOLVE_TIMEOUT_S,
         check=True,
-        env=clean_environment(),
+        env=without_ours(),
     )
     return _parse(done.stdout)
 

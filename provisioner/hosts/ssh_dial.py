@@ -11,7 +11,7 @@ import tempfile
 from dataclasses import dataclass
 from typing import IO, Final
 
-from provisioner.environment import clean_environment
+from provisioner.environment import without_ours
 from provisioner.hosts.ssh_config import Endpoint
 
 CLOSE_TIMEOUT_S: Final = 2.0
@@ -69,7 +69,7 @@ class Proxy:
                 stdin=theirs.fileno(),
                 stdout=theirs.fileno(),
                 stderr=stderr,
-                env=clean_environment(),
+                env=without_ours(),
                 start_new_session=True,
             )
         except BaseException:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from provisioner.environment import clean_environment
+from provisioner.environment import without_ours
 from provisioner.inventory.document import Reader, decode, variables_of
 from provisioner.inventory.origin import Where, kind_of
 from provisioner.inventory.tree import Group, Tree
@@ -44,7 +44,7 @@ def _ask(where: Where, reader: Reader, *arguments: str) -> object:
             capture_output=True,
             timeout=TIMEOUT_S,
             check=False,
-            env=clean_environment(),
+            env=without_ours(),
         )
     except subprocess.TimeoutExpired as error:
         raise where.error(f"{question} did not end within {TIMEOUT_S} s") from error

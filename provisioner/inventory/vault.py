@@ -8,7 +8,7 @@ from __future__ import annotations
 import subprocess
 from typing import Final, final
 
-from provisioner.environment import clean_environment
+from provisioner.environment import without_ours
 from provisioner.inventory.origin import Where
 
 HEADER: Final = "$ANSIBLE_VAULT;"
@@ -37,7 +37,7 @@ class VaultReader:
                 capture_output=True,
                 timeout=TIMEOUT_S,
                 check=False,
-                env=clean_environment(),
+                env=without_ours(),
             )
         except FileNotFoundError as error:
             raise where.error(
