@@ -17,9 +17,8 @@ from typing import Final
 from provisioner.errors import HostRefused, RemoteFailed
 from provisioner.hosts import counters, lock, preflight
 from provisioner.hosts.counters import Counters
+from provisioner.hosts.script import ABSENT
 from provisioner.model import Trust, machine_key
-
-ABSENT: Final = "absent"
 
 PROLOGUE: Final = """\
 export LC_ALL=C PATH="/run/wrappers/bin:/run/current-system/sw/bin:$PATH"

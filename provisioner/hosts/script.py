@@ -28,6 +28,8 @@ STATE_DIR: Final = "/var/lib/nixprov"
 JOURNAL: Final = f"{STATE_DIR}/journal.json"
 
 STAGED_SUFFIX: Final = ".nixprov-new"
+# Stands for the digest of a file that is not there.
+ABSENT: Final = "absent"
 
 STALE_STATUS: Final = 81
 LOCKED_STATUS: Final = 82
@@ -56,6 +58,7 @@ replaceable() { [ -w "$1" ] || [ ! -e "$1" ] || fail 85 "$1 is write-protected (
 stage() {
   rm -f "$1.nixprov-new"
   base64 -d > "$1.nixprov-new" || fail 85 "$1 cannot be written"
+  [ "${4-}" != like ] || cp --attributes-only --preserve=mode,xattr "$1" "$1.nixprov-new" 2>/dev/null || :
   chown "$3" "$1.nixprov-new"
   chmod "$2" "$1.nixprov-new"
 }
@@ -96,6 +99,7 @@ class MakeDir:
 class WriteFile:
     """Put `content` at `path`; refused when the file's digest is not `expect` ("absent", sha256, or None: any).
 
+    A file that was expected and is replaced keeps its access list and its extended attributes.
     `owner` is `uid:gid`; `mtime` (seconds since the epoch) is set when given, to give a user's file back as it was.
     """
 
@@ -285,7 +289,8 @@ def _stage(part: Part) -> list[str]:
         content = part.content.reveal().encode() if isinstance(part.content, Secret) else part.content
         # printf is the shell's own: what it is given appears in no process list, unlike a program's arguments.
         data = base64.b64encode(content).decode()
-        stage = f"printf %s {shlex.quote(data)} | stage {place} {part.mode:04o} {part.owner}"
+        like = "" if part.expect in (None, ABSENT) else " like"
+        stage = f"printf %s {shlex.quote(data)} | stage {place} {part.mode:04o} {part.owner}{like}"
         return [stage, *([] if part.mtime is None else [f"touch -d @{part.mtime} {place}{STAGED_SUFFIX}"])]
     return []
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import struct
 import subprocess
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +20,12 @@ from tests.unit.hosts import CONFIGURATION, RECORD
 
 MOVED = ("/etc/nixos", "/var/lib", "/run/nixprov", "/nix/var", "/sys/class/net")
 MACHINE = machine_key("contract")
+NOBODY = 0xFFFFFFFF
+# user::rw- user:1:r-- group::r-- mask::r-- other::--- (linux/posix_acl_xattr.h), which goes with mode 0640.
+ACCESS_LIST = struct.pack("<I", 2) + b"".join(
+    struct.pack("<HHI", *entry)
+    for entry in ((1, 6, NOBODY), (2, 4, 1), (4, 4, NOBODY), (16, 4, NOBODY), (32, 0, NOBODY))
+)
 # What a host has and this computer need not have; none of it does anything here.
 STUBS = ("systemctl", "nix-env", "umount", "nixos-version", "sync", "ip")
 
@@ -34,6 +42,9 @@ class ScratchHost:
         nixos.mkdir(parents=True)
         (nixos / "configuration.nix").write_bytes(CONFIGURATION)
         (nixos / "configuration.nix").chmod(0o640)
+        for name, value in (("user.note", b"mine"), ("system.posix_acl_access", ACCESS_LIST)):
+            with suppress(OSError):  # a disk that has none has none to lose
+                os.setxattr(nixos / "configuration.nix", name, value)
         (nixos / "hardware-configuration.nix").write_bytes(b"{ }\n")
         for path in (*nixos.iterdir(), nixos):
             os.utime(path, (1_000_000, 1_000_000))
@@ -85,8 +96,8 @@ class ScratchHost:
         journal = Journal.read(facts)
         return [what for step in steps for what in step.remains(facts, journal)]
 
-    def users_files(self) -> dict[str, tuple[int, float, bytes]]:
-        """Mode, time and content of everything in /etc/nixos; of the folder itself the time."""
+    def users_files(self) -> dict[str, tuple[int, float, bytes, dict[str, bytes]]]:
+        """Mode, time, content and attributes of everything in /etc/nixos; of the folder itself the time."""
         nixos = self.folder / "etc/nixos"
         found = {path: path.stat() for path in (nixos, *nixos.rglob("*"))}
         return {
@@ -94,6 +105,7 @@ class ScratchHost:
                 stat.st_mode,
                 int(stat.st_mtime),
                 path.read_bytes() if path.is_file() else b"",
+                {name: os.getxattr(path, name) for name in os.listxattr(path)},
             )
             for path, stat in found.items()
         }
