@@ -45,10 +45,14 @@ def test_a_creation_that_did_not_happen_is_said_and_not_repeated(gitlab: Running
 
 
 def test_a_creation_that_times_out_is_found_when_it_did_happen(gitlab: Running, connect: Connect) -> None:
-    forge = connect(timeout_s=0.3)
-    break_once(gitlab, "reply_late", "POST", CREATE, seconds=1.0)
+    forge = connect(timeout_s=1.0)
+    break_once(gitlab, "reply_late", "POST", CREATE, seconds=60.0)
+    since = len(gitlab.lab.journal.entries)
     made = forge.create(SPEC, MARK)
     assert list(gitlab.lab.state.runners) == [made.id]
+    assert calls(gitlab, since)[0] == ("POST", "/api/v4/user/runners"), (
+        "it is noted when its client has gone, not later"
+    )
 
 
 def test_an_older_runner_with_our_mark_is_not_taken_for_the_new_one(gitlab: Running, forge: Forge) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -129,8 +130,7 @@ class FaultsMiddleware:
 
     async def _hang_up(self, scope: Scope, receive: Receive) -> None:
         self._cut(scope)
-        while (await receive())["type"] != "http.disconnect":
-            pass
+        await _gone(receive)
 
     async def _spoil(self, fault: Fault, scope: Scope, receive: Receive, send: Send) -> None:
         """Let the call take effect, then do to its reply what the fault says."""
@@ -143,7 +143,8 @@ class FaultsMiddleware:
         if fault.kind == "reply_lost":
             await self._hang_up(scope, receive)
         elif fault.kind == "reply_late":
-            await asyncio.sleep(fault.seconds)
+            with contextlib.suppress(TimeoutError):  # not for longer than somebody waits for it
+                await asyncio.wait_for(_gone(receive), fault.seconds)
             for message in reply:
                 await send(message)
         elif fault.kind == "html_502_after":
@@ -159,3 +160,9 @@ class FaultsMiddleware:
         await send(reply[0])
         await send({"type": "http.response.body", "body": body[: len(body) // 2], "more_body": True})
         await self._hang_up(scope, receive)
+
+
+async def _gone(receive: Receive) -> None:
+    """Return once the client has hung up."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
