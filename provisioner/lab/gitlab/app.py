@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from email.utils import formatdate
 from pathlib import Path
 from typing import Final
 from urllib.parse import unquote
 
 from starlette.applications import Starlette
+from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from provisioner.lab.gitlab import creation, jobs, owners, registration, runners
 from provisioner.lab.gitlab.clock import Clock
@@ -56,7 +58,23 @@ class LabGitLab:
         )
         inner.router.redirect_slashes = False
         faulty = FaultsMiddleware(_EncodedSlashes(inner), self.faults, self.clock, self.transports.hang_up)
-        return JournalMiddleware(faulty, self.journal, self.state)
+        return JournalMiddleware(_Dated(faulty, self.clock), self.journal, self.state)
+
+
+class _Dated:
+    """Says in every reply what time it is here: a Retry-After that is a date is read against it (RFC 9110, 10.2.3)."""
+
+    def __init__(self, app: ASGIApp, clock: Clock) -> None:
+        self._app = app
+        self._clock = clock
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def dated(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message)["Date"] = formatdate(self._clock.now(), usegmt=True)
+            await send(message)
+
+        await self._app(scope, receive, dated)
 
 
 class _EncodedSlashes:

@@ -62,6 +62,8 @@ def _server(app: ASGIApp, protocol: type[asyncio.Protocol] | str = "h11") -> _Qu
         log_level="warning",
         access_log=False,
         server_header=False,
+        # uvicorn's is up to a second old, and by another clock than the lab's.
+        date_header=False,
         timeout_keep_alive=75,
         timeout_graceful_shutdown=1,
     )
