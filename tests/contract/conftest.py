@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import socket
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
@@ -26,8 +28,14 @@ class Waits(list[float]):
         self.append(seconds)
 
 
+def listens(path: Path) -> bool:
+    """Whether connections to a unix socket are taken; its file is there a moment earlier."""
+    with socket.socket(socket.AF_UNIX) as client:
+        return client.connect_ex(str(path)) == 0
+
+
 class Connect(Protocol):
-    def __call__(self, token: str = "", url: str = "", timeout_s: float = 5.0, **patience: Any) -> GitLabForge: ...
+    def __call__(self, token: str = "", url: str = "", timeout_s: float = 30.0, **patience: Any) -> GitLabForge: ...
 
 
 @pytest.fixture(autouse=True)
@@ -61,7 +69,7 @@ def connect(gitlab: Running, waits: Waits) -> Iterator[Connect]:
     """Open forges with the administrator's token or another; they are closed at the end."""
     opened: list[GitLabForge] = []
 
-    def open_one(token: str = "", url: str = "", timeout_s: float = 5.0, **patience: Any) -> GitLabForge:
+    def open_one(token: str = "", url: str = "", timeout_s: float = 30.0, **patience: Any) -> GitLabForge:
         settings = ForgeSettings(url or gitlab.url, Secret(token or gitlab.token), timeout_s=timeout_s)
         opened.append(GitLabForge(settings, Patience(sleep=waits, **patience)))
         return opened[-1]

@@ -22,6 +22,7 @@ import pytest
 import tally
 
 from tests.attacks.shell import ADD
+from tests.contract.conftest import listens
 
 TEMPLATES = Path(__file__).parents[2] / "templates"
 TIMEOUT_S = 60
@@ -122,7 +123,7 @@ def store(request: pytest.FixtureRequest) -> Iterator[Store]:
 
 def _wait_for(*sockets: Path) -> None:
     deadline = time.monotonic() + TIMEOUT_S
-    while not all(path.is_socket() for path in sockets):
+    while not all(listens(path) for path in sockets):
         assert time.monotonic() < deadline, "no socket"
         time.sleep(0.05)
 

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from provisioner.errors import HostRefused
+from tests.contract.conftest import listens
+from tests.contract.ssh.conftest import until
 
 if TYPE_CHECKING:
     from tests.contract.ssh.conftest import Lab, MakeKey, Sshd
@@ -20,8 +22,7 @@ def agent(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An empty ssh-agent of our own, in SSH_AUTH_SOCK."""
     address = lab.folder / "agent"
     with subprocess.Popen(["ssh-agent", "-D", "-a", address], stdout=subprocess.DEVNULL) as process:
-        while not address.exists():
-            assert process.poll() is None
+        until(lambda: process.poll() is not None or listens(address))
         monkeypatch.setenv("SSH_AUTH_SOCK", str(address))
         yield address
         process.terminate()
