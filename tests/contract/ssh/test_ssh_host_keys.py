@@ -34,7 +34,7 @@ def test_an_unknown_key_is_refused_with_its_fingerprint_and_not_recorded(lab: La
     assert "--accept-new-host-keys" in refused.value.hint
     assert "\n" not in str(refused.value)
     assert not lab.known.exists()
-    assert "Accepted" not in server.log
+    assert "Accepted" not in server.final_log
 
 
 def test_a_new_key_is_accepted_when_asked_and_recorded_for_the_next_time(lab: Lab) -> None:

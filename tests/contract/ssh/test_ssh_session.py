@@ -8,13 +8,13 @@ import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from provisioner.errors import ConnectionLost, HostRefused, RemoteFailed
 from provisioner.hosts.ssh import Cancelled
+from tests.contract.ssh.conftest import until
 
 if TYPE_CHECKING:
     from tests.contract.ssh.conftest import Lab, Sshd
@@ -88,8 +88,9 @@ def test_all_commands_share_one_connection_and_are_counted(lab: Lab, server: Ssh
     session = lab.open(lab.spec(server))
     for _ in range(3):
         session.run(b":", timeout_s=10)
+    session.close()
     assert (session.commands, session.connections) == (3, 1)
-    assert server.log.count("Accepted publickey") == 1
+    assert server.final_log.count("Accepted publickey") == 1
 
 
 def test_output_is_handed_on_while_the_command_runs(lab: Lab, server: Sshd) -> None:
@@ -110,7 +111,7 @@ def test_a_connection_that_is_cut_is_said_soon_and_can_be_made_again(lab: Lab, s
     started = lab.folder / "started"
 
     def cut() -> None:
-        _wait_for(started)
+        until(started.exists)
         server.signal_sessions(signal.SIGKILL)
 
     cutter = threading.Thread(target=cut)
@@ -133,31 +134,46 @@ def test_a_peer_that_falls_silent_is_given_up_by_keepalive(lab: Lab, server: Ssh
 
 
 def test_keepalive_leaves_a_long_quiet_command_alone(lab: Lab, server: Sshd) -> None:
-    assert lab.open(lab.spec(server), keepalive_s=0.1).run(b"sleep 1.5; echo done", timeout_s=10).stdout == b"done\n"
+    # So many questions that a busy sshd may take three seconds for an answer, and one more than that without one.
+    spec = lab.spec(server, options={"serveralivecountmax": "30"})
+    assert lab.open(spec, keepalive_s=0.1).run(b"sleep 4; echo done", timeout_s=30).stdout == b"done\n"
 
 
 def test_a_peer_that_falls_silent_during_an_upload_ends_with_the_time_limit(lab: Lab, server: Sshd) -> None:
     session = lab.open(lab.spec(server), keepalive_s=30)
-    threading.Timer(0.3, server.signal_sessions, [signal.SIGSTOP]).start()
-    with pytest.raises(RemoteFailed, match="did not end within 1 s"):
-        session.run(b"#" * 60_000_000, timeout_s=1)
+    until(lambda: len(server.sessions()) == 1)  # the login's helper has ended
+
+    def fall_silent() -> None:
+        until(lambda: len(server.sessions()) > 1)  # the script's shell is there
+        server.signal_sessions(signal.SIGSTOP)
+
+    stopper = threading.Thread(target=fall_silent)
+    stopper.start()
+    with pytest.raises(RemoteFailed, match="did not end within 2 s"):
+        session.run(b"#" * 60_000_000, timeout_s=2)
+    assert not stopper.is_alive()
 
 
 def test_a_command_over_its_time_fails_and_the_session_stays_usable(lab: Lab, server: Sshd) -> None:
     session = lab.open(lab.spec(server))
-    with pytest.raises(RemoteFailed, match=r"did not end within 0\.5 s"):
-        session.run(b"sleep 30", timeout_s=0.5)
+    with pytest.raises(RemoteFailed, match="did not end within 2 s"):
+        session.run(b"sleep 30", timeout_s=2)
     assert session.run(b"echo still here", timeout_s=10).stdout == b"still here\n"
 
 
 def test_cancelling_lets_the_command_go_at_once(lab: Lab, server: Sshd) -> None:
     session = lab.open(lab.spec(server))
-    cancel = threading.Event()
-    threading.Timer(0.2, cancel.set).start()
-    began = time.monotonic()
+    started, cancel, at = lab.folder / "started", threading.Event(), list[float]()
+
+    def interrupt() -> None:
+        until(started.exists)
+        at.append(time.monotonic())
+        cancel.set()
+
+    threading.Thread(target=interrupt).start()
     with pytest.raises(Cancelled):
-        session.run(b"sleep 30", timeout_s=60, cancel=cancel)
-    assert time.monotonic() - began < 3
+        session.run(f"touch {started}; sleep 60".encode(), timeout_s=60, cancel=cancel)
+    assert time.monotonic() - at[0] < 15
     assert session.run(b"echo still here", timeout_s=10).status == 0
 
 
@@ -189,11 +205,11 @@ def test_closing_twice_and_running_after_it(lab: Lab, server: Sshd) -> None:
 
 
 def test_no_thread_is_left_after_close(lab: Lab, server: Sshd) -> None:
-    before = threading.active_count()
+    before = set(threading.enumerate())
     with lab.open(lab.spec(server)) as session:
         session.run(b":", timeout_s=10)
-        assert threading.active_count() > before
-    assert threading.active_count() == before
+        assert set(threading.enumerate()) - before
+    until(lambda: not set(threading.enumerate()) - before)
 
 
 @pytest.mark.parametrize("cut", [1, 2, 3, 10, 14])
@@ -212,9 +228,3 @@ def test_importing_the_seam_imports_neither_library() -> None:
     code = "import sys, provisioner.hosts.ssh; print([m for m in ('fabric', 'paramiko', 'invoke') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
-
-
-def _wait_for(path: Path) -> None:
-    deadline = time.monotonic() + 20
-    while not path.exists() and time.monotonic() < deadline:
-        time.sleep(0.01)
