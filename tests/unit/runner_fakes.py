@@ -5,6 +5,7 @@ The engine's containers are processes of this computer; only scripts whose paths
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -68,7 +69,7 @@ class _HttpServer(ThreadingHTTPServer):
 
 
 class FakeGitLab:
-    """Queue with `queue`; `replies` holds statuses to answer with, once each, by the kind of call."""
+    """Queue with `queue`; `replies` holds statuses to answer with, once each, by the kind of call (final: of updates)."""
 
     def __init__(self) -> None:
         self.calls: list[Call] = []
@@ -77,7 +78,7 @@ class FakeGitLab:
         self.replies: dict[str, list[tuple[int, dict[str, str]]]] = {
             "request": [],
             "trace": [],
-            "update": [],
+            "final": [],
             "verify": [],
         }
         self.lock = threading.Lock()
@@ -149,9 +150,8 @@ def _gitlab_handler(lab: FakeGitLab) -> type[BaseHTTPRequestHandler]:
 
 
 def _gitlab_reply(lab: FakeGitLab, call: Call) -> tuple[int, dict[str, str], object]:
-    kind = "trace" if "/trace" in call.path else "request" if "/jobs/request" in call.path else "update"
-    kind = "verify" if "/verify" in call.path else kind
-    if lab.replies[kind]:
+    kind = _kind(call)
+    if lab.replies.get(kind):
         status, headers = lab.replies[kind].pop(0)
         return status, headers, {"message": "made up"}
     if kind == "verify":
@@ -161,6 +161,13 @@ def _gitlab_reply(lab: FakeGitLab, call: Call) -> tuple[int, dict[str, str], obj
     if kind == "request":
         return _hand_out(lab)
     return _job_reply(lab, call, kind)
+
+
+def _kind(call: Call) -> str:
+    for part, kind in (("/trace", "trace"), ("/jobs/request", "request"), ("/verify", "verify")):
+        if part in call.path:
+            return kind
+    return "update" if call.method == "DELETE" or call.json["state"] == "running" else "final"
 
 
 def _hand_out(lab: FakeGitLab) -> tuple[int, dict[str, str], object]:
@@ -174,9 +181,9 @@ def _hand_out(lab: FakeGitLab) -> tuple[int, dict[str, str], object]:
 def _job_reply(lab: FakeGitLab, call: Call, kind: str) -> tuple[int, dict[str, str], object]:
     job = lab.jobs[int(re.findall(r"/jobs/(\d+)", call.path)[0])]
     headers = {"Job-Status": job.status, "X-GitLab-Trace-Update-Interval": "1"}
-    if kind == "update":
-        if call.json["state"] != "running":
-            job.final = call.json
+    if kind == "final":
+        job.final = call.json
+    if kind in {"update", "final"}:
         return 200, headers, 200
     if int(call.headers["content-range"].split("-")[0]) != len(job.trace):
         return 416, headers | {"Range": f"0-{len(job.trace)}"}, None
@@ -210,7 +217,7 @@ class FakeDocker:
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()
-        for container in self.containers.values():
+        for container in list(self.containers.values()):
             kill(container)
 
     def body_of(self, ending: str) -> Json:
@@ -226,7 +233,8 @@ class _UnixServer(socketserver.ThreadingUnixStreamServer):
 
 def kill(container: Container) -> None:
     if container.process and container.process.poll() is None:
-        os.killpg(container.process.pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):  # it has just ended, and another thread is about to know
+            os.killpg(container.process.pid, signal.SIGKILL)
         container.process.wait()
 
 
@@ -287,10 +295,12 @@ def _serve(container: Container, script: bytes) -> None:
 
 
 def _frames(container: Container, stream: Any, number: int) -> None:
-    while data := stream.read1(4096):
-        assert container.attached is not None
-        container.attached.sendall(bytes([number, 0, 0, 0]) + len(data).to_bytes(4, "big") + data)
-    stream.close()
+    """To its end, whether or not the client stays for it."""
+    assert container.attached is not None
+    with stream:
+        while data := stream.read1(4096):
+            with contextlib.suppress(OSError):
+                container.attached.sendall(bytes([number, 0, 0, 0]) + len(data).to_bytes(4, "big") + data)
 
 
 def _docker_reply(
@@ -353,7 +363,7 @@ def _container_reply(engine: FakeDocker, method: str, rest: str) -> tuple[int, A
 def _start(container: Container) -> None:
     command = container.body["Cmd"]
     if command[0] == "gitlab-runner-helper":
-        container.process = subprocess.Popen(["true"])
+        container.process = subprocess.Popen(["true"], start_new_session=True)
         return
     environment = dict(entry.split("=", 1) for entry in container.body.get("Env", ())) | {"PATH": os.environ["PATH"]}
     container.process = subprocess.Popen(

@@ -18,6 +18,8 @@ import provisioner.lab.guest
 from tests.unit.runner_fakes import TOKEN, FakeDocker, FakeGitLab, JobState, config_text, fakes, wait_for
 
 PROGRAM = Path(provisioner.lab.guest.__file__).parent / "gitlab-runner.py"
+# Says something again and again: GitLab's word to end a job comes with the answer to a piece of its log.
+ENDLESS = "while :; do echo again; sleep 1; done"
 STAMP = re.compile(r"^\S+Z (0[01][OE])([+ ])", re.MULTILINE)
 
 
@@ -45,6 +47,10 @@ class Lab:
         finally:
             process.kill()
             process.communicate()
+
+    def held(self) -> str:
+        """A line of a script that says that it `started`, and ends once somebody says `go`."""
+        return f"touch {self.directory}/started; while [ ! -e {self.directory}/go ]; do sleep 0.05; done"
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         command = [sys.executable, str(PROGRAM), *arguments]
@@ -156,18 +162,15 @@ def test_the_log_goes_on_where_gitlab_has_it(lab: Lab) -> None:
 
 
 def test_a_trace_that_was_not_taken_is_sent_again(lab: Lab) -> None:
-    job = lab.gitlab.queue(["echo hello"])
-    with lab.running():
-        wait_for(lambda: bool(lab.gitlab.of("PUT", "/jobs/1")), "acceptance")
-        lab.gitlab.replies["update"] = [(412, {"X-GitLab-Trace-Update-Interval": "1"})]
-        wait_for(lambda: bool(job.final), "the final update")
+    lab.gitlab.replies["final"] = [(412, {"X-GitLab-Trace-Update-Interval": "1"})]
+    lab.finished(lab.gitlab.queue(["echo hello"]))
     finals = [call for call in lab.gitlab.of("PUT", "/jobs/1") if call.json["state"] == "success"]
     assert len(finals) == 2
     assert any(call.headers["content-range"].startswith("0-") for call in lab.gitlab.of("PATCH", "/trace")[1:])
 
 
 def test_a_cancelled_job_is_broken_off(lab: Lab) -> None:
-    job = lab.gitlab.queue(["echo started", "for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15; do echo $i; sleep 1; done"])
+    job = lab.gitlab.queue(["echo started", ENDLESS])
     with lab.running():
         wait_for(lambda: "started\n" in job.text, "output")
         job.status = "canceled"
@@ -177,8 +180,7 @@ def test_a_cancelled_job_is_broken_off(lab: Lab) -> None:
 
 
 def test_a_job_asked_to_end_still_runs_after_script(lab: Lab) -> None:
-    slow = "for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15; do echo $i; sleep 1; done"
-    steps = [{"name": "script", "script": [slow]}, {"name": "after_script", "script": ["echo $CI_JOB_STATUS after"]}]
+    steps = [{"name": "script", "script": [ENDLESS]}, {"name": "after_script", "script": ["echo $CI_JOB_STATUS after"]}]
     job = lab.gitlab.queue([], steps=steps)
     with lab.running():
         wait_for(lambda: "\n" in job.text and "step_script" in job.text, "output")
@@ -189,12 +191,13 @@ def test_a_job_asked_to_end_still_runs_after_script(lab: Lab) -> None:
 
 
 def test_sigquit_waits_for_the_job_and_takes_no_other(lab: Lab) -> None:
-    job = lab.gitlab.queue([f"touch {lab.directory}/started; sleep 1; echo ended"])
+    job = lab.gitlab.queue([lab.held(), "echo ended"])
     with lab.running() as process:
         wait_for((lab.directory / "started").exists, "the script")
         process.send_signal(signal.SIGQUIT)
-        wait_for(lambda: process.poll() is not None or bool(job.final), "the end")
+        _until(process, "Starting graceful shutdown")
         later = lab.gitlab.queue(["echo later"])
+        (lab.directory / "go").touch()
         process.communicate(timeout=20)
         assert process.returncode == 0
     assert job.final["state"] == "success"
@@ -245,16 +248,21 @@ def _until(process: subprocess.Popen[str], text: str) -> None:
 
 def test_limit_and_concurrent_are_kept(lab: Lab) -> None:
     lab.write(top="concurrent = 4\ncheck_interval = 1", runner="limit = 1")
-    first, second = lab.gitlab.queue([f"touch {lab.directory}/started; sleep 1"]), lab.gitlab.queue(["true"])
-    with lab.running():
+    first, second = lab.gitlab.queue([lab.held()]), lab.gitlab.queue(["true"])
+    with lab.running() as process:
         wait_for((lab.directory / "started").exists, "the script")
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(1.3)
         assert second.status == "pending"
+        (lab.directory / "go").touch()
         wait_for(lambda: bool(second.final), "the second job")
     assert first.final["state"] == "success"
 
 
 def test_two_jobs_at_a_time_have_slots_of_their_own(lab: Lab) -> None:
-    jobs = [lab.gitlab.queue(["echo slot $CI_CONCURRENT_ID", "sleep 1.2"]) for _ in range(2)]
+    slots = f"{lab.directory}/slot"
+    meet = f"touch {slots}$CI_CONCURRENT_ID; until [ -e {slots}0 ] && [ -e {slots}1 ]; do sleep 0.05; done"
+    jobs = [lab.gitlab.queue(["echo slot $CI_CONCURRENT_ID", meet]) for _ in range(2)]
     with lab.running():
         wait_for(lambda: all(job.final for job in jobs), "both jobs")
     assert {re.findall(r"slot (\d)\n", plain(job))[0] for job in jobs} == {"0", "1"}
