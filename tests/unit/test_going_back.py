@@ -250,7 +250,7 @@ def test_a_unit_that_lives_is_given_its_time_and_so_is_a_gitlab_that_is_silent()
     up.apply(it.run, up.plan(it.run))
     assert it.session.journal["phase"] == "up: confirmed"
     silent = waiting_stage(lambda _: None)
-    silent.run.limits = replace(silent.run.limits, contact_s=0.1)
+    silent.run.limits = replace(silent.run.limits, contact_s=0.5)
     silent.forge.fails["managers"] = ForgeUnavailable("502")
     error = fails(silent)
     assert "502; rolled back" in error.message
@@ -258,9 +258,9 @@ def test_a_unit_that_lives_is_given_its_time_and_so_is_a_gitlab_that_is_silent()
     assert len([said for said in silent.forge.said if said[0] == "managers"]) > 2
 
 
-@pytest.mark.parametrize(("silent", "drained"), [(3, True), (1000, False)])
-def test_a_gitlab_that_is_restarted_while_jobs_are_waited_for(silent: int, drained: bool) -> None:
-    it = stage(*converged(), runner(), verb="down", limits=replace(QUICK, contact_s=0.2, drain_s=30))
+@pytest.mark.parametrize(("silent", "patience_s", "drained"), [(3, 20, True), (1000, 0.2, False)])
+def test_a_gitlab_that_is_restarted_while_jobs_are_waited_for(silent: int, patience_s: float, drained: bool) -> None:
+    it = stage(*converged(), runner(), verb="down", limits=replace(QUICK, contact_s=patience_s, drain_s=30))
     it.run.probe()
     it.forge.silent_for = silent
     drain(it.run, [7])

@@ -5,17 +5,20 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from typing import cast
+from typing import Final, cast
 
 import pytest
 
 from provisioner.engine import Engine, Verb
-from provisioner.engine.pool import Pool, Task
+from provisioner.engine.pool import TICK_S, Pool, Task
 from provisioner.events import Event, Outcome
 from provisioner.forge import Forge
 from provisioner.hosts.journal import Run
 from provisioner.hosts.ssh import SshOptions
 from tests.unit.runs import host_spec
+
+# Over at the second look at the clock: what a thread does at once is done by then, on a busy machine too.
+LIMIT_S: Final = 1.5 * TICK_S
 
 
 def pool(
@@ -25,12 +28,14 @@ def pool(
 
 
 def test_no_more_at_once_than_its_size() -> None:
-    lock, active, most = threading.Lock(), [0], [0]
+    lock, active, most, together = threading.Lock(), [0], [0], threading.Barrier(3)
 
     def work(task: Task[str]) -> str:
         with lock:
             active[0] += 1
             most[0] = max(most[0], active[0])
+        if task.item in items[:3]:
+            together.wait(10)
         time.sleep(0.01)
         with lock:
             active[0] -= 1
@@ -61,7 +66,7 @@ def test_time_that_is_over_cancels_one_and_only_that() -> None:
             return f"cancelled: {task.cancel.wait(10)}"
         return f"late: {task.cancel.is_set()}"
 
-    assert dict(pool(work, limit_s=0.05, grace_s=10).run(["slow", "a"], lambda: True)) == {
+    assert dict(pool(work, limit_s=LIMIT_S, grace_s=10).run(["slow", "a"], lambda: True)) == {
         "slow": "cancelled: True",
         "a": "late: False",
     }
@@ -78,7 +83,7 @@ def test_one_that_does_not_listen_is_given_up_and_its_late_answer_dropped() -> N
         said.append(task.item)
         return "done"
 
-    found = list(pool(work, size=1, limit_s=0.05).run(["deaf", "next"], lambda: True))
+    found = list(pool(work, size=1, limit_s=LIMIT_S).run(["deaf", "next"], lambda: True))
     assert found == [("deaf", "deaf given up"), ("next", "done")]
 
 
@@ -89,7 +94,7 @@ def test_one_that_changes_something_is_waited_for() -> None:
         time.sleep(0.5)  # longer than the grace: it takes something back
         return "taken back"
 
-    assert list(pool(work, limit_s=0.05).run(["h"], lambda: True)) == [("h", "taken back")]
+    assert list(pool(work, limit_s=LIMIT_S).run(["h"], lambda: True)) == [("h", "taken back")]
 
 
 def test_nothing_is_changed_once_it_is_too_late() -> None:
@@ -97,7 +102,7 @@ def test_nothing_is_changed_once_it_is_too_late() -> None:
         task.cancel.wait(10)
         return f"may change: {task.may_change()}"
 
-    assert list(pool(work, limit_s=0.05).run(["h"], lambda: True)) == [("h", "may change: False")]
+    assert list(pool(work, limit_s=0.05, grace_s=10).run(["h"], lambda: True)) == [("h", "may change: False")]
 
 
 def test_cancel_reaches_those_that_work_and_is_told_once() -> None:
@@ -123,7 +128,7 @@ def test_nothing_is_started_once_it_may_not() -> None:
     assert begun == ["a", "b"]
 
 
-@pytest.mark.timeout(10)
+@pytest.mark.timeout(60)
 def test_a_report_that_is_broken_leaves_nobody_waiting() -> None:
     def broken(event: Event) -> None:
         if event.kind != "host":

@@ -233,7 +233,7 @@ def test_ctrl_c_gives_the_cursor_back() -> None:
         env=environment,
     ) as process:
         os.close(terminal)
-        said = _read_until(controller, b"\x1b[?25l")
+        said = _read_until(controller, b"connect")
         process.send_signal(signal.SIGINT)
         said += _read_until(controller, b"KeyboardInterrupt")
     os.close(controller)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -116,11 +117,12 @@ def test_two_transactions_at_once_are_refused(root: Root) -> None:
 
 def test_a_lock_on_a_folder_that_went_meanwhile_is_none(root: Root) -> None:
     (root / STATE_DIR).mkdir(parents=True)
-    ends = f"echo locked; sleep 0.3; rmdir {root / STATE_DIR}"
-    with subprocess.Popen(["flock", str(root / STATE_DIR), "sh", "-c", ends], stdout=-1) as holder:
-        assert holder.stdout is not None
-        assert holder.stdout.readline() == b"locked\n"
-        done = root.run(replace(first(WriteFile("/etc/nixos/x", b"")), wait_s=20))
+    # By the time that it has the lock, for it waits for one whose folder is there.
+    program = root / "bin/flock"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\nrmdir {root / STATE_DIR}\nexec {shutil.which("flock")} "$@"\n')
+    program.chmod(0o755)
+    done = root.run(first(WriteFile("/etc/nixos/x", b"")), path=f"{program.parent}:{os.environ['PATH']}")
     assert (done.returncode, done.stderr) == (LOCKED_STATUS, b"another transaction has just ended\n")
     assert not (root / STATE_DIR).exists()
 
