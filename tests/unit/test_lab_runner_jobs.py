@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from provisioner.lab.guest.runner import config, work
+from provisioner.lab.guest.runner import config, scope, work
 from provisioner.lab.guest.runner.build import Build, Slot
 from provisioner.lab.guest.runner.errors import Reason
 from provisioner.lab.guest.runner.gitlab import Outcome
@@ -238,15 +238,33 @@ def test_what_the_stand_in_has_not_fails_the_job_by_name(bench: Bench, asked: di
     assert bench.engine.created == []
 
 
-def test_a_job_that_takes_too_long(bench: Bench) -> None:
-    assert bench.run(["sleep 60"], runner_info={"timeout": 1}) == Outcome(Reason.TIMEOUT)
+@dataclass(frozen=True)
+class Clock:
+    """Stands still until a job's script has begun: what comes before it takes no time."""
+
+    begun: Path
+
+    def monotonic(self) -> float:
+        return 10.0 if self.begun.exists() else 0.0
+
+
+@pytest.fixture
+def endless(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A line of a script that takes ten seconds of the jobs' clock at once, and never ends."""
+    clock = Clock(bench.directory / "begun")
+    monkeypatch.setattr(scope, "time", clock)
+    return f"touch {clock.begun}; sleep 60"
+
+
+def test_a_job_that_takes_too_long(bench: Bench, endless: str) -> None:
+    assert bench.run([endless], runner_info={"timeout": 1}) == Outcome(Reason.TIMEOUT)
     assert "execution took longer than 1s seconds" in bench.plain
     assert "step_script could not run to completion because the timeout was exceeded" in bench.plain
 
 
-def test_a_script_with_a_time_of_its_own(bench: Bench) -> None:
+def test_a_script_with_a_time_of_its_own(bench: Bench, endless: str) -> None:
     steps = [
-        {"name": "script", "script": ["sleep 60"]},
+        {"name": "script", "script": [endless]},
         {"name": "after_script", "script": ["echo $CI_JOB_STATUS after"]},
     ]
     given = variables({"key": "RUNNER_SCRIPT_TIMEOUT", "value": "500ms"})
