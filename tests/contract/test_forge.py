@@ -192,7 +192,7 @@ def test_an_oauth_token_travels_as_bearer(gitlab: Running) -> None:
 
 
 def test_python_gitlab_itself_works_against_the_lab(gitlab: Running) -> None:
-    with python_gitlab.Gitlab(gitlab.url, private_token=gitlab.token, timeout=5, per_page=2) as client:
+    with python_gitlab.Gitlab(gitlab.url, private_token=gitlab.token, timeout=30, per_page=2) as client:
         client.auth()
         assert client.user
         made = [client.user.runners.create({"runner_type": "instance_type", "tag_list": ["a"]}) for _ in range(5)]

@@ -57,7 +57,7 @@ class Server:
 
     def api(self, method: str, path: str, body: object = None, token: str | None = None) -> tuple[int, Any]:
         headers = {"PRIVATE-TOKEN": token or self.token_file.read_text().strip()}
-        reply = requests.request(method, f"{self.url}/api/v4{path}", json=body, headers=headers, timeout=5)
+        reply = requests.request(method, f"{self.url}/api/v4{path}", json=body, headers=headers, timeout=START_S)
         return reply.status_code, reply.json() if reply.content else None
 
 
@@ -147,7 +147,8 @@ def test_a_trace_is_told_in_pieces_without_breaking_characters(start: Start) -> 
     data, said, position = "grüße\n".encode(), "", 0
     for start_at, piece in ((0, data[:3]), (3, data[3:])):
         headers = {"JOB-TOKEN": given["token"], "Content-Type": "text/plain", "Content-Range": f"{start_at}-9"}
-        requests.patch(f"{server.url}/api/v4/jobs/{job}/trace", piece, headers=headers, timeout=5).raise_for_status()
+        trace = f"{server.url}/api/v4/jobs/{job}/trace"
+        requests.patch(trace, piece, headers=headers, timeout=START_S).raise_for_status()
         part = server.control._call("GET", f"/jobs/{job}/trace?from={position}")
         said, position = said + part["trace"], part["next"]
     assert said == "grüße\n"
