@@ -28,6 +28,7 @@ ACCESS_LIST = struct.pack("<I", 2) + b"".join(
 )
 # What a host has and this computer need not have; none of it does anything here.
 STUBS = ("systemctl", "nix-env", "umount", "nixos-version", "sync", "ip")
+UsersFiles = dict[str, tuple[int, float, bytes, dict[str, bytes]]]
 
 
 class ScratchHost:
@@ -96,7 +97,7 @@ class ScratchHost:
         journal = Journal.read(facts)
         return [what for step in steps for what in step.remains(facts, journal)]
 
-    def users_files(self) -> dict[str, tuple[int, float, bytes, dict[str, bytes]]]:
+    def users_files(self) -> UsersFiles:
         """Mode, time, content and attributes of everything in /etc/nixos; of the folder itself the time."""
         nixos = self.folder / "etc/nixos"
         found = {path: path.stat() for path in (nixos, *nixos.rglob("*"))}

@@ -16,7 +16,7 @@ from provisioner.hosts.journal import Journal
 from provisioner.hosts.script import RemoveFile, WriteFile
 from provisioner.steps import STEPS, Step, Wanted
 from provisioner.steps.remnants import PATHS
-from tests.contract.scratch import ScratchHost
+from tests.contract.scratch import ScratchHost, UsersFiles
 from tests.unit.hosts import wanted as wanted_on
 
 KILLED = -9
@@ -121,9 +121,7 @@ def points() -> list[str]:
     return ["staged", *map(str, range(1, LONGEST))]
 
 
-def finish(
-    steps: Sequence[Step], wanted: Wanted, host: ScratchHost, before: dict[str, tuple[int, float, bytes]], then: str
-) -> None:
+def finish(steps: Sequence[Step], wanted: Wanted, host: ScratchHost, before: UsersFiles, then: str) -> None:
     if then == "apply":
         assert host.write(steps, wanted) == 0
         assert comparisons(steps, without_tokens(wanted), host) == []

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from provisioner.hosts.facts import ABSENT, digest
+from provisioner.hosts.facts import digest
 from provisioner.hosts.script import (
+    ABSENT,
     JOURNAL,
     LOCKED_STATUS,
     STALE_STATUS,
