@@ -15,7 +15,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, dataclass
 from fcntl import LOCK_EX, flock
 from ipaddress import IPv4Network
@@ -92,8 +92,12 @@ def lock() -> AbstractContextManager[None]:
 
 def entries() -> list[LabFiles]:
     """All labs with a directory, oldest first."""
-    found = [path for path in runtime_dir().glob("*") if path.is_dir()]
-    return [LabFiles(root) for root in sorted(found, key=lambda root: root.stat().st_ctime)]
+    found = []
+    for path in runtime_dir().glob("*"):
+        with suppress(FileNotFoundError):  # removed at this moment
+            if path.is_dir():
+                found.append((path.stat().st_ctime, path))
+    return [LabFiles(root) for _, root in sorted(found)]
 
 
 def is_alive(files: LabFiles) -> bool:

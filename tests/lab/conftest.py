@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from glob import glob
 from pathlib import Path
 
 import pytest
@@ -82,14 +83,18 @@ def traces() -> Callable[[str], list[str]]:
 
 def _traces(lab_id: str) -> list[str]:
     found = [f"interface {path.name}" for path in Path("/sys/class/net").iterdir() if lab_id in path.name]
-    found += [f"file {path}" for path in Path("/run").glob(f"*/{lab_id}*")]
-    found += [f"file {path}" for path in Path("/run/systemd/nspawn").glob(f"*/*{lab_id}*")]
-    found += [f"file {path}" for path in cache_dir().glob(f"*/{lab_id}*")]
-    found += [f"cgroup {path}" for path in Path("/sys/fs/cgroup").glob(f"**/nixprov-lab-{lab_id}")]
+    files = (f"/run/*/{lab_id}*", f"/run/systemd/nspawn/*/*{lab_id}*", f"{cache_dir()}/*/{lab_id}*")
+    found += [f"file {path}" for pattern in files for path in _match(pattern)]
+    found += [f"cgroup {path}" for path in _match(f"/sys/fs/cgroup/**/nixprov-lab-{lab_id}")]
     for process in Path("/proc").glob("[0-9]*"):
         if not _is_zombie(process):
             found += [f"{what} of {process.name}" for what in PROCESS_FILES if lab_id in _content(process / what)]
     return found
+
+
+def _match(pattern: str) -> list[str]:
+    """Path.glob raises for a folder that goes while it looks, as those of other labs do."""
+    return glob(pattern, recursive=True)  # noqa: PTH207
 
 
 def _is_zombie(process: Path) -> bool:

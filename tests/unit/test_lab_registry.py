@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import threading
 from ipaddress import IPv4Network
 from pathlib import Path
 
@@ -82,6 +83,27 @@ def test_a_lab_lives_while_its_lease_is_locked(runtime: Path) -> None:
         fcntl.flock(lease, fcntl.LOCK_EX)
         assert registry.is_alive(files)
     assert not registry.is_alive(files)
+
+
+def test_a_lab_that_is_removed_while_another_is_looked_for_is_in_nobodys_way(runtime: Path) -> None:
+    lab(runtime, "0aff99")
+    over = threading.Event()
+
+    def come_and_go() -> None:
+        while not over.is_set():
+            (runtime / "0bff99").mkdir()
+            (runtime / "0bff99").rmdir()
+
+    other, met = threading.Thread(target=come_and_go), 0
+    other.start()
+    try:
+        while met < 1000:
+            found = [files.id for files in registry.entries()]
+            assert "0aff99" in found
+            met += len(found) - 1
+    finally:
+        over.set()
+        other.join()
 
 
 def test_find_takes_the_named_lab_else_the_newest(runtime: Path, monkeypatch: pytest.MonkeyPatch) -> None:
