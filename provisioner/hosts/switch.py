@@ -281,15 +281,18 @@ def confirm(units: Sequence[str], limit_s: int) -> str:
     """A guard for the last transaction: `units` stay active, and the new system becomes the one that boots.
 
     NOT_ACTIVE_STATUS with the unit's last log lines when one does not come up within `limit_s`; UNCONFIRMED_STATUS when
-    the host had gone back before.
+    the host had gone back before, or does.
     """
     return active(units, limit_s) + _script(_COMMIT)
 
 
 def active(units: Sequence[str], limit_s: int) -> str:
     """The first half of `confirm`: shell that fails unless `units` are active, and stay it."""
+    if not units:
+        return ""
     names = " ".join(shlex.quote(unit) for unit in units)
-    return _ACTIVE.format(units=names, limit=limit_s * 5, status=NOT_ACTIVE_STATUS) if units else ""
+    went_back = {"dir": DIR, "back": UNCONFIRMED_STATUS, "expired": EXPIRED}
+    return _ACTIVE.format(units=names, limit=limit_s * 5, status=NOT_ACTIVE_STATUS, **went_back)
 
 
 # Active for two seconds, ten when it had to be started again: one that starts and dies is active too, for a moment.
@@ -302,10 +305,14 @@ steady() {{
   case $(systemctl show -p NRestarts --value "$1") in 0 | '') needed=200 ;; *) needed=1000 ;; esac
   [ $((now - since / 10000)) -ge "$needed" ]
 }}
+# A host that has waited in vain stops them itself.
+went_back() {{ [ -e {dir}/expired ] || grep -qs '^back .*expired$' {dir}/result; }}
 for unit in {units}; do
   until steady "$unit"; do
+    ! went_back || fail {back} '{expired}'
     tries=$((tries - 1))
     if [ "$tries" -le 0 ]; then
+      journalctl --sync 2>/dev/null || :
       journalctl --quiet --no-pager --output=cat --lines=8 --unit="$unit" >&2
       restarts=$(systemctl show -p NRestarts --value "$unit")
       fail {status} "$unit is $(systemctl is-active "$unit" || :), restarted $restarts times"

@@ -37,15 +37,26 @@ def test_a_host_that_loses_its_network_goes_back_alone(lab: Lab, operators: Call
         assert len(runners(lab, "host2")) == 1
 
 
-def test_an_operator_that_sleeps_for_longer_than_the_host_waits(lab: Lab, operator: Operator) -> None:
+@pytest.mark.parametrize(
+    ("method", "path", "seconds"),
+    [
+        pytest.param("GET", "/managers$", 3, id="the runner has been seen"),
+        pytest.param("POST", "/jobs/request$", 10, id="the runner has not been seen"),
+    ],
+)
+def test_an_operator_that_sleeps_for_longer_than_the_host_waits(
+    lab: Lab, operator: Operator, method: str, path: str, seconds: float
+) -> None:
     """A lid that is closed when all is ready to be confirmed: the host's own journal is no other operator's."""
     before = (system(lab, "host2"), snapshot(lab, "host2"))
+    lab.gitlab.set_fault("slow", method=method, path_regex=path, seconds=seconds, times=None)
     run = Begun(operator, "up", "host2", "--yes", "--confirm-limit", "6")
     run.phase("confirm")
     run.process.send_signal(signal.SIGSTOP)
     try:
         until_phase(lab, "host2", "rolled back by the host")
     finally:
+        lab.gitlab.clear_faults()
         run.process.send_signal(signal.SIGCONT)
     code, err = run.end()
     assert code == 7, err

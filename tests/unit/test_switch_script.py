@@ -120,6 +120,28 @@ def test_a_host_that_goes_back_gets_the_lock_that_its_files_need(tmp_path: Path,
     assert (done.returncode, (tmp_path / "lock").read_text()) == (switch.UNCONFIRMED_STATUS, "free\n")
 
 
+@pytest.mark.parametrize(
+    ("verdict", "result", "status", "words"),
+    [
+        ("expired", "back running 4 ", switch.UNCONFIRMED_STATUS, switch.EXPIRED),
+        ("", "back 0 4 expired", switch.UNCONFIRMED_STATUS, switch.EXPIRED),
+        ("", "activate 0 4 ", switch.NOT_ACTIVE_STATUS, "one.service is inactive"),
+    ],
+)
+def test_a_unit_that_the_host_itself_has_stopped_is_not_called_dead(
+    tmp_path: Path, verdict: str, result: str, status: int, words: str
+) -> None:
+    """An operator who was away for longer than the host waits asks for the unit first."""
+    host = Host(tmp_path)
+    host.program("bin/systemctl", "#!/bin/sh\n[ $1 != is-active ] || { echo inactive; exit 3; }\n")
+    if verdict:
+        (host.state / verdict).touch()
+    (host.state / "result").write_text(f"{result}\n")
+    fail = 'fail() { echo "$2" >&2; exit $1; }\n'
+    done = host.run(f"{fail}{switch.active(('one.service',), 1)}".encode())
+    assert (done.returncode, words in done.stderr) == (status, True), done.stderr
+
+
 @pytest.mark.parametrize(("program", "verb"), [("switch.sh", "settle"), ("preview.sh", "no")])
 def test_the_hosts_environment_may_name_what_only_a_session_has(tmp_path: Path, program: str, verb: str) -> None:
     host = Host(tmp_path)
