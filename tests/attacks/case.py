@@ -25,7 +25,8 @@ class Case:
     `prepare` is run by root on the host before and prints lines NAME=VALUE. `job` is the script of the CI job. The
     attack worked when `marker` stands alone on a line of the job's trace, or, without a marker, when `seen`, run by
     root on the host after the job, ends with 0. `plain` is what must come of it with the plain daemon's socket, which
-    shows that the case works. `inherent` says why it stays open for everybody who shares a store.
+    shows that the case works; of one that fails there too `tried`, a pattern, finds in the trace at what it failed.
+    `inherent` says why it stays open for everybody who shares a store.
     """
 
     name: str
@@ -34,11 +35,13 @@ class Case:
     prepare: str = ""
     marker: str = ""
     seen: str = ""
+    tried: str = ""
     inherent: str = ""
     disturbs: bool = False
 
     def __post_init__(self) -> None:
         assert bool(self.marker) != bool(self.seen), f"{self.name}: either a marker or a look at the host"
+        assert self.tried or self.plain is Outcome.OPEN, f"{self.name}: nothing would tell that it was tried"
 
     @property
     def ours(self) -> Outcome:

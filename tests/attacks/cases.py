@@ -13,6 +13,7 @@ from tests.attacks.shell import (
     EXPORT,
     MANY_BUILDERS,
     POISON,
+    REMOUNT,
     REPLACE,
     TOOLS,
     hook,
@@ -106,10 +107,11 @@ PRIVILEGED: Final = (
         TOOLS
         + (POISON + CACHE).replace("@NAME@", "substituter")
         + '(cd cache && exec "$python/bin/python3" -m http.server 9873 > /dev/null 2>&1) &\n'
-        + "sleep 1\naddress=$(sed -n 's/^\\([0-9.]*\\)[[:space:]].*'\"$(hostname)\"'.*/\\1/p' /etc/hosts | head -n 1)\n"
+        + "until curl --silent http://127.0.0.1:9873 > /dev/null; do sleep 0.1; done\naddress=$(sed -n 's/^\\([0-9.]*\\)[[:space:]].*'\"$(hostname)\"'.*/\\1/p' /etc/hosts | head -n 1)\n"
         + 'timeout 20 nix-store --realise --option substituters "http://$address:9873" "$victim" && cat $victim\nkill %1',
         marker="echo pwned",
         plain=Outcome.CLOSED,
+        tried="ignoring (untrusted substituter|substitute for .* not signed)",
     ),
 )
 
@@ -126,6 +128,7 @@ STORE: Final = (
         prepare=unrooted("rooted") + "ln -sfn $(nix-store --add /tmp/unrooted-rooted) /nix/var/nix/gcroots/attack",
         seen='! [ -e "$victim" ]',
         plain=Outcome.CLOSED,
+        tried="not allowed to ignore liveness|CollectGarbage is refused",
     ),
     Case(
         "replace-source",
@@ -163,42 +166,49 @@ STORE: Final = (
         'derivation through "show $(in_store $out)"\nnix-build --no-out-link through.nix',
         marker="root-mark",
         plain=Outcome.CLOSED,
+        tried="can't open /nix/store/.*-link-",
     ),
     Case(
         "database-write",
         "touch /nix/var/nix/db/attack-$stamp; echo x >> /nix/var/nix/db/schema",
         seen="[ -e /nix/var/nix/db/attack-$stamp ]",
         plain=Outcome.CLOSED,
+        tried="cannot touch '/nix/var/nix/db/attack-",
     ),
     Case(
         "store-remount",
-        "mount -o remount,rw /nix/store; mount -o remount,rw,bind /nix/store; touch /nix/store/attack-$stamp",
+        TOOLS + REMOUNT + "touch /nix/store/attack-$stamp",
         seen="[ -e /nix/store/attack-$stamp ]",
         plain=Outcome.CLOSED,
+        tried="remounted: Operation not permitted",
     ),
     Case(
         "runner-files",
         "cat /var/lib/nixprov/secrets/* /var/lib/nixprov-runner/*/config.toml /root/attack-mark && echo runner-files-read",
         marker="runner-files-read",
         plain=Outcome.CLOSED,
+        tried="/var/lib/nixprov/secrets/.*No such file",
     ),
     Case(
         "engine-socket",
-        'find / -xdev -type s 2>/dev/null | grep -E "podman|docker" && echo engine-found',
+        "find / -path /proc -prune -o -path /nix/store -prune -o -type s -printf 'found %p\\n' | tee sockets\n"
+        'grep -E "podman|docker" sockets && echo engine-found',
         marker="engine-found",
         plain=Outcome.CLOSED,
+        tried="^.*found /nix/var/nix/daemon-socket/socket$",
     ),
     Case(
         "other-log",
-        'nix log "$victim" || nix-store --read-log "$victim"\ncat /nix/var/log/nix/drvs/*/* /var/log/nix/drvs/*/*',
+        'nix log --option substituters "" "$victim" || nix-store --option substituters "" --read-log "$victim"\ncat /nix/var/log/nix/drvs/*/* /var/log/nix/drvs/*/*',
         prepare=r"""
 echo "derivation { name = \"logged-$stamp\"; system = builtins.currentSystem; builder = \"/bin/sh\";
   args = [ \"-c\" \"echo other-log-$stamp; echo > \$out\" ]; }" > /tmp/logged.nix
-echo "victim=$(nix-instantiate --add-root /nix/var/nix/gcroots/attack-4 /tmp/logged.nix)"
+echo "victim=$(readlink -f "$(nix-instantiate --add-root /nix/var/nix/gcroots/attack-4 /tmp/logged.nix)")"
 nix-build --no-out-link /tmp/logged.nix > /dev/null
 """,
         marker="other-log",
         plain=Outcome.CLOSED,
+        tried="build log of .*logged.* is not available",
     ),
     Case(
         "store-read",
@@ -228,6 +238,7 @@ NETWORK: Final = (
         TOOLS + CONNECT + "connect ordinary 'socket.create_connection((\"127.0.0.1\", 9871), 5)'",
         marker="loopback-answer",
         plain=Outcome.CLOSED,
+        tried="ConnectionRefusedError",
     ),
     Case(
         "netrc",
@@ -261,6 +272,7 @@ LOAD: Final = (
         TOOLS + MANY_BUILDERS,
         marker="too-many-at-once",
         plain=Outcome.OPEN if PROCESSORS < BUILD_USERS else Outcome.CLOSED,
+        tried="at most [0-9]+ of [0-9]+ at once",
         disturbs=True,
     ),
     Case(
@@ -297,7 +309,8 @@ PY
     ),
     Case(
         "roots-of-others",
-        "nix-store --gc --print-roots | grep -c . && nix-store --gc --print-roots | grep -q nixos-system && echo roots-listed",
+        # Not -q: it stops reading, and then nix-store fails, which is what a job's shell goes by (pipefail).
+        "nix-store --gc --print-roots | grep -c nixos-system && echo roots-listed",
         marker="roots-listed",
         disturbs=True,
     ),

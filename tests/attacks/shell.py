@@ -128,6 +128,16 @@ REPLACE: Final = (
     + "PY\n"
 )
 
+# Makes the store writable, or its bind alone (mount(2)); an image of ours has no program for it.
+REMOUNT: Final = r"""
+"$python/bin/python3" - <<'PY'
+import ctypes, os
+kernel = ctypes.CDLL(None, use_errno=True)
+for flags in (32, 32 | 4096):
+    print("remounted:", kernel.mount(None, b"/nix/store", None, flags, None) and os.strerror(ctypes.get_errno()))
+PY
+"""
+
 # Answers on the host's loopback, on an abstract socket, and on its address, where it writes down what it is told.
 LISTENER: Final = r"""
 cat > /run/attack-listener.py <<'PY'

@@ -73,6 +73,7 @@ class Suite:
 
     def _outcome(self, case: Case, variables: str, trace: str) -> Outcome:
         assert "the-end-of-the-script" in trace, f"{case.name}: the job did not run to its end:\n{trace}"
+        assert re.search(case.tried, trace, re.MULTILINE), f"{case.name}: the attack was not made:\n{trace}"
         if case.marker:
             found = re.search(rf"^(?:\S+Z \w+ |[^$\n]*> )?{case.marker}(-{self.stamp})?\s*$", trace, re.MULTILINE)
             return Outcome.OPEN if found else Outcome.CLOSED
