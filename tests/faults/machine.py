@@ -68,6 +68,12 @@ def until_phase(lab: Lab, host: str, phase: str, limit_s: float = 60) -> None:
         time.sleep(0.5)
 
 
+def until_running(lab: Lab, job: int) -> None:
+    while lab.gitlab.job(job).status != "running":
+        assert not lab.gitlab.job(job).has_ended
+        time.sleep(0.2)
+
+
 class Begun:
     """A run that a test watches while it goes on; its output is JSON lines."""
 

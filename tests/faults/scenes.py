@@ -12,6 +12,7 @@ from typing import Final
 
 from provisioner.lab.running import Lab
 from tests.faults import api
+from tests.faults.machine import until_running
 from tests.lab.operator import Operator
 
 SECOND: Final = "small"
@@ -66,8 +67,7 @@ def _doubled(place: Place) -> None:
 
 def _is_busy(place: Place) -> None:
     job = place.lab.gitlab.queue_job("sleep 600", host=place.host)
-    while place.lab.gitlab.job(job).status != "running":
-        assert not place.lab.gitlab.job(job).has_ended
+    until_running(place.lab, job)
 
 
 def _is_idle(place: Place) -> None:

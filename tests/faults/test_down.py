@@ -6,25 +6,27 @@ from collections.abc import Callable
 
 from provisioner.lab.running import Lab
 from tests.faults import api
-from tests.faults.machine import Begun, journal, runners, untouched
-from tests.lab.operator import Operator, leftovers
+from tests.faults.machine import Begun, journal, runners, until_running, untouched
+from tests.lab.operator import Operator, Pause, leftovers
 
-JOB = "for i in 1 2 3 4 5 6 7 8; do echo line $i; sleep 1; done; echo the end"
+LINES = "for i in 1 2 3 4; do echo line %d$i; sleep 0.2; done"
 
 
 def test_a_job_that_runs_finishes_with_a_whole_trace(lab: Lab, operators: Callable[[], Operator]) -> None:
     with untouched(lab, "host1", operators()):
         assert operators()("up", "host1", "--yes").code == 0
-        job = lab.gitlab.queue_job(JOB, host="host1")
-        while lab.gitlab.job(job).status != "running":
-            assert not lab.gitlab.job(job).has_ended
+        pause = Pause(lab, "host1", 611)
+        job = lab.gitlab.queue_job(f"{LINES % 1}\n{pause.shell}\n{LINES % 2}\necho the end", host="host1")
+        until_running(lab, job)
         run = Begun(operators(), "down", "host1", "--yes")
         assert run.until(lambda event: event["event"] == "drain")["jobs"] == 1
+        pause.begun()
+        pause.end()
         code, err = run.end()
         assert code == 0, err
         done = lab.gitlab.job(job)
         assert done.is_success, done.trace
-        assert all(f"line {number}" in done.trace for number in range(1, 9)), done.trace
+        assert all(f"line {part}{number}" in done.trace for part in (1, 2) for number in range(1, 5)), done.trace
         assert "the end" in done.trace
 
 
@@ -32,8 +34,7 @@ def test_a_job_that_is_too_long_keeps_its_runner_unless_forced(lab: Lab, operato
     with untouched(lab, "host1", operators()):
         assert operators()("up", "host1", "--yes").code == 0
         job = lab.gitlab.queue_job("sleep 600", host="host1")
-        while lab.gitlab.job(job).status != "running":
-            assert not lab.gitlab.job(job).has_ended
+        until_running(lab, job)
         said = operators()("down", "host1", "--yes", "--json", "--drain-limit", "1")
         assert said.code == 5
         assert "--force" in said.err

@@ -158,6 +158,29 @@ cat "$path"
 """
 
 
+@dataclass(frozen=True)
+class Pause:
+    """What a job or a build does until a test lets it go on, however slow the computer is: a sleep of its own length."""
+
+    lab: Lab
+    host: str
+    seconds: int
+
+    @property
+    def shell(self) -> str:
+        return f"{self._words} || :"
+
+    @property
+    def _words(self) -> str:
+        return f"sleep {self.seconds}"
+
+    def begun(self) -> None:
+        poll(self.lab, self.host, f"`{self._words}` runs", f"pgrep -xf '{self._words}'")
+
+    def end(self) -> None:
+        self.lab.run(self.host, ["pkill", "-xf", self._words])
+
+
 def poll(lab: Lab, host: str, what: str, command: str) -> None:
     """Wait until a shell command on the host ends with 0."""
     deadline = time.monotonic() + POLL_S

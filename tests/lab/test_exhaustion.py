@@ -15,7 +15,7 @@ from contextlib import contextmanager
 import pytest
 
 from provisioner.lab.running import Lab
-from tests.lab.operator import Operator, leftovers, poll
+from tests.lab.operator import Operator, Pause, leftovers, poll
 from tests.lab.slice import Enforced, enforced, limits
 
 HOST = "host1"
@@ -187,13 +187,15 @@ def test_a_full_store_ends_the_build_that_filled_it_and_nothing_is_lost(
     with small_store(lab):
         before = free(lab)
         # A build that goes on all the while, and ends after the disk was full.
-        slow = lab.gitlab.queue_job(build(stamp, "sleep 9", name="slow"), host=HOST)
-        poll(lab, HOST, "the slow build runs", "pgrep -f '[s]leep 9'")
+        pause = Pause(lab, HOST, 509)
+        slow = lab.gitlab.queue_job(build(stamp, pause.shell, name="slow"), host=HOST)
+        pause.begun()
         full = lab.gitlab.wait_for_job(
             lab.gitlab.queue_job(build(stamp, "cat /dev/zero > $out || exit 8", name="full"), host=HOST)
         )
         assert full.status == "failed", full.trace
         assert "No space left on device" in full.trace
+        pause.end()
         ended = lab.gitlab.wait_for_job(slow)
         assert ended.is_success, ended.trace
         # What it had made lies there until somebody needs the room: the slow build did, or the next job does.
@@ -221,7 +223,11 @@ def test_a_store_that_runs_short_is_collected_while_a_job_builds(lab: Lab, opera
             ],
         ).stdout.strip()
         assert free(lab) < DISK // 100 * 5
-        job = lab.gitlab.wait_for_job(lab.gitlab.queue_job(build(stamp, "sleep 4"), host=HOST))
+        pause = Pause(lab, HOST, 510)
+        job_id = lab.gitlab.queue_job(build(stamp, pause.shell), host=HOST)
+        pause.begun()
+        poll(lab, HOST, "it is collected", f"! [ -e {garbage} ]")
+        pause.end()
+        job = lab.gitlab.wait_for_job(job_id)
         assert job.is_success, job.trace
-        assert lab.run(HOST, ["test", "-e", garbage], check=False).returncode == 1
         assert free(lab) > DISK // 100 * 9

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from provisioner.lab.running import Lab
-from tests.lab.operator import Operator, leftovers, nix_job, poll
+from tests.lab.operator import Operator, Pause, leftovers, nix_job, poll
 
 HOST = "host2"
 BOOK = "/var/lib/nixprov-counters/jobs.json"
@@ -86,11 +86,14 @@ def test_status_says_what_was_built_and_found_for_each_job(
 
 def test_no_counter_is_in_a_builds_way(lab: Lab, operator: Operator, counters: Callable[[], dict[str, Any]]) -> None:
     """The counters' unit is killed under a job, and its disk is full: builds go on, and so does the book afterwards."""
+    pause = Pause(lab, HOST, 403)
     job_id = lab.gitlab.queue_job(
-        f"{nix_job(secrets.token_hex(6))}sleep 2\n{nix_job(secrets.token_hex(6))}", host=HOST, tags=["nix"]
+        f"{nix_job(secrets.token_hex(6))}{pause.shell}\n{nix_job(secrets.token_hex(6))}", host=HOST, tags=["nix"]
     )
     poll(lab, HOST, "the first build is counted", f'grep -q \'"job":{job_id},.*"built":1\' {BOOK}')
     lab.run(HOST, ["systemctl", "kill", "--signal=SIGKILL", "nixprov-counters.service"])
+    pause.begun()
+    pause.end()
     assert lab.gitlab.wait_for_job(job_id).is_success
     lab.run(HOST, ["mount", "-t", "tmpfs", "-o", "size=4k,nr_inodes=1", "tmpfs", "/var/lib/nixprov-counters"])
     try:

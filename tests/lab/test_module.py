@@ -15,7 +15,7 @@ import pytest
 
 from provisioner.lab.gitlab_client import Job
 from provisioner.lab.running import Lab
-from tests.lab.operator import Operator
+from tests.lab.operator import Operator, Pause
 
 HOST = "host1"
 WAIT_S = 60
@@ -226,11 +226,13 @@ def test_the_builds_of_a_job_that_is_cancelled_end(lab: Lab, operator: Operator,
 
 
 def test_the_hosts_collector_takes_nothing_from_jobs(lab: Lab, operator: Operator, stamp: str) -> None:
-    script = build(stamp, "sleep 6") + "sleep 3; cat $(nix-build --no-out-link job.nix); echo still-there"
+    building, built = Pause(lab, HOST, 306), Pause(lab, HOST, 307)
+    script = build(stamp, building.shell) + f"{built.shell}\ncat $(nix-build --no-out-link job.nix); echo still-there"
     job_id = lab.gitlab.queue_job(script, host=HOST)
-    poll(lab, "the builder runs", "pgrep -f '[s]leep 6'")
-    for _ in range(4):
+    for pause in (building, built):
+        pause.begun()
         lab.run(HOST, ["nix-collect-garbage"])
+        pause.end()
     job = lab.gitlab.wait_for_job(job_id)
     assert job.is_success, job.trace
     assert job.trace.count(f"built-here {stamp}") == 1
@@ -272,9 +274,11 @@ def test_a_short_disk_gives_up_what_is_held_but_only_between_jobs(
 
 
 def test_both_daemons_may_restart_under_a_build(lab: Lab, operator: Operator, stamp: str) -> None:
-    job_id = lab.gitlab.queue_job(build(stamp, "sleep 7"), host=HOST)
-    poll(lab, "the builder runs", "pgrep -f '[s]leep 7'")
+    pause = Pause(lab, HOST, 308)
+    job_id = lab.gitlab.queue_job(build(stamp, pause.shell), host=HOST)
+    pause.begun()
     lab.run(HOST, ["systemctl", "restart", "nixprov-nix-filter.service", "nixprov-nix-daemon.service"])
+    pause.end()
     job = lab.gitlab.wait_for_job(job_id)
     assert job.is_success, job.trace
     again = lab.gitlab.wait_for_job(lab.gitlab.queue_job(build(secrets.token_hex(6)), host=HOST))
