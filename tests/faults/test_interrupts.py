@@ -10,8 +10,8 @@ from collections.abc import Callable
 import pytest
 
 from provisioner.lab.running import Lab
-from tests.faults.machine import Begun, journal, runners, system, untouched
-from tests.lab.operator import Operator, leftovers, snapshot
+from tests.faults.machine import Begun, journal, runners, system, until_running, untouched
+from tests.lab.operator import Operator, Pause, leftovers, poll, snapshot
 
 HOST = "host1"
 
@@ -74,11 +74,13 @@ def test_twice_takes_everything_back(lab: Lab, operators: Callable[[], Operator]
 @pytest.mark.parametrize(("phase", "code"), [("probe", 130), ("create", 7)])
 def test_before_the_switch_one_is_enough(lab: Lab, operators: Callable[[], Operator], phase: str, code: int) -> None:
     before = (system(lab, HOST), snapshot(lab, HOST))
-    lab.gitlab.set_fault("slow", method="POST", path_regex="/user/runners", seconds=3, times=1)
+    lab.gitlab.set_fault("slow", method="GET", path_regex="/runners/all", seconds=3 if phase == "probe" else 0)
+    lab.gitlab.set_fault("reply_late", method="POST", path_regex="/user/runners", seconds=3)
     try:
         run = Begun(operators(), "up", HOST, "--yes")
         run.phase(phase)
-        time.sleep(1 if phase == "create" else 0)  # GitLab makes the runner by then, and answers two seconds later
+        while phase == "create" and not runners(lab, HOST):  # it is made, and the answer comes seconds later
+            time.sleep(0.1)
         interrupt(run)
         ended, err = run.end()
     finally:
@@ -92,14 +94,18 @@ def test_before_the_switch_one_is_enough(lab: Lab, operators: Callable[[], Opera
 def test_in_the_middle_of_a_transaction_it_waits_for_its_end(lab: Lab, operators: Callable[[], Operator]) -> None:
     """It had begun, so its switch begins too: cut off, it would begin one while we take everything back."""
     with untouched(lab, HOST, operators()):
-        lab.gitlab.set_fault("slow", method="POST", path_regex="/user/runners", seconds=3, times=1)
+        lab.gitlab.set_fault("slow", method="POST", path_regex="/user/runners", seconds=3)
         run = Begun(operators(), "up", HOST, "--yes")
         run.phase("create")
+        run.process.send_signal(signal.SIGSTOP)
         # Transactions of a host wait for each other.
-        busy = subprocess.Popen([*lab.ssh_argv(HOST), "flock /var/lib/nixprov sleep 5"])
-        run.phase("write")
-        time.sleep(0.5)
+        other = Pause(lab, HOST, 533)
+        busy = subprocess.Popen([*lab.ssh_argv(HOST), f"flock /var/lib/nixprov sh -c '{other.shell}'"])
+        other.begun()
+        run.process.send_signal(signal.SIGCONT)
+        poll(lab, HOST, "the transaction waits", "pgrep -xf 'flock -w 15 9'")
         interrupt(run)
+        other.end()
         code, err = run.end()
         assert busy.wait() == 0
         assert code == 130, err
@@ -112,8 +118,7 @@ def test_while_jobs_are_waited_for_the_runner_goes_on(lab: Lab, operators: Calla
     with untouched(lab, HOST, operators()):
         assert operators()("up", HOST, "--yes").code == 0
         job = lab.gitlab.queue_job("sleep 600", host=HOST)
-        while lab.gitlab.job(job).status != "running":
-            assert not lab.gitlab.job(job).has_ended
+        until_running(lab, job)
         run = Begun(operators(), "down", HOST, "--yes")
         run.until(lambda event: event["event"] == "drain")
         interrupt(run)

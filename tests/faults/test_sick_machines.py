@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -117,7 +118,9 @@ def test_a_disk_that_fills_up_meanwhile_changes_nothing(lab: Lab, operator: Oper
         lab.gitlab.set_fault("slow", method="POST", path_regex="/user/runners", seconds=4.0)
         run = Begun(operator, "up", HOST, "--yes")
         run.phase("create")
+        run.process.send_signal(signal.SIGSTOP)
         lab.run(HOST, ["sh", "-c", FILL])
+        run.process.send_signal(signal.SIGCONT)
         result = run.until(lambda event: event["event"] == "host")
         assert run.end()[0] == 7
         assert "(no space left on device): nothing was changed" in result["error"], result
