@@ -99,7 +99,8 @@ def test_up_again_is_one_connection_one_command_and_no_write(operator: Operator,
 
 
 def logins_of(lab: Lab, host: str) -> int:
-    return lab.run(host, ["journalctl", "--quiet", "--unit=ssh*", "--grep=Accepted publickey"]).stdout.count("Accepted")
+    look = "journalctl --sync; journalctl --quiet --unit='ssh*' --grep='Accepted publickey'"
+    return lab.run(host, ["sh", "-c", look]).stdout.count("Accepted")
 
 
 def test_a_job_builds_through_the_hosts_store_and_the_next_one_finds_it(lab: Lab, up: Said) -> None:
@@ -140,13 +141,19 @@ def test_two_hosts_build_the_same_each_in_its_own_store(lab: Lab, up: Said) -> N
 
 
 def test_root_in_a_job_is_no_trusted_client(lab: Lab, up: Said) -> None:
-    lab.run("host1", ["sh", "-c", "echo host-secret-marker > /root/marker; chmod 600 /root/marker"])
-    script = (
-        nix_job(secrets.token_hex(6))
-        .replace("nix-build", "nix-build --option sandbox false")
-        .replace("echo built-here", "cat /root/marker 2>&1; echo built-here")
-    )
-    job = lab.gitlab.wait_for_job(lab.gitlab.queue_job(script, host="host1"))
+    lab.run("host1", ["sh", "-c", "echo host-secret-marker > /etc/marker"])
+
+    def script() -> str:
+        """A builder has its shell alone to read with."""
+        read = "while read -r line; do echo $line; done < /etc/marker; echo built-here"
+        job = nix_job(secrets.token_hex(6)).replace("nix-build", "nix-build --option sandbox false")
+        return job.replace("echo built-here", read)
+
+    trusted = f". /etc/set-environment; export NIX_REMOTE=daemon; cd $(mktemp -d); {script()}"
+    assert "host-secret-marker" in lab.run("host1", ["bash", "-c", trusted]).stderr
+    job = lab.gitlab.wait_for_job(lab.gitlab.queue_job(script(), host="host1"))
+    lab.run("host1", ["rm", "/etc/marker"])
+    assert "built-here" in job.trace
     assert "host-secret-marker" not in job.trace
 
 
@@ -169,7 +176,8 @@ def test_the_search_finds_a_planted_token(lab: Lab, up: Said, tokens: dict[str, 
         seen = found(lab, "host1", token)
         assert path in seen
         assert "journal" in seen
-        sleeper = f"sleep 30 & SECRET={token} sleep 30 & sh -c 'sleep 30; :' {token} & sleep 0.2;"
+        sleep = "bash -c 'exec -a \"$0\" sleep 600'"
+        sleeper = f"sleep 600 & SECRET={token} sleep 600 & {sleep} {token} & sleep 0.2;"
         seen = found(lab, "host1", token, beside=sleeper)
         assert "environ" in seen
         assert "cmdline" in seen
@@ -181,6 +189,7 @@ SEARCH = r"""
 read -r token
 @BESIDE@
 grep -rlaF "$token" /nix/store /etc /run/current-system/ /var/log /tmp 2>/dev/null
+journalctl --sync
 journalctl --quiet --no-pager -o cat | grep -qF "$token" && echo journal
 for process in /proc/[0-9]*; do
   [ "$process" = "/proc/$$" ] && continue
