@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from provisioner.lab.errors import LabError
@@ -73,9 +74,10 @@ def _signal_all(cgroup: Path) -> None:
     if (switch := cgroup / "cgroup.kill").exists():  # since Linux 5.14
         switch.write_text("1")
         return
-    for procs in cgroup.rglob("cgroup.procs"):
-        for pid in procs.read_text().split():
-            _kill_if_there(int(pid))
+    for folder, _, _ in os.walk(cgroup):
+        with suppress(OSError):  # it has ended since
+            for pid in Path(folder, "cgroup.procs").read_text().split():
+                _kill_if_there(int(pid))
 
 
 def _kill_if_there(pid: int) -> None:

@@ -8,10 +8,11 @@ handing of the numbers to the kernel.
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,7 +84,8 @@ def enforced(lab: Lab, host: str) -> Iterator[Enforced]:
 
 
 def _slice(lab: Lab, host: str) -> Path:
-    found = [path for path in Path(lab.state.cgroup).rglob(SLICE) if host in path.parts]
+    # Path.rglob raises for a group that goes while it looks, as those of other units do.
+    found = [Path(folder) for folder, _, _ in os.walk(Path(lab.state.cgroup) / host) if Path(folder).name == SLICE]
     assert len(found) == 1, found
     return found[0]
 
@@ -95,7 +97,11 @@ def _own_group(controller: str) -> Path:
 
 
 def _processes(group: Path) -> list[str]:
-    return [pid for procs in group.rglob("cgroup.procs") for pid in procs.read_text().split()]
+    found = []
+    for folder, _, _ in os.walk(group):
+        with suppress(OSError):  # it has ended since
+            found += Path(folder, "cgroup.procs").read_text().split()
+    return found
 
 
 def _move(pids: list[str], group: Path) -> None:

@@ -9,13 +9,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from provisioner.lab import control, registry
 from provisioner.lab.errors import LabError
-from provisioner.lab.running import Lab, answers, wait_until
+from provisioner.lab.running import BOOT_S, Lab, answers, wait_until
 
 Traces = Callable[[str], list[str]]
 NIXPROV_LAB = [sys.executable, "-c", "from provisioner.cli.lab import lab; lab(prog_name='nixprov lab')"]
@@ -94,7 +95,7 @@ def test_a_host_comes_back_from_a_reboot_with_its_disk(lab: Lab, how: str) -> No
         lab.reboot("host1")
     else:
         lab.run("host1", ["systemctl", "reboot"], check=False)
-    soon(lambda: boot() not in ("", first), "host1 does not come back")
+    soon(lambda: boot() not in ("", first), "host1 does not come back", within_s=BOOT_S)
     lab.wait_until_up("host1")
     assert output(lab, "host1", "cat", "/etc/machine-id") == machine_id
     assert output(lab, "host1", "cat", "/root/kept", "/var/lib/kept") == "kept\nkept"
@@ -142,6 +143,7 @@ def test_cli_job_without_wait_queues(lab: Lab, tmp_path: Path) -> None:
     script = tmp_path / "script"
     script.write_text("echo hello\n")
     job = json.loads(run_cli("job", "--script", str(script), "--json", lab=lab).stdout)
+    lab.gitlab.cancel_job(job["id"])  # or the runner of a later test takes it
     assert (job["status"], job["seconds"]) == ("pending", None)
 
 
@@ -191,7 +193,8 @@ def test_a_killed_supervisor_takes_the_lab_with_it(small_lab: Lab, traces: Trace
 
 def test_the_next_start_sweeps_a_dead_lab(small_lab: Lab, traces: Traces) -> None:
     for pid in small_lab.supervisor_pids:
-        os.kill(pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):  # each one's end is the end of the others
+            os.kill(pid, signal.SIGKILL)
     soon(lambda: not small_lab.is_alive, "the lab outlives its supervisor")
     control.start(1).stop()
     assert traces(small_lab.id) == []
@@ -212,7 +215,8 @@ def test_an_interrupted_start_leaves_nothing(
         lab_id = registry.entries()[0].id
         if moment == "starting":
             assert starter.stderr is not None
-            assert "host1: starting" in starter.stderr.readline()
+            # Before it, that another start has the tree's lock at this moment.
+            assert any("host1: starting" in line for line in starter.stderr)
         starter.send_signal(number)
     if number == signal.SIGKILL:
         control.stop_all()
