@@ -121,9 +121,15 @@ def fleet(size: int) -> Iterator[Fleet]:
 
 @contextlib.contextmanager
 def _sshd(folder: Path) -> Iterator[int]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
+    with socket.socket() as kept:
+        # Both ask for it, and this one never listens: so it keeps others from the port and not sshd (socket(7)).
+        kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        kept.bind(("127.0.0.1", 0))
+        port: int = kept.getsockname()[1]
+        yield from _sshd_at(folder, port)
+
+
+def _sshd_at(folder: Path, port: int) -> Iterator[int]:
     if os.getuid() == 0:
         Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
     public = _make_key(folder / "host_key")
