@@ -71,6 +71,10 @@ def say(operator: Operator, verb: str, *options: str) -> Said:
     return operator(verb, HOST, "--json", *options, NIXPROV_INVENTORY=str(inventory))
 
 
+# What says `SSH-2.0` where the host can be reached.
+SSHD = "curl -sS -m 5 --http0.9 http://127.0.0.1:22"
+
+
 def look(lab: Lab) -> list[str]:
     return lab.run(HOST, ["bash", "-lc", LOOK]).stdout.splitlines()
 
@@ -92,7 +96,7 @@ derivation {{
   system = builtins.currentSystem;
   builder = "/bin/sh";
   PATH = "${{builtins.storePath (builtins.getEnv "CURL")}}/bin";
-  args = [ "-c" "curl -sS telnet://127.0.0.1:22 < /dev/null && echo the-host; curl -sS -m 20 {page} -o $out" ];
+  args = [ "-c" "{SSHD}; curl -sS -m 20 {page} -o $out" ];
   outputHashMode = "flat"; outputHashAlgo = "sha256"; outputHash = "{sha256}";
 }}
 NIX
@@ -131,9 +135,11 @@ def test_jobs_run_in_the_hosts_docker(lab: Lab, operator: Operator) -> None:
 
 
 def test_a_fixed_output_build_has_a_network_without_the_host_in_it(lab: Lab) -> None:
+    assert "SSH-2.0" in lab.run(HOST, ["bash", "-lc", SSHD], check=False).stdout
     trace = job(lab, fetch(lab)).trace
     assert "path /nix/store/" in trace
-    assert "the-host" not in trace
+    assert "Failed to connect to 127.0.0.1 port 22" in trace
+    assert "SSH-2.0" not in trace
 
 
 def test_what_a_killed_runner_leaves_is_taken_away(lab: Lab) -> None:
