@@ -61,14 +61,10 @@ def apply(run: HostRun, wanted: HostPlan) -> None:
 
 
 def _with_journal(run: HostRun, actions: tuple[RunnerAction, ...]) -> tuple[RunnerAction, ...]:
-    """Runners that the journal knows and GitLab's lists did not show: deleted by id, and 404 is success.
-
-    A journal that came with a copy of another machine's disk names that machine's runners, which are in use there.
-    """
+    """Runners that the journal knows and GitLab's lists did not show: deleted by id, and 404 is success."""
     if run.journal.machine not in ("", run.facts.machine):
         text = "the journal is that of another machine: its runners are left alone"
         run.emit("warning", text=f"{text}; `nixprov prune` tells which nobody uses")
-        return actions
     known = {action.id for action in actions}
     records = [*run.journal.runners.items(), *((f"id {one.id}", one) for one in run.journal.pending_deletions)]
     missing = {one.id: name for name, one in records if one.url == run.forge.url and one.id not in known}

@@ -123,7 +123,8 @@ class HostRun:
         """Read the host anew, when the shell of `after` has ended: one remote command. Raises HostError."""
         done = self._command(after.encode() + probe_script(step.probe() for step in STEPS))
         self.facts = Facts.parse(self.host, done.stdout)
-        self.journal = Journal.read(self.facts)
+        # From here on: a claim makes the journal this machine's, and who comes after it must not find them there.
+        self.journal = Journal.read(self.facts).of_machine(self.facts.machine)
 
     def warn_of_trust(self) -> None:
         for text in trust.warnings(self.spec.module.trust, self.facts):

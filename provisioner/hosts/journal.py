@@ -123,6 +123,10 @@ class Journal:
         }
         return replace(self, runners=runners)
 
+    def of_machine(self, machine: str) -> Self:
+        """Without the runners of another machine, whose journal came with a copy of its disk: they are in use there."""
+        return self if self.machine in ("", machine) else replace(self, runners={}, pending_deletions=())
+
     @property
     def exists(self) -> bool:
         return self.sha256 != "absent"

@@ -17,13 +17,13 @@ from provisioner.engine.host import Choices, Limits
 from provisioner.engine.unwind import RollbackFailed, RolledBack
 from provisioner.errors import ForgeRefused, ForgeUnavailable, HostRefused, Locked, NixprovError
 from provisioner.hosts.facts import Facts
-from provisioner.hosts.journal import NO_TOKEN, Phase
+from provisioner.hosts.journal import NO_TOKEN, Phase, RunnerRecord
 from provisioner.hosts.script import STALE_STATUS
 from provisioner.hosts.ssh_run import Completed
 from provisioner.hosts.switch import NOT_ACTIVE_STATUS
 from provisioner.model import RunnerStatus, machine_key
 from tests.unit.engine_fakes import QUICK, Stage, lost, stage, switch_ends
-from tests.unit.hosts import converged, new_host, runner, spec
+from tests.unit.hosts import URL, converged, new_host, runner, spec
 
 UNIT = "nixprov-runner-default.service"
 
@@ -313,3 +313,20 @@ def test_a_host_that_cannot_be_asked_what_is_left_is_said_so(monkeypatch: pytest
     it.session.answers = dies_after_the_build
     assert isinstance(fails(it), RollbackFailed)
     assert [what.endswith("the host cannot be asked") for what in it.run.remains] == [False, True]
+
+
+@pytest.mark.parametrize("verb", ["up", "down"])
+def test_a_copy_whose_run_died_after_its_claim_does_not_delete_the_runner_of_its_original_either(
+    verb: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("provisioner.engine.host.RECONNECT_WAITS_S", ())
+    facts, journal = converged()
+    copied = replace(journal, machine=machine_key("another"), pending_deletions=(RunnerRecord(6, URL, "run-0"),))
+    other = runner(machine=machine_key("another"))
+    it = stage(facts, copied, other, verb=verb)
+    wanted = (down if verb == "down" else up).plan(it.run)
+    it.session.answers = lambda _: lost() if len(it.session.journals) == 1 else None
+    with pytest.raises(NixprovError):
+        (down if verb == "down" else up).apply(it.run, wanted)
+    after = stage(Facts("host1", it.session.records), None, other, verb="down")
+    assert [action.id for action in down.plan(after.run).runners if action.id in (6, 7)] == []
