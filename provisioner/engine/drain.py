@@ -40,6 +40,8 @@ def drain(run: HostRun, runners: Sequence[int]) -> None:
 def _wait(run: HostRun, runners: Sequence[int]) -> None:
     jobs = _Jobs(run, runners)
     if not wait_until(run, run.limits.drain_s, jobs.are_done):
+        if jobs.silence and not jobs.running:
+            raise jobs.silence
         raise StillBusy(
             run.host,
             f"{jobs.running} jobs still run after {run.limits.drain_s:g} s; the runner takes jobs again",
@@ -49,20 +51,24 @@ def _wait(run: HostRun, runners: Sequence[int]) -> None:
 
 @dataclass(slots=True)
 class _Jobs:
+    """How many were `running` when GitLab last said so; `silence`: why it does not just now."""
+
     run: HostRun
     runners: Sequence[int]
     running: int = 0
+    silence: ForgeUnavailable | None = None
     heard_at: float = field(default_factory=time.monotonic)
 
     def are_done(self) -> bool:
         """A GitLab that is restarted in the hours this may take is waited for. Raises ForgeUnavailable at length."""
         try:
             jobs = sum(map(self.run.forge.running_jobs, self.runners))
-        except ForgeUnavailable:
+        except ForgeUnavailable as error:
+            self.silence = error
             if time.monotonic() - self.heard_at > self.run.limits.contact_s:
                 raise
             return False
         if jobs and jobs != self.running:
             self.run.emit("drain", jobs=jobs, limit_s=self.run.limits.drain_s)
-        self.running, self.heard_at = jobs, time.monotonic()
+        self.running, self.silence, self.heard_at = jobs, None, time.monotonic()
         return jobs == 0

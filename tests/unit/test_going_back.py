@@ -330,3 +330,12 @@ def test_a_copy_whose_run_died_after_its_claim_does_not_delete_the_runner_of_its
         (down if verb == "down" else up).apply(it.run, wanted)
     after = stage(Facts("host1", it.session.records), None, other, verb="down")
     assert [action.id for action in down.plan(after.run).runners if action.id in (6, 7)] == []
+
+
+def test_a_gitlab_that_is_silent_as_long_as_jobs_are_waited_for_says_nothing_of_them() -> None:
+    """A limit of the jobs that is below GitLab's: `down` is not for it to hold up."""
+    it = stage(*converged(), runner(), verb="down", limits=replace(QUICK, contact_s=30, drain_s=0.05))
+    it.run.probe()
+    it.forge.silent_for = 1000
+    drain(it.run, [7])
+    assert any("not drained: 502" in text for text in it.texts("warning"))
