@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from typing import Final
 
@@ -19,6 +20,7 @@ from provisioner.hosts.script import Part, Shell
 from provisioner.plan import ForgeView, HostPlan, RunnerAction, RunnerVerb, plan_down
 from provisioner.steps import STEPS
 
+_PAUSED: Final = "runner {} in GitLab is paused"
 # SIGTERM ends a runner's jobs at once, where the SIGQUIT of a normal stop waits for them (gitlab-runner, "Signals").
 END_JOBS: Final = "systemctl kill --signal=SIGTERM 'nixprov-runner-*.service' 2>/dev/null || :"
 
@@ -85,12 +87,23 @@ def _take_out(run: HostRun, wanted: HostPlan, parts: list[Part], before: tuple[F
     except (Detached, DetachedByUser, Locked):
         raise
     except NixprovError as error:
-        if isinstance(error, NothingChanged) and run.journal.phase is Phase.DRAINING:
+        _put_back(run, wanted, before, is_unchanged=isinstance(error, NothingChanged))
+        raise RolledBack(run.host, error) from error
+
+
+def _put_back(run: HostRun, wanted: HostPlan, before: tuple[Facts, Journal], *, is_unchanged: bool) -> None:
+    """The host as it was, then its runners; one that is left somewhere between takes no jobs, and that is said."""
+    try:
+        if is_unchanged and run.journal.phase is Phase.DRAINING:
             release(run, before[1])
         else:
             unwind(run, *before)
-        _resume(run, wanted)
-        raise RolledBack(run.host, error) from error
+    except Locked:
+        raise
+    except NixprovError:
+        _name_paused(run, wanted)
+        raise
+    _resume(run, wanted)
 
 
 def _switch(run: HostRun) -> None:
@@ -106,15 +119,28 @@ def _switch(run: HostRun) -> None:
 
 def _resume(run: HostRun, wanted: HostPlan) -> None:
     """After a failed `down` the runner goes on as before, so it takes jobs again."""
-    takes_jobs = {runner.name for runner in run.spec.runners if not runner.paused}
-    for action in wanted.runners:
-        if action.id is not None and action.name in takes_jobs:
-            try:
-                with crash.around("resume", action.name):
-                    run.forge.set_paused(action.id, paused=False)
-            except ForgeError as error:
-                run.remains.append(f"runner {action.id} in GitLab is paused")
-                run.emit("warning", text=f"{error.message}: the runner stays paused until `nixprov up`")
+    for name, id_ in _taking_jobs(run, wanted):
+        try:
+            if run.forge.get(id_) is None:
+                continue
+            with crash.around("resume", name):
+                run.forge.set_paused(id_, paused=False)
+        except ForgeError as error:
+            run.remains.append(_PAUSED.format(id_))
+            run.emit("warning", text=f"{error.message}: the runner stays paused until `nixprov up`")
+
+
+def _name_paused(run: HostRun, wanted: HostPlan) -> None:
+    for _, id_ in _taking_jobs(run, wanted):
+        with suppress(ForgeError):
+            if (found := run.forge.get(id_)) and found.paused:
+                run.remains.append(_PAUSED.format(id_))
+
+
+def _taking_jobs(run: HostRun, wanted: HostPlan) -> list[tuple[str, int]]:
+    """Names and ids of those that are not meant to be paused."""
+    names = {runner.name for runner in run.spec.runners if not runner.paused}
+    return [(action.name, action.id) for action in wanted.runners if action.id is not None and action.name in names]
 
 
 def _delete(run: HostRun, wanted: HostPlan) -> list[tuple[RunnerRecord, ForgeError]]:

@@ -9,7 +9,7 @@ import json
 import re
 import shlex
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 from provisioner.engine.host import Choices, HostRun, Limits
@@ -117,6 +117,7 @@ class FakeForge:
 
     def set_paused(self, id_: int, paused: bool) -> None:
         self._do("pause" if paused else "resume", id_)
+        self.there[id_] = replace(self.there[id_], paused=paused)
 
     def running_jobs(self, id_: int) -> int:
         self._do("jobs", id_)

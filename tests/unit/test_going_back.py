@@ -339,3 +339,18 @@ def test_a_gitlab_that_is_silent_as_long_as_jobs_are_waited_for_says_nothing_of_
     it.forge.silent_for = 1000
     drain(it.run, [7])
     assert any("not drained: 502" in text for text in it.texts("warning"))
+
+
+def test_a_runner_that_gitlab_has_no_more_is_not_said_to_be_paused() -> None:
+    it = stage(*converged(), verb="down")
+    it.forge.fails["resume"] = ForgeRefused("404 Runner Not Found")
+    it.session.answers = switch_ends("failed build 20 4")
+    assert isinstance(takes_down(it), RolledBack)
+    assert (it.run.remains, it.texts("warning")) == ([], [])
+
+
+def test_a_runner_that_is_left_paused_by_a_failed_way_back_is_named() -> None:
+    it = stage(*converged(), runner(), verb="down")
+    it.session.answers = fails_on_the_way_back
+    assert isinstance(takes_down(it), RollbackFailed)
+    assert it.run.remains == ["runner 7 in GitLab is paused"]
