@@ -191,8 +191,7 @@ await_end() {
 """
 
 _FOLLOW = """\
-@PATH@@SYSTEMD@after=@AFTER@
-invocation=$(systemctl show -p InvocationID --value @UNIT@)
+@PATH@@SYSTEMD@after=@AFTER@ invocation=
 news() {
   journalctl --quiet --no-pager --show-cursor --output=cat "_SYSTEMD_INVOCATION_ID=$invocation" ${after:+"$after"} |
     sed -e 's/^-- cursor: /cursor /;t' -e 's/^/log /'
@@ -210,6 +209,7 @@ waits() {
 }
 while :; do
   state=$(substate)
+  [ -n "$invocation" ] || invocation=$(systemctl show -p InvocationID --value @UNIT@)
   case $state in
     running | start* | stop* | final*) ! waits || state=waits ;;
   esac

@@ -87,6 +87,16 @@ def test_a_systemd_that_does_not_answer_just_now_is_no_end_of_the_switch(
     assert (tmp_path / "answers").read_text() == "exited\n", "the end came before the switch's"
 
 
+def test_the_log_of_a_switch_is_found_once_systemd_answers_again(tmp_path: Path) -> None:
+    """Who follows over a new connection may come while it does not; of no invocation there is no log."""
+    host = Host(tmp_path, "-", "running", "exited")
+    host.program("bin/systemctl-before", (tmp_path / "bin/systemctl").read_text())
+    asks = f'"$0-before" "$@" || exit 1\ncase $* in *InvocationID*) [ ! -e {tmp_path}/up ] || echo 1234 ;;\n'
+    host.program("bin/systemctl", f"#!/bin/sh\n{asks}*) : > {tmp_path}/up ;; esac\n")
+    host.program("bin/journalctl", "#!/bin/sh\ncase $* in *_SYSTEMD_INVOCATION_ID=1234*) echo building ;; esac\n")
+    assert "log building\n" in host.run(switch.follow("")).stdout
+
+
 def test_a_systemd_that_never_answers_is_no_result(tmp_path: Path) -> None:
     host = Host(tmp_path, "-")
     host.program("bin/sleep", "#!/bin/sh\n")
