@@ -57,8 +57,8 @@ class Ending:
         for line in that_matter(first.log):
             yield from self._wrap(line, "  │ ")
         yield from self._wrap(clean(result.error), "  ")
-        for line in result.remains:
-            yield from self._wrap(f"left behind: {clean(line)}", "  ", "red")
+        for line in left_behind(hosts):
+            yield from self._wrap(line, "  ", "red")
         yield from self._wrap(clean(result.hint), "  ", "cyan")
         if others:
             yield from self._wrap(f"the same on {names([host.name for host in others])}", "  ")
@@ -112,6 +112,13 @@ def alike(hosts: Sequence[HostRecord]) -> list[list[HostRecord]]:
         groups.setdefault(_kind(host), []).append(host)
     order = list(Outcome)
     return sorted(groups.values(), key=lambda group: (-order.index(_outcome(group[0])), -len(group)))
+
+
+def left_behind(hosts: Sequence[HostRecord]) -> Iterator[str]:
+    """A line a thing that could not be taken back: hosts whose failures are alike have things of their own."""
+    for host in hosts:
+        where = f" on {host.name}" if len(hosts) > 1 else ""
+        yield from (clean(f"left behind{where}: {line}") for line in (host.result.remains if host.result else ()))
 
 
 def _kind(host: HostRecord) -> tuple[object, ...]:

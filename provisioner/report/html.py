@@ -15,7 +15,7 @@ from provisioner import resources
 from provisioner.engine.status import RunnerReport
 from provisioner.report.advice import Typed
 from provisioner.report.colour import Painter
-from provisioner.report.ending import Ending, alike, counter_lines, told_counts
+from provisioner.report.ending import Ending, alike, counter_lines, left_behind, told_counts
 from provisioner.report.lines import that_matter
 from provisioner.report.record import HostRecord, RunRecord
 from provisioner.report.timeline import css_class, svg, used_phases
@@ -94,7 +94,7 @@ def _failure(hosts: Sequence[HostRecord], ids: dict[str, str]) -> str:
         f'<section class="card o-{result.outcome.name.lower()}">'
         f'<p class="head">{SYMBOLS[result.outcome]} {what}: {links}</p>'
         f"<p>{escape(clean(result.error))}</p>"
-        + "".join(f"<p>left behind: {escape(clean(line))}</p>" for line in result.remains)
+        + "".join(f"<p>{escape(line)}</p>" for line in left_behind(hosts))
         + (f'<p class="hint">{escape(clean(result.hint))}</p>' if result.hint else "")
         + (f"<pre>{escape(lines)}</pre>" if lines else "")
         + "</section>"

@@ -122,6 +122,19 @@ def test_alike_failures_are_one_paragraph() -> None:
     assert said.splitlines()[-1] == "next: nixprov up --limit @/state/r.failed"
 
 
+def test_what_each_of_alike_hosts_left_behind_is_said() -> None:
+    play = Play(["h0", "h1"])
+    _, out, _ = live(play)
+    play.start()
+    for number, name in enumerate(play.names):
+        play.end(name, Outcome.FORGE, "GitLab does not answer", remains=(f"runner {7 + number} in GitLab",))
+    play.summary()
+    said = ESCAPES.sub("", out.getvalue())
+    assert said.count("GitLab does not answer\n") == 1
+    assert "left behind on h0: runner 7 in GitLab\n  left behind on h1: runner 8 in GitLab\n" in said
+    assert "left behind on h1: runner 8 in GitLab" in page(play.record)
+
+
 def test_the_result_goes_to_its_own_stream() -> None:
     play = Play(["host1"], "plan")
     _, out, result = live(play, diff=True)
