@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import traceback
-from typing import Any
+from typing import Any, Final
 
 import click
 
@@ -16,12 +17,13 @@ from provisioner.cli.help import Group
 from provisioner.cli.inventory import inventory
 from provisioner.cli.lab import lab
 from provisioner.cli.man import man
-from provisioner.cli.options import EXIT_BUG, EXIT_INTERRUPTED, exit_status
+from provisioner.cli.options import EXIT_BUG, EXIT_CUT_SHORT, EXIT_INTERRUPTED, exit_status
 from provisioner.cli.prune import prune
 from provisioner.cli.run import down, plan, play, schema, status, up
 from provisioner.errors import NixprovError
 from provisioner.paths import expanded
 
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 _EPILOG = """\b
 Examples:
   nixprov up host1                one machine
@@ -72,6 +74,9 @@ def _main(arguments: list[str]) -> None:
         _failed("interrupted", debug=False)
         sys.exit(EXIT_INTERRUPTED)
     except Exception as error:  # noqa: BLE001 - the last line of defence is the only one
+        if isinstance(error, OSError) and error.errno in _FULL:
+            _failed(f"what was to be written is cut short: {error.strerror}", debug="--debug" in arguments)
+            sys.exit(EXIT_CUT_SHORT)
         _failed(f"bug in nixprov: {type(error).__name__}: please report it with --debug", debug="--debug" in arguments)
         sys.exit(EXIT_BUG)
     sys.exit(code if isinstance(code, int) else 0)

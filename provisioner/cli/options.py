@@ -15,6 +15,7 @@ from provisioner.cli.values import NAMED, Seconds
 from provisioner.errors import ConfigError, ForgeError, NixprovError, NothingSelected, Unreachable
 
 EXIT_BUG: Final = 1
+EXIT_CUT_SHORT: Final = 1
 EXIT_USAGE: Final = 2
 EXIT_NOTHING: Final = 3
 EXIT_FAILED: Final = 5

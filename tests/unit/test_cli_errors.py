@@ -12,6 +12,7 @@ from typing import Any, Final
 import pytest
 
 from provisioner.cli import main
+from provisioner.cli.options import EXIT_CUT_SHORT
 from provisioner.cli.reports import reporting
 from provisioner.events import Event
 
@@ -180,6 +181,20 @@ def test_a_full_disk_is_said_and_does_not_end_the_run(
         assert capfd.readouterr().err == "nixprov: what was to be printed is cut short: No space left on device\n"
         # Closing flushes what could not be written.
         os.dup2(os.open(os.devnull, os.O_WRONLY), full.fileno())
+
+
+def test_what_only_prints_says_of_a_full_disk_that_it_is_one() -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "provisioner", "schema", "events"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert done.stderr == "nixprov: what was to be written is cut short: No space left on device\n"
+    assert done.returncode == EXIT_CUT_SHORT
 
 
 def test_a_pipe_is_written_and_not_replaced(tmp_path: Path) -> None:
