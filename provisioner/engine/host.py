@@ -229,8 +229,9 @@ class HostRun:
             with crash.around("commit"):
                 self.transact("commit", (), self.journal_for(phase), guard=guard, keep=keep)
         except Locked:
-            # Perhaps it was the host that changed its journal, when it had waited in vain: then nobody else is at work.
-            self.probe()
+            # Perhaps it was the host that changed its journal, when it had waited in vain, or is about to: then nobody
+            # else is at work.
+            self.probe(after=lock.WAIT)
             if self.journal.phase is Phase.WENT_BACK and self._is_ours:
                 raise SwitchFailed(self.host, switch.EXPIRED) from None
             raise

@@ -18,7 +18,8 @@ from provisioner.engine.unwind import RollbackFailed, RolledBack
 from provisioner.errors import ForgeRefused, ForgeUnavailable, HostRefused, Locked, NixprovError
 from provisioner.hosts.facts import Facts
 from provisioner.hosts.journal import NO_TOKEN, Phase, RunnerRecord
-from provisioner.hosts.script import STALE_STATUS
+from provisioner.hosts.lock import WAIT
+from provisioner.hosts.script import LOCKED_STATUS, STALE_STATUS
 from provisioner.hosts.ssh_run import Completed
 from provisioner.hosts.switch import NOT_ACTIVE_STATUS
 from provisioner.model import RunnerStatus, machine_key
@@ -136,6 +137,25 @@ def test_a_host_that_went_back_just_before_it_was_confirmed_is_no_other_operator
     assert isinstance(error, RolledBack), error
     assert "went back to the old one" in error.message
     assert ("delete", 99) in it.forge.said if verb == "up" else ("resume", 7) in it.forge.said
+
+
+def test_a_host_that_is_giving_its_files_back_is_waited_for() -> None:
+    """On a busy disk that takes longer than the last transaction waits."""
+    it = stage(new_host(), None)
+    goes_back = goes_back_first(it)
+    busy = Completed(LOCKED_STATUS, b"", "another transaction is under way")
+
+    def answer(script: str) -> Completed | None:
+        if "touched=yes" in script and "mv /var/lib/nixprov/switch/open" in script:
+            return busy
+        if script.startswith(WAIT) and it.session.journal["phase"] == "up: written":
+            goes_back("touched=yes mv /var/lib/nixprov/switch/open")
+        return None
+
+    it.session.answers = answer
+    error = fails(it)
+    assert isinstance(error, RolledBack), error
+    assert ("delete", 99) in it.forge.said
 
 
 def test_a_journal_that_another_operator_changed_is_theirs() -> None:
