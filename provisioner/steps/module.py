@@ -77,7 +77,7 @@ class ModuleFiles(Step):
         files = [RemoveFile(f"{DIR}/{name}", expect=file.sha256) for name, file in _ours(found).items()]
         before = journal.hook
         times = [SetMtime("/etc/nixos", before.directory_mtime)] if before else []
-        return (*_copies(found), *files, RemoveEmptyDir(DIR), *times)
+        return (*_copies_of(found, files), *files, RemoveEmptyDir(DIR), *times)
 
     def restore(self, before: Facts, now: Facts, journal: Journal) -> tuple[Part, ...]:
         old, new = _found(before), _found(now)
@@ -86,7 +86,9 @@ class ModuleFiles(Step):
         back = [
             WriteFile(file.path, file.content, file.mode, file.owner, expect=_digest(new.get(name)), mtime=file.mtime)
             for name, file in old.items()
-            if file.content is not None and _digest(new.get(name)) != file.sha256
+            if file.content is not None
+            and _digest(new.get(name)) != file.sha256
+            and not _is_theirs(file, new.get(name))
         ]
         surplus = [RemoveFile(file.path, expect=file.sha256) for name, file in _ours(new).items() if name not in old]
         folder = [MakeDir(DIR, 0o755)] if back else []
@@ -94,14 +96,16 @@ class ModuleFiles(Step):
 
 
 def _copies_of(found: dict[str, FileFact], parts: Sequence[WriteFile | RemoveFile]) -> list[KeepCopy]:
+    """What a person wrote where a file of ours is, or was: it stays beside it, and in the way of nothing."""
     touched = {part.path for part in parts}
-    return [copy for copy in _copies(found) if copy.path in touched]
-
-
-def _copies(found: dict[str, FileFact]) -> list[KeepCopy]:
-    """What a person wrote into a file of ours is theirs: it stays beside it, and in the way of nothing."""
-    edited = [file for file in found.values() if (header := _header(file)) and not header.is_intact]
+    files = [file for file in found.values() if file.path in touched and file.content is not None]
+    edited = [file for file in files if not ((header := _header(file)) and header.is_intact)]
     return [KeepCopy(file.path, f"{file.path}{KEPT}{file.sha256[:8]}") for file in edited]
+
+
+def _is_theirs(old: FileFact, new: FileFact | None) -> bool:
+    """A person's own file beside ours: we have not been at it."""
+    return not _header(old) and not (new and _header(new))
 
 
 def _found(facts: Facts) -> dict[str, FileFact]:

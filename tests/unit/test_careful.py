@@ -218,6 +218,23 @@ def test_a_down_that_failed_leaves_a_file_that_a_person_was_at_since() -> None:
     assert "/etc/nixos/configuration.nix" not in paths
 
 
+def test_going_back_leaves_a_persons_own_file_beside_ours_as_they_have_it_now() -> None:
+    facts, journal = converged()
+    theirs = {"module/mine.nix.stat": b"644 0 0 1 regular file", "module/mine.nix.data": b"{ }\n"}
+    before = Facts("host1", {**facts.records, **theirs})
+    now = Facts("host1", {**before.records, "module/mine.nix.data": b"{ new = 1; }\n"})
+    assert ModuleFiles().restore(before, now, journal) == ()
+
+
+def test_a_file_of_ours_that_lost_its_first_line_is_kept_too() -> None:
+    facts, journal = converged()
+    name = "module/runner.nix.data"
+    now = Facts("host1", {**facts.records, name: facts.records[name].partition(b"\n")[2] + b"# mine\n"})
+    for parts in (ModuleFiles().write(wanted(), now, journal), ModuleFiles().restore(facts, now, journal)):
+        assert [part.path for part in parts if isinstance(part, KeepCopy)] == [f"{DIR}/runner.nix"]
+        assert [part.path for part in parts if isinstance(part, WriteFile)] == [f"{DIR}/runner.nix"]
+
+
 def test_going_back_takes_away_nothing_that_a_person_put_there_meanwhile() -> None:
     facts, journal = converged()
     name = "module/runner.nix.data"
