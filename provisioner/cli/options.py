@@ -11,7 +11,7 @@ import click
 from provisioner.cli.completion import hosts
 from provisioner.cli.reports import FILE_OPTIONS, TOLD_OPTIONS
 from provisioner.cli.safety import SAFETY_OPTIONS
-from provisioner.cli.values import NAMED, Seconds
+from provisioner.cli.values import NAMED, Percent, Seconds
 from provisioner.errors import ConfigError, ForgeError, NixprovError, NothingSelected, Unreachable
 
 EXIT_BUG: Final = 1
@@ -64,9 +64,7 @@ _CHANGE_OPTIONS: Final = (
     click.option("-C", "--check", is_flag=True, help="Only say what would change."),
     click.option("-D", "--diff", is_flag=True, help="Show the files' changes."),
     click.option("--serial", metavar="SIZES", help="Sizes of batches, hosts or percent: 1,5,20%."),
-    click.option(
-        "--max-fail-percentage", type=click.FloatRange(0, 100), metavar="N", help="Stop when more of a batch failed."
-    ),
+    click.option("--max-fail-percentage", type=Percent(), metavar="N", help="Stop when more of a batch failed."),
     click.option("--any-errors-fatal", is_flag=True, help="Stop when any host of a batch failed."),
     click.option("--resume", type=NAMED, metavar="RUN", help="Only what an earlier run left, or `last`."),
     click.option("--all", "all_hosts", is_flag=True, help="Mean all hosts where nixprov_allow_all is false."),

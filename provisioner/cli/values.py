@@ -1,7 +1,8 @@
-"""What options take beyond click's own types: times and names that somebody can mean."""
+"""What options take beyond click's own types: times, shares and names that somebody can mean."""
 
 from __future__ import annotations
 
+import math
 from typing import Any, Final
 
 import click
@@ -18,6 +19,19 @@ class Seconds(click.FloatRange):
         if not seconds <= MOST_S:
             self.fail(f"{value!r} is no number of seconds up to {MOST_S}.", param, ctx)
         return seconds
+
+
+class Percent(click.FloatRange):
+    """`nan` is in every range, and more than it is nothing: no failure would stop a run."""
+
+    def __init__(self) -> None:
+        super().__init__(0, 100)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        percent = float(super().convert(value, param, ctx))
+        if math.isnan(percent):
+            self.fail(f"{value!r} is no percentage.", param, ctx)
+        return percent
 
 
 class Named(StringParamType):

@@ -68,6 +68,7 @@ def inventory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
         ),
         ("status --timeout inf", 2, "'inf' is no number of seconds"),
         ("down --drain-limit nan", 2, "'nan' is no number of seconds"),
+        ("up --max-fail-percentage nan", 2, "'nan' is no percentage"),
         ("down --gone host1 host2", 2, "--gone names the host itself"),
         ("down --gone host1 --report page.html", 2, "leave --report out"),
         ("prune --junit hosts.xml", 2, "No such option"),
