@@ -18,11 +18,19 @@ let
 
   # The store for every container of this engine, also for the one in which gitlab-runner sets a volume's mode and which
   # gets none of config.toml's volumes: there the image's links would lead nowhere. That one needs no network either;
-  # config.toml gives jobs theirs.
+  # config.toml gives jobs theirs. The user's podman does not know of our network, nor ours of theirs, and a network in which
+  # no container runs shows nowhere: so ours is not from the addresses that podman gives out (containers.conf(5)),
+  # unless the host itself is where all others are.
   overrides = pkgs.writeText "nixprov-containers.conf" ''
     [containers]
     volumes = [ "/nix/store:/nix/store:ro" ]
     netns = "none"
+    [network]
+    default_subnet_pools = [
+      { base = "10.87.0.0/16", size = 24 },
+      { base = "192.168.224.0/19", size = 24 },
+      { base = "10.89.0.0/16", size = 24 },
+    ]
   '';
 
   storage = "/var/lib/nixprov-containers";

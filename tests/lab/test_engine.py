@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 import secrets
 from collections.abc import Callable, Iterator
+from ipaddress import ip_network
 
 import pytest
 
@@ -81,6 +83,19 @@ def test_jobs_and_the_users_containers_are_apart(lab: Lab, run: Callable[[str], 
     assert f"theirs-{stamp}" not in job.trace
     # 7: could not connect, 28: not within the time (curl(1)).
     assert re.search(r"status (7|28)$", job.trace, re.MULTILINE), job.trace
+
+
+def test_addresses_of_a_users_network_in_which_nothing_runs_stay_theirs(lab: Lab) -> None:
+    """Neither podman knows the other's networks, and one without a container shows nowhere: here ours."""
+    network = "podman network create --disable-dns theirs > /dev/null\npodman network inspect theirs"
+    lab.run(HOST, ["systemctl", "stop", "nixprov-network.service"])
+    try:
+        theirs = lab.run(HOST, ["bash", "-c", f"{PODMAN}{network}\npodman network rm theirs > /dev/null"]).stdout
+    finally:
+        lab.run(HOST, ["systemctl", "start", "nixprov-network.service"])
+    ours = lab.run(HOST, ["cat", "/var/lib/nixprov-containers/networks/nixprov-jobs.json"]).stdout
+    user, jobs = (ip_network(one["subnets"][0]["subnet"]) for one in (json.loads(theirs)[0], json.loads(ours)))
+    assert not user.overlaps(jobs)
 
 
 def test_with_another_image_comes_the_engine_of_the_new_system(lab: Lab, run: Callable[[str], Job]) -> None:
