@@ -190,8 +190,15 @@ class GitLabForge:
         """Repeated once when the reply is lost: the old token may be dead already, and nobody holds a new one."""
         try:
             return self._reset_token(runner_id)
-        except UnclearOutcome:
+        except UnclearOutcome as unclear:
+            return self._reset_again(runner_id, unclear)
+
+    def _reset_again(self, runner_id: int, unclear: UnclearOutcome) -> Registration:
+        try:
             return self._reset_token(runner_id)
+        except ForgeRefused as refused:
+            # Of this one: the first may have been done all the same.
+            raise UnclearOutcome(refused.message, hint=unclear.hint) from refused
 
     def _reset_token(self, runner_id: int) -> Registration:
         with self._attempt(actions.resetting(runner_id)):

@@ -70,6 +70,17 @@ def test_a_lost_reset_is_repeated_so_that_somebody_holds_the_token(gitlab: Runni
     assert gitlab.lab.state.runners[made.id].token == again.token.reveal()
 
 
+def test_a_refusal_of_the_second_reset_says_nothing_of_the_first(gitlab: Running, forge: Forge) -> None:
+    """Who takes it for a refusal takes the token before for the one in use."""
+    made = forge.create(SPEC, MARK)
+    break_once(gitlab, "reply_lost", "POST", "reset_authentication_token")
+    break_once(gitlab, "unprocessable_422", "POST", "reset_authentication_token")
+    with pytest.raises(ForgeUnavailable, match="token rotation is not allowed") as caught:
+        forge.reset_token(made.id)
+    assert "whether it was done is unknown" in caught.value.hint
+    assert gitlab.lab.state.runners[made.id].token != made.token.reveal()
+
+
 @pytest.mark.parametrize("kind", ["reply_lost", "html_502_after"])
 def test_a_lost_deletion_is_looked_up(gitlab: Running, forge: Forge, kind: str) -> None:
     made = forge.create(SPEC, MARK)
