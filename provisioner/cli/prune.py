@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -106,7 +107,8 @@ class _Dialogue:
         self._say(f"runner {runner.id} is not what it was when it was listed: left alone")
 
     def _say(self, text: str) -> None:
-        click.echo(text, err=self.as_json)
+        with suppress(BrokenPipeError):  # a reader that has seen enough ends no deletion
+            click.echo(text, err=self.as_json)
 
 
 def _may(question: str) -> bool:

@@ -198,6 +198,17 @@ def test_gone_with_check_only_says_it(monkeypatch: pytest.MonkeyPatch, capfd: py
     assert memory.deleted == [7]
 
 
+def test_a_reader_that_left_ends_no_deletion(monkeypatch: pytest.MonkeyPatch) -> None:
+    def hangs_up(*_: object, **__: object) -> None:
+        raise BrokenPipeError
+
+    open_, memory = forge(marked(7, "host1"))
+    monkeypatch.setattr(App, "forge", lambda _app: nullcontext(open_))
+    monkeypatch.setattr("click.echo", hangs_up)
+    assert cli.main(["down", "--gone", "7", "--yes"], standalone_mode=False) == 0
+    assert memory.deleted == [7]
+
+
 def test_a_slip_of_the_pen_is_not_told_as_done(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
