@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlencode
 
 from provisioner.lab.errors import LabError
 
@@ -111,8 +112,9 @@ class GitLabControl:
         """Break on purpose: method, path_regex, times (None until cleared), seconds, retry_after, location."""
         self._call("POST", "/faults", {"kind": kind, **fields})
 
-    def clear_faults(self) -> None:
-        self._call("DELETE", "/faults")
+    def clear_faults(self, path_regex: str = "") -> None:
+        """All, or those that were set with this very `path_regex`."""
+        self._call("DELETE", f"/faults?{urlencode({'path_regex': path_regex})}" if path_regex else "/faults")
 
     def token(self, scopes: Sequence[str], **fields: object) -> str:
         """A new personal access token; `fields`: user, expired, revoked."""

@@ -132,6 +132,11 @@ def test_clock_faults_and_tokens_through_the_control_api(start: Start) -> None:
     control.set_fault("json_500", times=None)
     control.clear_faults()
     assert server.api("GET", "/runners/1")[0] == 200
+    for path in ("/runners/1$", "/runners/all$"):
+        control.set_fault("json_500", path_regex=path, times=None)
+    control.clear_faults("/runners/1$")
+    assert [server.api("GET", path)[0] for path in ("/runners/1", "/runners/all")] == [200, 500]
+    control.clear_faults()
     control._call("POST", "/users", {"username": "mia", "roles": {"lab": "owner"}})
     token = control.token(["read_api"], user="mia")
     assert server.api("GET", "/runners/all", token=token)[0] == 403

@@ -10,6 +10,7 @@ import os
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -43,7 +44,16 @@ def main(words: Sequence[str]) -> int:
     print(f"\n{len(rows)} tried, {len(lost)} lost, {orphans} orphans, {time.monotonic() - started:.0f} s")
     for row in [*lost, *missed]:
         print(f"  {'not reached' if not row.reached else 'lost'}: {row.fault}")
-    return 1 if lost or missed else 0
+    for name in (uneven := _uneven(rows)):
+        print(f"  not tried to the end: {name}")
+    return 1 if lost or missed or uneven else 0
+
+
+def _uneven(rows: Sequence[Row]) -> list[str]:
+    """Transactions that had fewer changes before the one verb than before the other: they end before either begins."""
+    tried = Counter((row.fault.transaction, row.fault.then) for row in rows if row.fault.transaction)
+    names = dict.fromkeys(name for name, _ in tried)
+    return [name for name in names if len({tried[name, then] for then in BOTH} - {0}) > 1]
 
 
 def _table(rows: Sequence[Row]) -> Iterator[str]:

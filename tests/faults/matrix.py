@@ -42,6 +42,11 @@ class Fault:
         return " ".join(filter(None, (self.verb, self.scene and f"({self.scene})", self.point)))
 
     @property
+    def transaction(self) -> str:
+        """The fault's name without the number of the change, if it is in a transaction."""
+        return self.name.rpartition(":")[0] if "host:" in self.point else ""
+
+    @property
     def starts_installed(self) -> bool:
         wanted = SCENES[self.scene].installed
         return self.verb == "down" if wanted is None else wanted

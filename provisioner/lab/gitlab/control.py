@@ -16,7 +16,7 @@
     GET    /faults               [{kind, times, ...}, ...]
     POST   /faults               {kind, method?, path_regex?, times? (1; null = until cleared), seconds?,
                                   retry_after?, location?} or the same with {match: {method?, path_regex?}} -> 201
-    DELETE /faults               204
+    DELETE /faults?path_regex=R  204; those with this very path_regex, all without
     POST   /tokens               {scopes: [..], user? ("root"), expired?, revoked?} -> 201 {token}
     POST   /users                {username, admin?, auditor?,
                                   roles?: {path: reporter | developer | maintainer | owner}} -> 201
@@ -157,8 +157,9 @@ def add_fault(lab: LabGitLab, _request: Request, body: Body) -> Response:
     return JSONResponse({"active": len(lab.faults)}, status_code=201)
 
 
-def clear_faults(lab: LabGitLab, _request: Request, _body: Body) -> Response:
-    lab.faults.clear()
+def clear_faults(lab: LabGitLab, request: Request, _body: Body) -> Response:
+    path = request.query_params.get("path_regex")
+    lab.faults[:] = [] if path is None else [one for one in lab.faults if not one.path or one.path.pattern != path]
     return Response(status_code=204)
 
 
