@@ -16,7 +16,7 @@ from typing import Any, Final, Self, TypeAlias, TypeVar
 
 from provisioner.errors import HostRefused
 from provisioner.hosts.facts import Facts, digest
-from provisioner.hosts.script import JOURNAL
+from provisioner.hosts.script import ABSENT, JOURNAL
 
 T = TypeVar("T")
 Unknown: TypeAlias = Mapping[str, Any]
@@ -102,9 +102,9 @@ class RunnerRecord:
 
 @dataclass(frozen=True, slots=True)
 class Journal:
-    """`sha256` is that of the document as read ("absent" when there was none): the next write must find it so."""
+    """`sha256` is that of the document as read (ABSENT when there was none): the next write must find it so."""
 
-    sha256: str = "absent"
+    sha256: str = ABSENT
     host: str = ""
     machine: str = ""
     phase: Phase = Phase.NONE
@@ -129,7 +129,7 @@ class Journal:
 
     @property
     def exists(self) -> bool:
-        return self.sha256 != "absent"
+        return self.sha256 != ABSENT
 
     @classmethod
     def read(cls, facts: Facts) -> Self:
