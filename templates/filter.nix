@@ -30,7 +30,9 @@ let
   program = pkgs.runCommand "nixprov-filter" { } ''
     mkdir $out
     cp ${part "filter.py"} $out/__main__.py
+    cp ${part "archive.py"} $out/archive.py
     cp ${part "grammar.py"} $out/grammar.py
+    cp ${part "session.py"} $out/session.py
     cp ${part "tally.py"} $out/tally.py
     cp ${part "wire.py"} $out/wire.py
   '';

@@ -1,51 +1,75 @@
-"""The worker protocol's alphabet: numbers, texts, and what both ends say first (Nix manual, "Serialization")."""
+"""The worker protocol's alphabet: numbers, texts, frames, and the two ends that speak it (Nix manual, "Serialization").
+
+A source gives what one side said, in pieces that are there; a sink writes what the other side hears. Nothing here grows
+with a number that somebody announced: a text is read against a maximum, and what is longer passes in pieces.
+"""
 
 # ruff: noqa: INP001 - part of a program by itself, pushed to the hosts
 
 from __future__ import annotations
 
 import contextlib
+import select
 import socket
 import struct
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 CLIENT_MAGIC = 0x6E697863
 DAEMON_MAGIC = 0x6478696F
+MAJOR = 1
+# Of Nix 2.4 to 2.36 these minor versions were held against the source; a newer daemon is held at the newest one here.
 OLDEST = 32
 NEWEST = 37
-MAJOR = 1
 
 STDERR_LAST = 0x616C7473
 STDERR_ERROR = 0x63787470
 
+NUMBER = 8
 CHUNK = 1 << 16
-# Longest text that is kept in memory; everything longer is passed on in pieces or refused.
-MAX_TEXT = 1 << 20
+RECEIVED = 1 << 18
+# No request has one of these numbers, so a daemon that takes a frame's length for a request ends the connection.
+NO_REQUEST = 2
+LARGE = 1 << 12
+MAX_FRAME = (1 << 32) - 1
 
 
 class Hangup(Exception):
     """A side closed its end, or said what no Nix says."""
 
 
-class Peer:
-    """One end: whole numbers and byte strings as the protocol has them, little-endian and padded to eight bytes."""
+class Refused(Hangup):
+    """A request that jobs may not make, or that has a value out of its bounds; the message is for the client."""
 
-    def __init__(self, connection: socket.socket) -> None:
-        self._connection = connection
+
+class Source:
+    """Whole numbers and byte strings as the protocol has them: little-endian, padded with zeros to eight bytes."""
+
+    def __init__(self) -> None:
         self._buffer = b""
         self._at = 0
+
+    def _more(self) -> bytes:
+        """What comes next, at least one byte. Raises Hangup at the end."""
+        raise NotImplementedError
 
     def some(self, limit: int) -> bytes:
         """At least one byte, at most `limit`."""
         if self._at == len(self._buffer):
-            self._buffer = self._connection.recv(CHUNK)
-            self._at = 0
-            if not self._buffer:
-                raise Hangup("the other side has gone")
+            self._buffer, self._at = self._more(), 0
         piece = self._buffer[self._at : self._at + limit]
         self._at += len(piece)
         return piece
 
     def exactly(self, size: int) -> bytes:
+        end = self._at + size
+        if end <= len(self._buffer):
+            piece = self._buffer[self._at : end]
+            self._at = end
+            return piece
         pieces = []
         while size:
             piece = self.some(size)
@@ -54,15 +78,59 @@ class Peer:
         return b"".join(pieces)
 
     def number(self) -> int:
-        return int(struct.unpack("<Q", self.exactly(8))[0])
+        return int.from_bytes(self.exactly(NUMBER), "little")
 
-    def text(self) -> bytes:
+    def text(self, maximum: int) -> bytes:
+        """Raises Refused when it is longer than `maximum` or padded with anything but zeros."""
         size = self.number()
-        if size > MAX_TEXT:
-            raise Hangup(f"a text of {size} bytes")
-        return self.exactly(size + padding(size))[:size]
+        if size > maximum:
+            raise Refused(f"a text of {size} bytes")
+        data = self.exactly(size)
+        self.skip_padding(size)
+        return data
 
-    def send(self, data: bytes) -> None:
+    def skip_padding(self, size: int) -> None:
+        pad = padding(size)
+        if pad and self.exactly(pad) != bytes(pad):
+            raise Refused("padding that is not zero")
+
+    def pieces(self, size: int) -> Iterator[bytes]:
+        while size:
+            piece = self.some(min(size, CHUNK))
+            size -= len(piece)
+            yield piece
+
+
+class Peer(Source):
+    """One end of a connection."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        super().__init__()
+        self._connection = connection
+        self._poll: select.poll | None = None
+        self._before: Callable[[], None] | None = None
+
+    def watch(self, other: Peer | None, before: Callable[[], None] | None = None) -> None:
+        """Before each wait call `before`; a wait ends with Hangup when the `other` end has gone."""
+        self._before = before
+        self._poll = None
+        if other is None:
+            return
+        self._poll = select.poll()
+        self._poll.register(self._connection, select.POLLIN)
+        self._poll.register(other._connection, select.POLLRDHUP)  # noqa: SLF001 - of the same class
+
+    def _more(self) -> bytes:
+        if self._before is not None:
+            self._before()
+        if self._poll is not None and self._connection.fileno() not in {fd for fd, _ in self._poll.poll()}:
+            raise Hangup("the other end has gone")
+        data = self._connection.recv(RECEIVED)
+        if not data:
+            raise Hangup("this end has gone")
+        return data
+
+    def send(self, data: bytes | memoryview) -> None:
         self._connection.sendall(data)
 
     def close(self) -> None:
@@ -70,8 +138,119 @@ class Peer:
             self._connection.shutdown(socket.SHUT_RDWR)
 
 
+class Frames(Source):
+    """What a client sends in frames: pieces with their lengths before them, ended by an empty one; not padded."""
+
+    def __init__(self, client: Source) -> None:
+        super().__init__()
+        self._client = client
+        self._left = 0
+        self._ended = False
+
+    def _more(self) -> bytes:
+        if not self._is_open():
+            raise Refused("contents that end too early")
+        piece = self._client.some(min(self._left, RECEIVED))
+        self._left -= len(piece)
+        return piece
+
+    def _is_open(self) -> bool:
+        """Whether more is to come in this frame or the next one."""
+        if not self._left and not self._ended:
+            self._left = self._client.number()
+            if self._left > MAX_FRAME:
+                raise Refused(f"a frame of {self._left} bytes")
+            self._ended = not self._left
+        return not self._ended
+
+    def rest(self) -> Iterator[bytes]:
+        while self._at < len(self._buffer) or self._is_open():
+            yield self.some(CHUNK)
+
+    def finish(self) -> None:
+        """Raises Refused when the contents go on behind what was read of them."""
+        if self._at < len(self._buffer) or self._is_open():
+            raise Refused("contents that do not end where they should")
+
+
+class Sink:
+    """Collects what one side is to hear and sends it in few pieces; `note` hears of names that a client asks for."""
+
+    def __init__(self, send: Callable[[bytes], None], note: Callable[[bytes], None] | None = None) -> None:
+        self._send = send
+        self._pending = bytearray()
+        self.note = note or _nothing
+
+    def raw(self, data: bytes) -> None:
+        self._pending += data
+        if len(self._pending) >= CHUNK:
+            self.flush()
+
+    def number(self, value: int) -> None:
+        self.raw(number(value))
+
+    def text(self, value: bytes) -> None:
+        self.raw(text(value))
+
+    def flush(self) -> None:
+        if self._pending:
+            data, self._pending = bytes(self._pending), bytearray()
+            self._send(data)
+
+
+class Framer(Sink):
+    """Frames of our own for the daemon: of 64 KiB but for the last ones, and always ended.
+
+    An error of the daemon's before its first frame would make it read that frame's length as a request. So the first
+    length is one that no request has (src/libstore/worker-protocol.hh, `Op`); a single byte of contents has no such
+    length, and there the connection ends before anything follows.
+    """
+
+    def __init__(self, send: Callable[[bytes], None]) -> None:
+        super().__init__(send)
+        self._has_begun = False
+        self.has_ended = False
+
+    def flush(self) -> None:
+        """Send whole frames and keep the rest."""
+        whole = len(self._pending) - len(self._pending) % CHUNK
+        for start in range(0, whole, CHUNK):
+            self._frame(bytes(self._pending[start : start + CHUNK]))
+        del self._pending[:whole]
+
+    def end(self) -> None:
+        self.flush()
+        last = bytes(self._pending)
+        if not self._has_begun and NO_REQUEST < len(last) < LARGE:
+            self._frame(last[:NO_REQUEST])
+            last = last[NO_REQUEST:]
+        if last:
+            self._frame(last)
+        # Before it is sent: the answer may come at once.
+        self.has_ended = True
+        self._send(number(0))
+
+    def _frame(self, data: bytes) -> None:
+        self._has_begun = True
+        self._send(number(len(data)) + data)
+
+
+class Nowhere(Sink):
+    """Takes what is read and passed to nobody."""
+
+    def __init__(self) -> None:
+        super().__init__(_nothing)
+
+    def raw(self, data: bytes) -> None:
+        pass
+
+
+def _nothing(_: bytes) -> None:
+    pass
+
+
 def padding(size: int) -> int:
-    return -size % 8
+    return -size % NUMBER
 
 
 def number(value: int) -> bytes:
@@ -79,7 +258,7 @@ def number(value: int) -> bytes:
 
 
 def text(value: bytes) -> bytes:
-    return number(len(value)) + value + b"\0" * padding(len(value))
+    return number(len(value)) + value + bytes(padding(len(value)))
 
 
 def capped(version: int) -> int:

@@ -15,6 +15,7 @@ from provisioner.nix.render import render
 from provisioner.steps.base import Wanted
 
 CODE: Final = (
+    "archive.py",
     "cache.nix",
     "counters.nix",
     "counters.py",
@@ -31,6 +32,7 @@ CODE: Final = (
     "network.nix",
     "options.nix",
     "runner.nix",
+    "session.py",
     "tally.py",
     "toml.nix",
     "wire.py",

@@ -105,7 +105,17 @@ def store(request: pytest.FixtureRequest) -> Iterator[Store]:
             (program / part.name.replace("filter.py", "__main__.py")).write_text(part.read_text())
         nobody = str(pwd.getpwnam("nobody").pw_uid)
         python = shutil.which("python3", path="/usr/bin") or sys.executable
-        activated = [python, "-B", str(program), "--daemon", f"{name}/daemon", "--max-jobs", "1"]
+        activated = [
+            python,
+            "-B",
+            str(program),
+            "--daemon",
+            f"{name}/daemon",
+            "--store",
+            f"{name}/store",
+            "--max-jobs",
+            "1",
+        ]
         with (
             subprocess.Popen(["nix-daemon"], env=environment, stderr=subprocess.DEVNULL) as daemon,
             subprocess.Popen(
