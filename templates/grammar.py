@@ -346,6 +346,8 @@ def greeting(minor: int) -> tuple[Field, ...]:
 def operations(store: bytes, minor: int, limits: Limits) -> dict[int, Operation]:
     """All known requests by number, of protocol 1.`minor` and the store at `store`."""
     a_path = like(rb"%b/%b-%b" % (re.escape(store), HASH_PART, NAME))
+    # A name without the ending makes the daemon end itself (`nameFromPath`).
+    a_drv = like(rb"%b/%b-%b\.drv" % (re.escape(store), HASH_PART, NAME))
     path_or_none = like(rb"(?:%b/%b-%b)?" % (re.escape(store), HASH_PART, NAME))
     # A path, or outputs of a derivation, which may itself be an output.
     a_wish = like(rb"%b/%b-%b(?:!%b){0,4}" % (re.escape(store), HASH_PART, NAME, OUTPUTS))
@@ -435,7 +437,7 @@ def operations(store: bytes, minor: int, limits: Limits) -> dict[int, Operation]
         33: Operation("QueryValidDerivers", (a_path,), (TEXTS,)),
         34: Operation("OptimiseStore", verdict=refused),
         35: Operation("VerifyStore", (flag, flag), verdict=refused),
-        36: Operation("BuildDerivation", (asked(a_path, b"!*"), *derivation, a_mode), result),
+        36: Operation("BuildDerivation", (asked(a_drv, b"!*"), *derivation, a_mode), result),
         37: Operation("AddSignatures", (a_path, signatures), verdict=refused),
         38: Operation("NarFromPath", (a_path,), (trusted_archive,)),
         39: Operation("AddToStoreNar", (*path_info, no, no), contents=an_archive, begins_early=True),

@@ -1,4 +1,4 @@
-"""The filter between a real Nix client and a real daemon of this computer, whatever its version, as on an old host.
+"""The filter between a real Nix client and a real daemon: this computer's, and the newer one of the lab's machines.
 
 The daemon is the plain one, and the filter runs as an unprivileged user: that is how a host is served whose Nix has no
 daemon that trusts nobody. The store is the test's own.
@@ -7,135 +7,32 @@ daemon that trusts nobody. The store is the test's own.
 from __future__ import annotations
 
 import os
-import pwd
 import shutil
-import subprocess
-import sys
-import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import tally
 
-from tests.attacks.shell import ADD
-from tests.contract.conftest import listens
+from tests.contract.nix_store import DAEMONS, Store, daemon_program, filtered_store
 
-TEMPLATES = Path(__file__).parents[2] / "templates"
-TIMEOUT_S = 60
 needs_nix = pytest.mark.skipif(
     shutil.which("nix-daemon") is None or os.geteuid() != 0, reason="needs root and the package nix-bin"
 )
-pytestmark = needs_nix
-
-# Hands a listening socket to a program as systemd does, after it has become nobody.
-ACTIVATE = """
-import os, socket, sys
-path, uid, *argv = sys.argv[1:]
-listener = socket.socket(socket.AF_UNIX)
-listener.bind(path)
-os.chmod(path, 0o666)
-listener.listen(20)
-os.dup2(listener.fileno(), 3)
-os.set_inheritable(3, True)
-os.setgroups([])
-os.setgid(int(uid))
-os.setuid(int(uid))
-os.environ["LISTEN_FDS"] = "1"
-os.execv(argv[0], argv)
-"""
-
-CONFIGURATION = """
-build-users-group =
-sandbox = false
-substituters =
-trusted-users = root
-experimental-features = nix-command
-"""
+pytestmark = [needs_nix, pytest.mark.timeout(900)]
 
 
-@dataclass(frozen=True)
-class Store:
-    root: Path
-    environment: dict[str, str]
-
-    def nix(self, *argv: str, through: str = "socket") -> subprocess.CompletedProcess[str]:
-        environment = self.environment | {"NIX_REMOTE": f"unix://{self.root}/{through}"}
-        return subprocess.run(
-            argv, env=environment, cwd=self.root, capture_output=True, text=True, check=False, timeout=TIMEOUT_S
-        )
-
-    def add(self, path: str, digest: str, address: str, through: str = "socket") -> None:
-        program = [sys.executable, "-c", ADD, str(self.root / through), path, digest, address, "theirs"]
-        subprocess.run(program, check=True, timeout=TIMEOUT_S)
-
-    def expression(self, name: str) -> str:
-        """A file that builds something new, and a hook beside it that tells that it ran."""
-        hook = self.root / "hook"
-        hook.write_text(f"#!/bin/sh\ntouch {self.root}/hooked\n")
-        hook.chmod(0o755)
-        path = self.root / f"{name}.nix"
-        path.write_text(
-            f'derivation {{ name = "{name}"; system = builtins.currentSystem; builder = "/bin/sh"; '
-            'args = [ "-c" "echo built > $out" ]; }'
-        )
-        return str(path)
+@pytest.fixture(scope="module", params=DAEMONS)
+def daemon(request: pytest.FixtureRequest) -> list[str]:
+    return daemon_program(request.param)
 
 
 @pytest.fixture
-def store(request: pytest.FixtureRequest) -> Iterator[Store]:
+def store(request: pytest.FixtureRequest, daemon: list[str]) -> Iterator[Store]:
     """With more lines of nix.conf, where a test has some."""
-    # Not below pytest's folder, which only root may enter.
-    with tempfile.TemporaryDirectory(prefix="nixprov-filter-") as name:
-        root = Path(name)
-        root.chmod(0o755)
-        environment = {"PATH": os.environ["PATH"], "HOME": name, "NIX_DAEMON_SOCKET_PATH": f"{name}/daemon"}
-        for variable in ("STORE", "STATE", "LOG", "CONF"):
-            directory = root / variable.lower()
-            directory.mkdir()
-            environment[f"NIX_{variable}_DIR"] = str(directory)
-        (root / "conf/nix.conf").write_text(CONFIGURATION + getattr(request, "param", ""))
-        (root / "activate.py").write_text(ACTIVATE)
-        program = root / "filter"
-        program.mkdir()
-        for part in TEMPLATES.glob("*.py"):
-            (program / part.name.replace("filter.py", "__main__.py")).write_text(part.read_text())
-        nobody = str(pwd.getpwnam("nobody").pw_uid)
-        python = shutil.which("python3", path="/usr/bin") or sys.executable
-        activated = [
-            python,
-            "-B",
-            str(program),
-            "--daemon",
-            f"{name}/daemon",
-            "--store",
-            f"{name}/store",
-            "--max-jobs",
-            "1",
-        ]
-        with (
-            subprocess.Popen(["nix-daemon"], env=environment, stderr=subprocess.DEVNULL) as daemon,
-            subprocess.Popen(
-                [sys.executable, str(root / "activate.py"), f"{name}/socket", nobody, *activated],
-                stderr=subprocess.DEVNULL,
-            ) as filter_,
-        ):
-            try:
-                _wait_for(root / "daemon", root / "socket")
-                yield Store(root, environment)
-            finally:
-                filter_.kill()
-                daemon.kill()
-
-
-def _wait_for(*sockets: Path) -> None:
-    deadline = time.monotonic() + TIMEOUT_S
-    while not all(listens(path) for path in sockets):
-        assert time.monotonic() < deadline, "no socket"
-        time.sleep(0.05)
+    with filtered_store(daemon, getattr(request, "param", "")) as made:
+        yield made
 
 
 def test_a_build_and_what_belongs_to_it(store: Store) -> None:

@@ -67,7 +67,8 @@ class Err(Exception):
 
 @dataclass
 class ModelDaemon:
-    """Serves one connection; `errs` says at which places of its work it errs: "early", "before", "within" or "after"."""
+    """Serves one connection; `errs` says at which places of its work it errs: "early", "before",
+    "unread", "within" or "after"."""
 
     connection: socket.socket
     errs: Callable[[int], str] = lambda _: ""
@@ -110,6 +111,9 @@ class ModelDaemon:
 
     def _contents(self, code: int, fields: list[object], place: str) -> bool:
         if place == "before" or (code == ADD_TO_STORE and fields[1] not in METHODS):
+            return False
+        if place == "unread":
+            self._drain()
             return False
         try:
             while (size := self._word()) and place != "within":

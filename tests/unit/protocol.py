@@ -134,6 +134,9 @@ LEVEL: Final = Kind(same(number(0), number(7)), (number(8), number(2**32)))
 SIZE: Final = Kind(same(number(0), number(2**40)), (number(2**40 + 1), number(2**64 - 1)))
 ANY_NUMBER: Final = Kind(same(number(0), number(2**64 - 1)), ())
 A_PATH: Final = Kind(same(text(PATH), text("/nix/store/" + "0" * 32 + "-" + "n" * 211)), (*BAD_PATHS, text("")))
+A_DRV: Final = Kind(
+    same(text(DRV)), (*BAD_PATHS, *map(text, ("", PATH, DRV + "x", "/nix/store/" + "0" * 32 + "-.drv")))
+)
 PATH_OR_NONE: Final = Kind(same(text(PATH), text("")), BAD_PATHS)
 PATHS: Final = listed(A_PATH, 2**18)
 A_WISH: Final = Kind(
@@ -301,7 +304,7 @@ PASSED: Final = (
     Request(31, "QueryValidPaths", (PATHS, FLAG), texts(PATH)),
     Request(32, "QuerySubstitutablePaths", (PATHS,), texts()),
     Request(33, "QueryValidDerivers", (A_PATH,), texts(DRV)),
-    Request(36, "BuildDerivation", (A_PATH, DERIVATION, MODE), b"".join(BUILT)),
+    Request(36, "BuildDerivation", (A_DRV, DERIVATION, MODE), b"".join(BUILT)),
     Request(38, "NarFromPath", (A_PATH,), nar(nested(200))),
     Request(39, "AddToStoreNar", (*INFO, DENIED, DENIED), b"", ARCHIVES),
     Request(40, "QueryMissing", (WISHES,), texts(PATH) + texts() + texts(DRV) + number(7) * 2),

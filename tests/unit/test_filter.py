@@ -662,7 +662,7 @@ def test_what_is_asked_for_and_what_is_built_is_counted() -> None:
             ends.told(len(head))
             ends.answer(TALK + number(LAST) + reply)
             ends.heard(len(TALK) + 8 + len(reply))
-    assert tally.names == ({f"{DRV}!out".encode(), PATH.encode(), f"{PATH}!*".encode()}, {DRV.encode()})
+    assert tally.names == ({f"{DRV}!out".encode(), PATH.encode(), f"{DRV}!*".encode()}, {DRV.encode()})
 
 
 # --- the server

@@ -16,7 +16,7 @@ from tests.unit.model_daemon import FRAMED, ModelDaemon
 from tests.unit.protocol import PASSED, PATH, VALID_PATH, number, text
 from tests.unit.sessions import BYPASSES, SESSIONS, SMUGGLED
 
-PLACES = ("", "", "", "early", "before", "within", "after")
+PLACES = ("", "", "", "early", "before", "unread", "within", "after")
 
 
 def agree(parts: Sequence[bytes], errs: Callable[[int], str] = lambda _: "") -> list[int]:
@@ -49,7 +49,8 @@ def test_a_known_way_around_is_closed(way: str) -> None:
 def test_a_known_way_around_is_one_for_a_daemon_alone(way: str) -> None:
     """What the first four do to the real daemon too; the others are a daemon's that errs in one more place."""
     ours, theirs = socket.socketpair()
-    daemon = ModelDaemon(theirs, lambda code: "early" if "realisation" in way and code != SMUGGLED else "")
+    place = "early" if "realisation" in way else "unread" if "AddToStoreNar" in way else ""
+    daemon = ModelDaemon(theirs, lambda _: place)
     thread = threading.Thread(target=daemon.run, daemon=True)
     thread.start()
     ours.sendall(GREETING + BYPASSES[way] + number(0) * 8)
@@ -60,7 +61,7 @@ def test_a_known_way_around_is_one_for_a_daemon_alone(way: str) -> None:
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 14, 47, 4095, 70_000])
-@pytest.mark.parametrize("place", ["before", "within", "after"])
+@pytest.mark.parametrize("place", ["before", "unread", "within", "after"])
 def test_contents_are_no_requests_wherever_the_daemon_errs(size: int, place: str) -> None:
     """Each byte of them, and each length before them, is what a job may choose."""
     contents = (number(SMUGGLED) * (size // 8 + 1))[:size]
