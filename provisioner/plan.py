@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 
-from provisioner.errors import HookRefused
+from provisioner.errors import HookRefused, HostRefused
 from provisioner.forge.compare import Difference, differences
 from provisioner.hosts.facts import Facts
 from provisioner.hosts.journal import NO_TOKEN, Journal, Phase, RunnerRecord
@@ -18,6 +18,7 @@ from provisioner.hosts.script import RemoveFile, WriteFile
 from provisioner.model import ForgeRunner, HostSpec, Mark, RunnerSpec, Secret
 from provisioner.steps import STEPS, State, Wanted
 from provisioner.steps.hook import PATH as HOOK_PATH
+from provisioner.steps.module import newer_writer
 from provisioner.steps.secrets import has_token
 from provisioner.steps.wanted import build
 
@@ -55,13 +56,17 @@ class StepAction:
 
 @dataclass(frozen=True, slots=True)
 class HostPlan:
-    """All that would change for one host; `switch` says why the system must be built and activated, or is empty."""
+    """All that would change for one host; `switch` says why the system must be built and activated, or is empty.
+
+    `newer`: the version of a newer nixprov, in the place of whose module ours would come; empty for no downgrade.
+    """
 
     host: str
     runners: tuple[RunnerAction, ...]
     steps: tuple[StepAction, ...]
     switch: str = ""
     wanted: Wanted | None = None
+    newer: str = ""
 
     @property
     def forge_changes(self) -> tuple[RunnerAction, ...]:
@@ -79,7 +84,13 @@ class HostPlan:
         """For people, one change a line."""
         runners = [f"gitlab: {action.verb.value} runner {action.name}: {action.why}" for action in self.forge_changes]
         steps = [f"{action.step}: {action.why}" for action in self.steps]
-        return (*runners, *steps, *([f"switch: {self.switch}"] if self.switch else []))
+        downgrade = [f"downgrade: {self.downgrade}"] if self.newer else []
+        return (*downgrade, *runners, *steps, *([f"switch: {self.switch}"] if self.switch else []))
+
+    @property
+    def downgrade(self) -> str:
+        ours = self.wanted.version if self.wanted else ""
+        return f"nixprov {self.newer} installed another module there, and this is the older {ours}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +115,15 @@ def plan_up(spec: HostSpec, facts: Facts, journal: Journal, view: ForgeView, *, 
     records = {action.name: _expected_record(action, journal, view.url) for action in runners if _is_wanted(action)}
     wanted = build(spec, view.url, records)
     steps = tuple(_step_actions(wanted, facts, journal))
-    return HostPlan(spec.name, tuple(runners), steps, _why_switch(wanted, facts, journal, steps), wanted)
+    switch = _why_switch(wanted, facts, journal, steps)
+    return HostPlan(spec.name, tuple(runners), steps, switch, wanted, newer_writer(wanted, facts, journal))
+
+
+def require_no_downgrade(plan: HostPlan) -> None:
+    """Raises HostRefused: two operators with two versions would undo each other for ever."""
+    if plan.newer:
+        hint = f"upgrade nixprov here to {plan.newer}; if the older module is meant, say --downgrade"
+        raise HostRefused(plan.host, plan.downgrade, hint=hint)
 
 
 def plan_down(spec: HostSpec, facts: Facts, journal: Journal, view: ForgeView) -> HostPlan:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 @run_options
 @change_options
 @click.option("--new-tokens", is_flag=True, help="Replace the runners' tokens; the old ones end at once.")
+@safety.DOWNGRADE
 def up(pattern: str | None, **options: Any) -> int:
     r"""Turn the hosts that PATTERN names (default: all) into GitLab runners.
 
@@ -49,6 +50,7 @@ def up(pattern: str | None, **options: Any) -> int:
 @run_options
 @click.option("-D", "--diff", is_flag=True, help="Show the files' changes, and what must be built.")
 @click.option("--build", is_flag=True, help="Build it; show what the closure and units become.")
+@safety.DOWNGRADE
 def plan(pattern: str | None, **options: Any) -> int:
     r"""Say what `up` would change on the hosts and in GitLab; change nothing.
 

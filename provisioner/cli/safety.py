@@ -39,6 +39,11 @@ SAFETY_OPTIONS: Final = (
 )
 
 
+DOWNGRADE: Final = click.option(
+    "--downgrade", is_flag=True, help="Put this version's module in the place of a newer nixprov's."
+)
+
+
 def limits(options: dict[str, Any]) -> Limits:
     from provisioner.engine.host import Limits
 
@@ -55,4 +60,5 @@ def choices(options: dict[str, Any]) -> Choices:
         take_over=options.get("take_over", False),
         force=options.get("force", False),
         new_tokens=options.get("new_tokens", False),
+        downgrade=options.get("downgrade", False),
     )

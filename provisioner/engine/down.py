@@ -6,6 +6,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Final
 
+from provisioner import version
 from provisioner.engine import crash
 from provisioner.engine.drain import drain
 from provisioner.engine.host import Detached, DetachedByUser, HostRun
@@ -19,6 +20,7 @@ from provisioner.hosts.journal import Journal, Phase, RunnerRecord
 from provisioner.hosts.script import Part, Shell
 from provisioner.plan import ForgeView, HostPlan, RunnerAction, RunnerVerb, plan_down
 from provisioner.steps import STEPS
+from provisioner.steps.module import written_by
 
 _PAUSED: Final = "runner {} in GitLab is paused"
 # SIGTERM ends a runner's jobs at once, where the SIGQUIT of a normal stop waits for them (gitlab-runner, "Signals").
@@ -28,6 +30,7 @@ END_JOBS: Final = "systemctl kill --signal=SIGTERM 'nixprov-runner-*.service' 2>
 def plan(run: HostRun) -> HostPlan:
     """Probe and plan; with GitLab down, GitLab's side is planned from the journal. Raises HostError, ForgeRefused."""
     run.settle()
+    _warn_of_newer(run)
     run.phase("plan")
     try:
         view = look(run.forge, run.spec, run.facts, run.journal)
@@ -36,6 +39,14 @@ def plan(run: HostRun) -> HostPlan:
         view = ForgeView(run.forge.url, {})
     found = plan_down(run.spec, run.facts, run.journal, view)
     return replace(found, runners=_with_journal(run, found.runners))
+
+
+def _warn_of_newer(run: HostRun) -> None:
+    """It is taken back all the same; the last look finds only what this version would look for."""
+    writer = written_by(run.facts, run.journal)
+    if writer and version.is_newer(writer, version.OWN):
+        text = f"nixprov {writer} installed it, and this older {version.OWN} takes back what it knows of"
+        run.emit("warning", text=text)
 
 
 def apply(run: HostRun, wanted: HostPlan) -> None:
@@ -174,7 +185,7 @@ def _queue(run: HostRun, pending: list[tuple[RunnerRecord, ForgeError]]) -> None
         if not step.feeds_system and step.name not in keeps
         for part in step.remove(run.facts, run.journal)
     ]
-    journal = run.journal_for(Phase.SWITCHED_BACK, runners={}, hook=None, pending_deletions=records)
+    journal = run.journal_for(Phase.SWITCHED_BACK, nixprov="", runners={}, hook=None, pending_deletions=records)
     with crash.around("queue"):
         run.transact("queue", parts, journal, keep=False)
 

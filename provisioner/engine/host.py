@@ -73,6 +73,7 @@ class Choices:
     take_over: bool = False
     force: bool = False
     new_tokens: bool = False
+    downgrade: bool = False
     stop: threading.Event = field(default_factory=threading.Event)
 
 

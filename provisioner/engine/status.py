@@ -6,12 +6,13 @@ from dataclasses import dataclass
 
 from provisioner.engine.host import HostRun
 from provisioner.engine.look import look
-from provisioner.errors import HookRefused
+from provisioner.errors import HookRefused, HostRefused
 from provisioner.hosts.counters import Counters
 from provisioner.hosts.facts import UnitFact
 from provisioner.hosts.journal import Phase
 from provisioner.model import ForgeRunner, Manager
-from provisioner.plan import ForgeView, RunnerAction, plan_up, unit_names
+from provisioner.plan import ForgeView, RunnerAction, plan_up, require_no_downgrade, unit_names
+from provisioner.steps.module import written_by
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +32,14 @@ class RunnerReport:
 
 @dataclass(frozen=True, slots=True)
 class HostReport:
-    """What `status` shows of a host; `drift` are the lines of what `up` would change, empty when converged."""
+    """What `status` shows of a host; `drift` are the lines of what `up` would change, empty when converged.
+
+    `nixprov` is the version of the one that wrote the module there; empty when nobody knows.
+    """
 
     host: str
     nixos: str
+    nixprov: str
     generation: int | None
     phase: str
     revision: str
@@ -59,6 +64,7 @@ def look_at(run: HostRun) -> HostReport:
     return HostReport(
         host=run.host,
         nixos=run.facts.text("nixos-version"),
+        nixprov=written_by(run.facts, run.journal),
         generation=run.facts.generation,
         phase=run.journal.phase.value,
         revision=run.facts.revision,
@@ -75,6 +81,10 @@ def _compared(run: HostRun, view: ForgeView) -> tuple[tuple[RunnerAction, ...], 
         wanted = plan_up(run.spec, run.facts, run.journal, view)
     except HookRefused as refusal:
         return (), (f"hook: `up` refuses: {refusal}",)
+    try:
+        require_no_downgrade(wanted)
+    except HostRefused as refusal:
+        return wanted.runners, (f"module: `up` refuses: {refusal}",)
     return wanted.runners, wanted.lines()
 
 

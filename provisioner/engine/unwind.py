@@ -159,7 +159,7 @@ def _host_back(run: HostRun, facts: Facts, journal: Journal, replaced: Collectio
     else:
         parts += restarts(_renewed(run, journal, replaced))
     with crash.around("unwind"):
-        run.transact("unwind", parts, run.journal_for(Phase.UNWINDING))
+        run.transact("unwind", parts, run.journal_for(Phase.UNWINDING, nixprov=journal.nixprov))
     if moved:
         result = run.follow()
         if not (result.is_done or result.only_units_failed):

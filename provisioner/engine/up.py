@@ -27,9 +27,10 @@ from provisioner.hosts.journal import Baseline, Journal, Phase, RunnerRecord
 from provisioner.hosts.script import Part, Shell, Transaction
 from provisioner.hosts.switch import SwitchResult
 from provisioner.model import Registration, RunnerStatus, Secret
-from provisioner.plan import HostPlan, RunnerAction, RunnerVerb, plan_up, unit_names
-from provisioner.steps import STEPS
+from provisioner.plan import HostPlan, RunnerAction, RunnerVerb, plan_up, require_no_downgrade, unit_names
+from provisioner.steps import STEPS, Wanted
 from provisioner.steps.hook import Hook
+from provisioner.steps.module import has_bodies, written_by
 from provisioner.steps.wanted import build
 
 # What every job needs and no runner waits for: without it jobs would be taken, and fail.
@@ -47,6 +48,8 @@ def plan(run: HostRun) -> HostPlan:
     view = look(run.forge, run.spec, run.facts, run.journal)
     wanted = plan_up(run.spec, run.facts, run.journal, view, new_tokens=run.choices.new_tokens)
     run.warn_of_trust()
+    if not run.choices.downgrade:
+        require_no_downgrade(wanted)
     if wanted.changes_host:
         module = run.spec.module
         for text in preflight.warnings(run.facts.records, module.engine):
@@ -177,7 +180,7 @@ def _host_changes(run: HostRun, plan: HostPlan, made: _Made) -> None:
     wanted = build(run.spec, run.forge.url, _records(run, made), made.tokens)
     parts = [part for step in STEPS for part in step.write(wanted, run.facts, run.journal)]
     needs_switch = bool(plan.switch or made.records)
-    journal = _intent(run, made, Phase.WRITTEN if needs_switch else Phase.CONFIRMED)
+    journal = _intent(run, wanted, made, Phase.WRITTEN if needs_switch else Phase.CONFIRMED)
     if needs_switch:
         parts = with_switch(run, wanted.revision, [*parts, Shell(RESET_FAILED)], journal)
     run.phase("write")
@@ -204,7 +207,7 @@ def _way_back(run: HostRun, parts: Sequence[Part], journal: Journal) -> bytes:
     """What the host needs to give its files back alone, whoever is gone: the network, the operator, its power."""
     renewed = [name for name, record in journal.runners.items() if record.token_version == run.run.id]
     back = (*undo(parts, run.facts), *restarts(renewed))
-    gone_back = replace(journal, phase=Phase.WENT_BACK)
+    gone_back = replace(journal, phase=Phase.WENT_BACK, nixprov=run.journal.nixprov)
     return Transaction(back, journal.written().sha256, gone_back.render(), wait_s=60).script()
 
 
@@ -213,12 +216,19 @@ def _records(run: HostRun, made: _Made) -> Mapping[str, RunnerRecord]:
     return {name: made.records.get(name) or run.journal.runners[name] for name in names}
 
 
-def _intent(run: HostRun, made: _Made, phase: Phase) -> Journal:
+def _intent(run: HostRun, wanted: Wanted, made: _Made, phase: Phase) -> Journal:
     """The journal before the files: what was there, and what is meant."""
     records = _records(run, made)
     used = {record.id for record in records.values()}
     pending = tuple(record for record in run.journal.pending_deletions if record.id not in used)
-    return run.journal_for(phase, **_origin(run), runners=records, pending_deletions=pending)
+    writer = _writer(run, wanted)
+    return run.journal_for(phase, **_origin(run), nixprov=writer, runners=records, pending_deletions=pending)
+
+
+def _writer(run: HostRun, wanted: Wanted) -> str:
+    """Whoever wrote these bodies first: a newer nixprov that found nothing to change in them shuts nobody out."""
+    first = written_by(run.facts, run.journal) if has_bodies(wanted, run.facts) else ""
+    return first or wanted.version
 
 
 def _origin(run: HostRun) -> Mapping[str, object]:

@@ -30,6 +30,7 @@ SSL_VERIFY: Final = "NIXPROV_GITLAB_SSL_VERIFY"
 TIMEOUT: Final = "NIXPROV_GITLAB_TIMEOUT"
 DEFAULT_TIMEOUT_S: Final = 30.0
 MOST_TIMEOUT_S: Final = 86_400
+_IMPLIED_PORTS: Final = {"http": ":80", "https": ":443"}
 _HOST: Final = re.compile(r"[^\s/\\]+")
 _NO_WORDS: Final = frozenset({"0", "no", "false", "off"})
 _YES_WORDS: Final = frozenset({"1", "yes", "true", "on"})
@@ -117,7 +118,10 @@ def _named_url(option: str | None, environ: Mapping[str, str]) -> tuple[str, str
 
 
 def clean_url(text: str, origin: str) -> str:
-    """The base URL without trailing slashes and /api/v4. Raises ConfigError for what is no http(s) URL."""
+    """The base URL in one spelling: no trailing slashes and /api/v4, no capitals in the name, no port that is implied.
+
+    Hosts are given it, so two spellings would be two systems. Raises ConfigError for what is no http(s) URL.
+    """
     parts = _url(text.strip())
     if parts is None:
         shown = "" if "@" in text else f": {text!r}"  # it may hold a password
@@ -125,7 +129,8 @@ def clean_url(text: str, origin: str) -> str:
     if parts.username or parts.password or parts.query or parts.fragment:
         raise ConfigError(f"{origin} holds more than a server and a path", hint="give the token in a file instead")
     path = parts.path.rstrip("/").removesuffix("/api/v4").rstrip("/")
-    return f"{parts.scheme}://{parts.netloc}{path}"
+    server = parts.netloc.lower().removesuffix(_IMPLIED_PORTS[parts.scheme]).removesuffix(":")
+    return f"{parts.scheme}://{server}{path}"
 
 
 def _url(text: str) -> SplitResult | None:

@@ -102,7 +102,10 @@ class RunnerRecord:
 
 @dataclass(frozen=True, slots=True)
 class Journal:
-    """`sha256` is that of the document as read (ABSENT when there was none): the next write must find it so."""
+    """`sha256` is that of the document as read (ABSENT when there was none): the next write must find it so.
+
+    `nixprov` is the version of the one that wrote the module's files, empty when nobody knows, or there are none.
+    """
 
     sha256: str = ABSENT
     host: str = ""
@@ -113,6 +116,7 @@ class Journal:
     hook: HookRecord | None = None
     runners: Mapping[str, RunnerRecord] = field(default_factory=lambda: MappingProxyType({}))
     pending_deletions: tuple[RunnerRecord, ...] = ()
+    nixprov: str = ""
     unknown: Unknown = field(default_factory=lambda: _NOTHING, compare=False)
 
     def without_tokens(self, names: Collection[str]) -> Self:
@@ -158,6 +162,7 @@ class Journal:
         known: dict[str, Any] = {
             "host": data.pop("host"),
             "machine": data.pop("machine"),
+            "nixprov": _version(data.pop("nixprov", "")),
             "phase": Phase(data.pop("phase")),
             "run": _maybe(Run, data.pop("run", None)),
             "baseline": _maybe(Baseline, data.pop("baseline", None)),
@@ -174,6 +179,7 @@ class Journal:
             "version": VERSION,
             "host": self.host,
             "machine": self.machine,
+            "nixprov": self.nixprov,
             "phase": self.phase.value,
             "run": _fields(self.run),
             "baseline": _fields(self.baseline),
@@ -190,6 +196,12 @@ class Journal:
 
 class _Newer(Exception):
     """Written by a nixprov that means more by it than this one knows."""
+
+
+def _version(found: object) -> str:
+    if not isinstance(found, str):
+        raise TypeError("nixprov is no version")
+    return found
 
 
 def _maybe(kind: type[T], found: Mapping[str, Any] | None) -> T | None:

@@ -5,27 +5,29 @@ Knows nothing of the language of the file, but that `#` starts a comment in it.
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import re
-from dataclasses import dataclass
-from importlib.metadata import version
+from dataclasses import dataclass, field
 from typing import Final, Self
 
+# The word was the version of the nixprov that wrote the file. It is the same for all by now, and still there: without
+# one an older nixprov would take the file for a stranger's, and its `down` would leave it.
+_WORD: Final = "alone"
 _LINE: Final = re.compile(
-    rb"# Managed by nixprov (?P<version>[0-9A-Za-z.+!-]+); do not edit \(sha256:(?P<digest>[0-9a-f]{64})\);"
+    rb"# Managed by nixprov (?P<word>[0-9A-Za-z.+!-]+); do not edit \(sha256:(?P<digest>[0-9a-f]{64})\);"
     rb' "nixprov down" removes it\r?\n'
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What the header of a file says: `version` of the nixprov that wrote it, `digest` (sha256, hex) of its body then.
+    """What the header of a file says: `digest` (sha256, hex) of its body when it was written.
 
-    `is_intact` is whether the body still is that one, byte for byte.
+    `version` is that of an older nixprov, empty since; two headers are equal without it. `is_intact` is whether the
+    body still is that one, byte for byte.
     """
 
-    version: str
+    version: str = field(compare=False)
     digest: str
     is_intact: bool
 
@@ -35,20 +37,14 @@ class Header:
         found = _LINE.match(data)
         if found is None:
             return None
-        digest = found["digest"].decode()
-        return cls(found["version"].decode(), digest, digest == _digest(data[found.end() :]))
+        word, digest = found["word"].decode(), found["digest"].decode()
+        return cls("" if word == _WORD else word, digest, digest == _digest(data[found.end() :]))
 
 
 def managed(body: str) -> str:
-    """Put our header above a file's text; without a time in it, so that the same text stays the same file."""
+    """Put our header above a file's text; without time and version, so that the same text stays the same file."""
     digest = _digest(body.encode())
-    return f'# Managed by nixprov {_version()}; do not edit (sha256:{digest}); "nixprov down" removes it\n{body}'
-
-
-@functools.cache
-def _version() -> str:
-    """Looked up once: the metadata is read from disk, and every file of every host has a header."""
-    return version("nixprov")
+    return f'# Managed by nixprov {_WORD}; do not edit (sha256:{digest}); "nixprov down" removes it\n{body}'
 
 
 def _digest(body: bytes) -> str:

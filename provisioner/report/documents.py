@@ -180,6 +180,7 @@ class Status(TypedDict):
 
     host: str
     nixos: str
+    nixprov: Annotated[str | None, "version of the one that wrote the module there; null: nobody knows"]
     generation: int | None
     installed: bool
     phase: Annotated[str, "the journal's on the host"]

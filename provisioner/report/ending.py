@@ -157,6 +157,7 @@ def plan_lines(hosts: Sequence[HostRecord], paint: Painter, *, diff: bool) -> It
 
 def status_lines(report: HostReport, paint: Painter) -> Iterator[str]:
     state = paint("installed", "green") if report.is_installed else "not installed"
+    state += f" by nixprov {clean(report.nixprov)}" if report.is_installed and report.nixprov else ""
     system = f"{clean(report.nixos)}, generation {report.generation}" + (
         f", {report.phase}" if report.is_installed else ""
     )

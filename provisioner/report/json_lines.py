@@ -128,6 +128,7 @@ def _status(report: object) -> Status:
     return {
         "host": report.host,
         "nixos": report.nixos,
+        "nixprov": report.nixprov or None,
         "generation": report.generation,
         "installed": report.is_installed,
         "phase": report.phase,

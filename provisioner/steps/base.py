@@ -42,12 +42,14 @@ class Comparison:
 class Wanted:
     """All that a host should have: the module's files by name, their revision, and the secrets that are at hand.
 
+    `version` is of the nixprov that wants it: it is in no file, so that a new one alone changes no host.
     `token_versions` names which token each runner's secret should be; `tokens` holds only those made in this run.
     """
 
     host: HostSpec
     files: Mapping[str, bytes]
     revision: str
+    version: str
     token_versions: Mapping[str, str]
     tokens: Mapping[str, Secret] = field(default_factory=lambda: MappingProxyType({}))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from provisioner import version
 from provisioner.hosts.facts import Facts, FileFact, digest
 from provisioner.hosts.journal import Journal
 from provisioner.hosts.script import (
@@ -26,7 +27,10 @@ KEPT: Final = ".edited-"
 
 
 class ModuleFiles(Step):
-    """Foreign is only a folder that is somebody's: files of ours that a person edited are drift, and are said so."""
+    """Foreign is only a folder that is somebody's: files of ours that a person edited are drift, and are said so.
+
+    Bodies decide, so that a host keeps the headers of an older nixprov until something else changes.
+    """
 
     name = "module"
     feeds_system = True
@@ -95,6 +99,31 @@ class ModuleFiles(Step):
         return (*folder, *_copies_of(new, [*back, *surplus]), *back, *surplus)
 
 
+def has_bodies(wanted: Wanted, facts: Facts) -> bool:
+    """Whether the host's files have been written with the bodies of `wanted`, whoever edited them since."""
+    found = {name: header.digest for name, file in _found(facts).items() if (header := _header(file))}
+    meant = {name: header.digest for name, content in wanted.files.items() if (header := Header.read(content))}
+    return found == meant
+
+
+def written_by(facts: Facts, journal: Journal) -> str:
+    """The version of the nixprov that wrote the host's files; empty when nobody knows, or there are none."""
+    found = _ours(_found(facts)).values()
+    named = [header.version for file in found if (header := _header(file)) and header.version]
+    return journal.nixprov or max(named, key=version.order, default="")
+
+
+def newer_writer(wanted: Wanted, facts: Facts, journal: Journal) -> str:
+    """The version of a newer nixprov that installed what is not as `wanted`, empty when there is none such."""
+    writer = written_by(facts, journal)
+    if not version.is_newer(writer, wanted.version):
+        return ""
+    if _ours(_found(facts)):
+        return "" if has_bodies(wanted, facts) else writer
+    # Somebody took the files away; what was built from them is there as long as a system has it.
+    return writer if {facts.revision, facts.revision_at_boot} - {"", wanted.revision} else ""
+
+
 def _copies_of(found: dict[str, FileFact], parts: Sequence[WriteFile | RemoveFile]) -> list[KeepCopy]:
     """What a person wrote where a file of ours is, or was: it stays beside it, and in the way of nothing."""
     touched = {part.path for part in parts}
@@ -126,8 +155,8 @@ def _header(file: FileFact) -> Header | None:
 def _difference(name: str, content: bytes, found: FileFact | None) -> str:
     if found is None:
         return f"{name} is missing"
-    if found.content != content:
-        ours = _header(found)
+    ours = _header(found)
+    if not ours or ours != Header.read(content):
         return f"{name} was edited by hand" if ours and not ours.is_intact else f"{name} is not as wanted"
     return "" if found.mode & 0o777 == MODE else f"{name} has mode {found.mode:04o}"
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any, Final
 
-from provisioner import resources
+from provisioner import resources, version
 from provisioner.hosts.journal import RunnerRecord
 from provisioner.model import Engine, HostSpec, ModuleSpec, RunnerSpec, Secret, Trust
 from provisioner.nix.header import managed
@@ -57,13 +57,16 @@ def build(
     final = render("settings.nix", settings={"revision": revision, **settings})
     files = {name: managed(text).encode() for name, text in {**code, SETTINGS: final}.items()}
     versions = {spec.name: runners[spec.name].token_version for spec in host.runners}
-    return Wanted(host, files, revision, versions, dict(tokens or {}))
+    return Wanted(host, files, revision, version.OWN, versions, dict(tokens or {}))
 
 
 @cache
 def _code() -> Mapping[str, str]:
-    """Read once: it is the same for all hosts of a run, even if nixprov is upgraded meanwhile."""
-    return {name: resources.templates().joinpath(name).read_text() for name in CODE}
+    """Read once: it is the same for all hosts of a run, even if nixprov is upgraded meanwhile.
+
+    By no locale, and with one kind of line end, whatever the checkout has: all operators push the same bytes.
+    """
+    return {name: resources.templates().joinpath(name).read_text(encoding="utf-8") for name in CODE}
 
 
 def _module(spec: ModuleSpec) -> dict[str, Any]:

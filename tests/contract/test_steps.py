@@ -18,6 +18,7 @@ from provisioner.steps import STEPS, Step, Wanted
 from provisioner.steps.remnants import PATHS
 from tests.contract.scratch import ScratchHost, UsersFiles
 from tests.unit.hosts import wanted as wanted_on
+from tests.unit.hosts import with_old_header
 
 KILLED = -9
 GROUPS = [pytest.param((step,), id=step.name) for step in STEPS] + [pytest.param(STEPS, id="everything")]
@@ -156,6 +157,36 @@ def test_who_watches_this_hosts_containers_is_ended_and_nobody_else(make: Callab
         assert watcher.wait(10) == KILLED
         others.communicate(b"\n", timeout=10)
         assert others.returncode == 0
+
+
+def of_old(host: ScratchHost) -> None:
+    """The module's files as they were written when their first line named the version."""
+    for path in (host.folder / "etc/nixos/nixprov").glob("*"):
+        path.write_bytes(with_old_header(path.read_bytes()))
+
+
+@pytest.mark.parametrize("steps", GROUPS)
+def test_another_version_with_the_same_bodies_has_nothing_to_write(
+    steps: Sequence[Step], wanted: Wanted, make: Callable[[], ScratchHost]
+) -> None:
+    host = make()
+    assert host.write(steps, wanted) == 0
+    of_old(host)
+    for version in ("0.0.9", "99.0", wanted.version):
+        other = replace(without_tokens(wanted), version=version)
+        assert (comparisons(steps, other, host), changes(steps, other, host)) == ([], [])
+
+
+@pytest.mark.parametrize("steps", GROUPS)
+def test_what_an_older_version_wrote_is_taken_back(
+    steps: Sequence[Step], wanted: Wanted, make: Callable[[], ScratchHost]
+) -> None:
+    host = make()
+    before = host.users_files()
+    assert host.write(steps, wanted) == 0
+    of_old(host)
+    assert host.remove(steps) == 0
+    assert (host.remains(steps), host.users_files()) == ([], before)
 
 
 def test_a_step_that_does_not_take_back_is_caught(wanted: Wanted, make: Callable[[], ScratchHost]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 
 from provisioner.hosts.facts import Facts, digest
@@ -81,6 +82,14 @@ def after(facts: Facts, parts: Sequence[object]) -> Facts:
         name: value for name, value in records.items() if not (name.startswith("secrets/") and ".stat" not in name)
     }
     return Facts(facts.host, {name: value for name, value in probed.items() if name != "module-dir.stat"} | folder)
+
+
+def with_old_header(content: bytes, by: str = "0.1.0") -> bytes:
+    """A file of the module as nixprov wrote it when its first line named the version."""
+    body = content.partition(b"\n")[2]
+    digest = hashlib.sha256(body).hexdigest()
+    line = f'# Managed by nixprov {by}; do not edit (sha256:{digest}); "nixprov down" removes it\n'
+    return line.encode() + body
 
 
 def wanted(host: HostSpec | None = None, record: RunnerRecord = RECORD) -> Wanted:

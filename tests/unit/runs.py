@@ -61,7 +61,7 @@ def host_plan(name: str = "host1") -> HostPlan:
         ),
         (StepAction("hook", "not imported"),),
         "the configuration changed",
-        Wanted(host_spec(name), {}, "r", {}),
+        Wanted(host_spec(name), {}, "r", "0.1.0", {}),
     )
 
 
@@ -74,7 +74,7 @@ def host_report(name: str = "host1", *drift: str) -> HostReport:
     )
     counters = Counters.parse(BOOK)
     assert counters is not None
-    return HostReport(name, "25.11", 3, "up: confirmed", "abc", (runner,), drift, counters)
+    return HostReport(name, "25.11", "0.1.0", 3, "up: confirmed", "abc", (runner,), drift, counters)
 
 
 @dataclass

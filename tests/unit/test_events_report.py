@@ -142,11 +142,11 @@ def test_status_comes_in_the_order_of_the_inventory_and_names_drift_and_who_is_g
     jobs = ["7 jobs since 2026-01-01: 1:15", "job 17 of default: runs", "job 16 of default: 3.2 s"]
     assert "3 built (2.0 KiB), 9 found" in result.getvalue()
     assert [line.split(",")[0].strip() for line in result.getvalue().splitlines()] == [
-        "host1: installed",
+        "host1: installed by nixprov 0.1.0",
         "runner default: active; GitLab #7 online",
         *jobs,
         "drift: hook: not imported",
-        "host2: installed",
+        "host2: installed by nixprov 0.1.0",
         "runner default: active; GitLab #7 online",
         *jobs,
         "gone: old: not in the inventory",

@@ -77,6 +77,7 @@ def full() -> Journal:
         hook=HookRecord("/etc/nixos/configuration.nix", 0o644, "0:0", 5, 6, "a", "/backup"),
         runners={"default": RunnerRecord(7, "https://gitlab.example", "r1")},
         pending_deletions=(RunnerRecord(8, "https://gitlab.example", ""),),
+        nixprov="0.1.0",
     )
 
 
@@ -97,6 +98,14 @@ def test_journal_reads_what_it_wrote() -> None:
     assert again.hook == full().hook
 
 
+def test_a_journal_that_names_no_version_of_nixprov_is_read() -> None:
+    document = json.loads(full().render())
+    assert document.pop("nixprov") == "0.1.0"
+    again = read(json.dumps(document).encode())
+    assert replace(again, sha256="", nixprov="0.1.0") == replace(full(), sha256="")
+    assert (again.nixprov, json.loads(again.render())["nixprov"]) == ("", "")
+
+
 def test_unknown_fields_are_kept() -> None:
     document = json.loads(full().render()) | {"from-the-future": [1, {"x": None}]}
     assert json.loads(read(json.dumps(document).encode()).render())["from-the-future"] == [1, {"x": None}]
@@ -112,7 +121,17 @@ def test_unknown_fields_of_records_are_kept_with_the_record() -> None:
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"[]", b"7", b"{", b'{"version": 1}', b'{"version": "x"}', full_with(runners=[7]), full_with(hook={})],
+    [
+        b"",
+        b"[]",
+        b"7",
+        b"{",
+        b'{"version": 1}',
+        b'{"version": "x"}',
+        full_with(runners=[7]),
+        full_with(hook={}),
+        full_with(nixprov=7),
+    ],
 )
 def test_a_broken_journal_is_refused_not_overwritten(content: bytes) -> None:
     with pytest.raises(HostRefused, match="the journal cannot be read") as caught:

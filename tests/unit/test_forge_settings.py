@@ -185,9 +185,13 @@ def test_a_token_in_the_clear_is_said(url: str, warned: bool) -> None:
 
 
 def test_a_url_may_be_copied_from_anywhere() -> None:
-    for text in (f"{URL}/", f"{URL}/api/v4", f"{URL}/api/v4/", f" {URL} "):
+    spelled = ("HTTPS://GitLab.Example.org", f"{URL}:443", f"{URL}:443/", f"{URL}:")
+    for text in (f"{URL}/", f"{URL}/api/v4", f"{URL}/api/v4/", f" {URL} ", *spelled):
         assert load({"NIXPROV_GITLAB_TOKEN": POISON}, url=text).url == URL
-    assert load({"NIXPROV_GITLAB_TOKEN": POISON}, url=f"{URL}/gitlab/").url == f"{URL}/gitlab"
+    assert load({"NIXPROV_GITLAB_TOKEN": POISON}, url=f"{URL}/GitLab/").url == f"{URL}/GitLab"
+    for other in (f"{URL}:80", f"{URL}:8443", "http://[fe80::443]", "http://[fe80::1]:443"):
+        assert load({"NIXPROV_GITLAB_TOKEN": POISON}, url=other).url == other
+    assert load({"NIXPROV_GITLAB_TOKEN": POISON}, url="http://[FE80::80]:80").url == "http://[fe80::80]"
 
 
 def test_settings_never_show_the_token() -> None:

@@ -27,7 +27,7 @@ LAYERS: Final = (
     {"steps"},
     {"hosts", "forge", "nix", "inventory"},
     {"events"},
-    {"model", "resources", "paths", "environment"},
+    {"model", "resources", "paths", "environment", "version"},
     {"errors"},
 )
 # The lab stands beside the layers: the command line starts it, and it uses what knows nothing of hosts.

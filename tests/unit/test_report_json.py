@@ -123,6 +123,7 @@ def test_what_the_fields_hold() -> None:
         "failed": None,
         "unknown": None,
     }
+    assert status["nixprov"] == "0.1.0"
     assert status["runners"][0]["contacted_at"] == "2026-01-01T00:00:00Z"
     assert status["runners"][0]["unit_state"] == "active"
     assert status["counters"] == {

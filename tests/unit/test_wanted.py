@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
+import pytest
+
+from provisioner import __version__, resources, version
 from provisioner.model import Connection, Engine, HostSpec, ModuleSpec, RunnerSpec, Trust
-from provisioner.steps.wanted import SETTINGS, build
+from provisioner.steps.base import Wanted
+from provisioner.steps.wanted import CODE, SETTINGS, _code, build
 from tests.unit.hosts import RECORD, URL
 
 IDENTITY = {"id": 7, "tokenVersion": "run-1", "description": "host1 default"}
@@ -54,6 +59,53 @@ def test_what_was_said_is_written_under_the_options_names(nix_eval: Callable[[st
             }
         },
     }
+
+
+@pytest.fixture
+def fresh() -> Iterator[None]:
+    """The code is read once, and not the one that a test made of it."""
+    _code.cache_clear()
+    yield
+    _code.cache_clear()
+
+
+def built() -> Wanted:
+    return build(HostSpec("h", Connection("192.0.2.1")), URL, {"default": RECORD})
+
+
+def test_another_version_pushes_the_same_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = built()
+    monkeypatch.setattr(version, "OWN", "99.0")
+    other = built()
+    assert (other.files, other.revision) == (first.files, first.revision)
+    assert (first.version, other.version) == (__version__, "99.0")
+
+
+@pytest.mark.usefixtures("fresh")
+def test_a_checkout_with_other_line_ends_pushes_the_same_bytes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    first = built()
+    for name in CODE:
+        text = (resources.templates() / name).read_bytes()
+        (tmp_path / name).write_bytes(text.replace(b"\n", b"\r\n"))
+    monkeypatch.setattr(resources, "templates", lambda: tmp_path)
+    _code.cache_clear()
+    assert built() == first
+
+
+class Elsewhere:
+    """Templates with more than ASCII, on a computer whose locale reads files as Latin-1."""
+
+    def joinpath(self, _name: str) -> Elsewhere:
+        return self
+
+    def read_text(self, encoding: str = "latin-1") -> str:
+        return "# ä\n".encode().decode(encoding)
+
+
+@pytest.mark.usefixtures("fresh")
+def test_no_locale_is_in_what_is_pushed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resources, "templates", Elsewhere)
+    assert set(_code().values()) == {"# ä\n"}
 
 
 def test_another_setting_is_another_revision() -> None:
