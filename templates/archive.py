@@ -85,8 +85,7 @@ def _file(source: Source, sink: Sink, largest: int | None) -> None:
         if largest is not None and size > largest:
             raise Refused(f"an archive with a file of {size} bytes")
         sink.number(size)
-        for piece in source.pieces(size):
-            sink.raw(piece)
+        source.move(size, sink)
         source.skip_padding(size)
         sink.raw(bytes(padding(size)))
         _word(source, sink, b")")

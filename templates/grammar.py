@@ -280,8 +280,7 @@ def a_text(source: Source, sink: Sink) -> bytes | None:
         sink.text(value)
         return value
     sink.number(size)
-    for piece in source.pieces(size):
-        sink.raw(piece)
+    source.move(size, sink)
     source.skip_padding(size)
     sink.raw(bytes(padding(size)))
     return None

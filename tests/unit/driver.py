@@ -12,10 +12,7 @@ from tally import Tally
 from wire import Hangup, Peer
 
 from tests.unit.ends import LIMITS, WAIT_S, Recorded
-from tests.unit.protocol import CLIENT_MAGIC, number
-
-NEWEST = 0x126
-GREETING = number(CLIENT_MAGIC) + number(0x125) + number(0) * 2
+from tests.unit.protocol import GREETING
 
 
 class Watched(Peer):

@@ -70,6 +70,7 @@ def nar(root: bytes) -> bytes:
     return text("nix-archive-1") + root
 
 
+GREETING: Final = number(CLIENT_MAGIC) + number(0x125) + number(0) * 2
 PATH: Final = "/nix/store/" + "0123456789abcdfghijklmnpqrsvwxyz" + "-x"
 DRV: Final = "/nix/store/" + "z" * 32 + "-y.drv"
 HASH: Final = "0a" * 32

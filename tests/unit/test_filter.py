@@ -468,6 +468,37 @@ def test_a_file_of_the_store_may_be_larger_than_what_jobs_add(ends: Ends, archiv
     assert ends.heard(8 + len(cut) - 8)[:8] == number(LAST)
 
 
+@pytest.mark.parametrize("has_splice", [True, False])
+def test_a_large_file_of_the_store_passes_as_it_is(
+    ends: Ends, has_splice: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not has_splice:
+        monkeypatch.delattr("os.splice")
+    contents = bytes(range(251)) * 20_000
+    archive = nar(file(contents))
+    ends.greet()
+    ends.say(BY_CODE[NAR_FROM_PATH].head)
+    ends.told(len(BY_CODE[NAR_FROM_PATH].head))
+    ends.answer(number(LAST) + archive)
+    assert ends.heard(8 + len(archive)) == number(LAST) + archive
+    assert ends.is_alive()
+
+
+@pytest.mark.parametrize("leaves", ["client", "daemon"])
+def test_who_leaves_in_the_middle_of_a_large_file_ends_the_connection(ends: Ends, leaves: str) -> None:
+    ends.greet()
+    ends.say(BY_CODE[NAR_FROM_PATH].head)
+    ends.told(len(BY_CODE[NAR_FROM_PATH].head))
+    ends.answer(number(LAST) + nar(node("regular", "contents") + number(2**30) + bytes(100_000))[:100_000])
+    ends.heard(50_000)
+    if leaves == "client":
+        ends.client.close()
+        assert ends.daemon_hears_the_end() == b""
+    else:
+        ends.daemon.close()
+        ends.client_hears_the_end()
+
+
 def test_a_log_in_a_reply_is_no_log(ends: Ends) -> None:
     """A job writes the files that it reads: their contents are no word of the daemon's."""
     ends.greet()

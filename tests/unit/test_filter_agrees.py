@@ -10,10 +10,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.unit.driver import GREETING, drive
+from tests.unit.driver import drive
 from tests.unit.ends import WAIT_S
 from tests.unit.model_daemon import FRAMED, ModelDaemon
-from tests.unit.protocol import PASSED, PATH, VALID_PATH, number, text
+from tests.unit.protocol import GREETING, PASSED, PATH, VALID_PATH, number, text
 from tests.unit.sessions import BYPASSES, SESSIONS, SMUGGLED
 
 PLACES = ("", "", "", "early", "before", "unread", "within", "after")
