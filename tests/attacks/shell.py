@@ -148,7 +148,7 @@ else:
     follows = number(14)
 ways = {
     # No frame is read: its length is a request without fields (SyncWithGC), and what is in it the next one.
-    "method": add + number(13) + number(14) + bytes(5),
+    "method": add + number(13) + number(14) + bytes(5) + bytes(8),
     "add-frame": add + number(2**32) * 2,
     "many-frame": number(44) + number(0) * 2 + number(2**32) * 2,
     "nar-frame": number(39) + info + number(0) * 2 + number(2**32),
@@ -157,7 +157,7 @@ daemon = socket.socket(socket.AF_UNIX)
 daemon.settimeout(10)
 daemon.connect("/nix/var/nix/daemon-socket/socket")
 daemon.sendall(number(0x6E697863) + number(0x125) + number(0) * 2)
-daemon.sendall(ways[way] + follows + number(0) * 4)
+daemon.sendall(ways[way] + (b"" if way == "method" else follows + number(0) * 4))
 answer = b""
 try:
     while piece := daemon.recv(65536):
