@@ -55,7 +55,8 @@ class Flaws:
             return None
         names = _ids(refused)
         newer = f"switch the host to Nix {self.mended} or newer (nix.package)" if self.mended else "no release mends it"
-        accept = f"or accept by name: `nixprov_accept_advisories: [{names}]`"
+        # The whole list, to be copied over one that has some of it.
+        accept = f"or accept by name: `nixprov_accept_advisories: [{_ids(self._ways_to_root)}]`"
         return f"nix {self.nix} lets jobs become root of the host: {names}", f"{newer}, {accept}"
 
     def warnings(self) -> Iterator[str]:

@@ -150,7 +150,7 @@ def test_what_is_refused_is_named_with_its_mend_and_how_to_accept_it() -> None:
         f"nix 2.26.3 lets jobs become root of the host: {FOD}, {NAR}",
         (
             "switch the host to Nix 2.28.7 or newer (nix.package), or accept by name: "
-            f"`nixprov_accept_advisories: [{FOD}, {NAR}]`"
+            f"`nixprov_accept_advisories: [{RACE}, {OWNER}, {FOD}, {NAR}]`"
         ),
     )
     assert list(found.warnings()) == [
