@@ -142,11 +142,13 @@ class ModuleSpec:
     """What is wanted of the module on one host beside its runners; what is not said has the module's default.
 
     `settings` are options of templates/options.nix by group and name, such as `limits` and `buildTimeout`.
+    `accepted_advisories` are ids (templates/advisories.toml).
     """
 
     settings: Mapping[str, Mapping[str, int]] = field(default_factory=lambda: MappingProxyType({}))
     trust: Trust = Trust.NONE
     engine: Engine = Engine.PODMAN
+    accepted_advisories: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

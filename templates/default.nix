@@ -38,6 +38,7 @@ in
 {
   imports = [
     ./options.nix
+    ./advisories.nix
     ./cache.nix
     ./counters.nix
     ./daemon.nix
@@ -55,7 +56,16 @@ in
     limits = wish (settings.limits or { });
     cache = wish (settings.cache or { });
   }
-  // wish (lib.filterAttrs (name: _: name == "trust" || name == "engine") settings);
+  // wish (
+    lib.filterAttrs (
+      name: _:
+      lib.elem name [
+        "acceptedAdvisories"
+        "engine"
+        "trust"
+      ]
+    ) settings
+  );
 
   warnings = overruled [ ] settings config.services.nixprov;
 }

@@ -114,6 +114,11 @@ in
       default = "none";
       description = "Whom Nix takes a job for; plain: jobs get the host's own daemon, which takes root in a container for root of the host.";
     };
+    acceptedAdvisories = mkOption {
+      type = types.listOf types.str;
+      default = [ ];
+      description = "Ways to root for jobs that the host's Nix has and its owner accepts, by their ids (advisories.toml).";
+    };
     jobPackages = mkOption {
       type = types.listOf types.package;
       default = [ ];

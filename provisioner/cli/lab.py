@@ -33,8 +33,11 @@ def lab() -> None:
 
 @lab.command(short_help="Start machines and a GitLab.")
 @click.option("--hosts", default=2, show_default=True, type=click.IntRange(1, 99), help="How many machines.")
+@click.option(
+    "--nix-from", default="", metavar="SUITE", help="Take Nix from this suite of Debian's, as forky; default: trixie's."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object: paths, addresses, URLs.")
-def start(hosts: int, as_json: bool) -> None:
+def start(hosts: int, nix_from: str, as_json: bool) -> None:
     r"""Start machines and a GitLab; the first time builds their disk, which takes a few minutes.
 
     \b
@@ -43,7 +46,7 @@ def start(hosts: int, as_json: bool) -> None:
     from provisioner.lab import control
 
     with _interruptible():
-        started = control.start(hosts, progress=lambda line: click.echo(line, err=True))
+        started = control.start(hosts, progress=lambda line: click.echo(line, err=True), nix_from=nix_from)
     if as_json:
         click.echo(json.dumps(started.describe()))
     else:

@@ -25,6 +25,7 @@ from provisioner.events import Emit, Event
 from provisioner.forge import Forge
 from provisioner.hosts import lock, switch, trust
 from provisioner.hosts.facts import Facts, probe_script
+from provisioner.hosts.flaws import Flaws
 from provisioner.hosts.journal import Journal, Phase, Run
 from provisioner.hosts.script import (
     LOCKED_STATUS,
@@ -127,8 +128,13 @@ class HostRun:
         # From here on: a claim makes the journal this machine's, and who comes after it must not find them there.
         self.journal = Journal.read(self.facts).of_machine(self.facts.machine)
 
+    @property
+    def flaws(self) -> Flaws:
+        return Flaws.of(self.spec.module, self.facts)
+
     def warn_of_trust(self) -> None:
-        for text in trust.warnings(self.spec.module.trust, self.facts):
+        """What lets jobs have more of the host than they should, by what is wanted or by what its Nix is."""
+        for text in (*trust.warnings(self.spec.module.trust, self.facts), *self.flaws.warnings()):
             self.emit("warning", text=text)
 
     def settle(self) -> None:

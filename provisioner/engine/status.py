@@ -9,6 +9,7 @@ from provisioner.engine.look import look
 from provisioner.errors import HookRefused, HostRefused
 from provisioner.hosts.counters import Counters
 from provisioner.hosts.facts import UnitFact
+from provisioner.hosts.flaws import NO_FLAWS, Flaws
 from provisioner.hosts.journal import Phase
 from provisioner.model import ForgeRunner, Manager
 from provisioner.plan import ForgeView, RunnerAction, plan_up, require_no_downgrade, unit_names
@@ -46,6 +47,7 @@ class HostReport:
     runners: tuple[RunnerReport, ...]
     drift: tuple[str, ...]
     counters: Counters | None = None
+    flaws: Flaws = NO_FLAWS
 
     @property
     def is_installed(self) -> bool:
@@ -57,6 +59,8 @@ def look_at(run: HostRun) -> HostReport:
     run.phase("probe")
     run.probe()
     run.warn_of_trust()
+    if refusal := run.flaws.refusal():
+        run.emit("warning", text=f"{refusal[0]}: `up` refuses it; {refusal[1]}")
     _say_what_goes_on(run)
     run.phase("plan")
     view = look(run.forge, run.spec, run.facts, run.journal)
@@ -72,6 +76,7 @@ def look_at(run: HostRun) -> HostReport:
         # A machine that has nothing of ours has not drifted: nobody said `up` there yet.
         drift=drift if run.journal.exists or run.facts.revision else (),
         counters=run.facts.counters,
+        flaws=run.flaws,
     )
 
 

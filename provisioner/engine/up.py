@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -51,13 +51,22 @@ def plan(run: HostRun) -> HostPlan:
     if not run.choices.downgrade:
         require_no_downgrade(wanted)
     if wanted.changes_host:
-        module = run.spec.module
-        for text in preflight.warnings(run.facts.records, module.engine):
+        for text in preflight.warnings(run.facts.records, run.spec.module.engine):
             run.emit("warning", text=text)
-        doubts = trust.problems(module.trust, run.facts)
-        for problem, advice in (*doubts, *preflight.problems(run.facts.records, time.time(), module.engine)):
-            raise HostRefused(run.host, problem, hint=advice)
+    for problem, advice in _objections(run, wanted):
+        raise HostRefused(run.host, problem, hint=advice)
     return wanted
+
+
+def _objections(run: HostRun, wanted: HostPlan) -> Iterator[tuple[str, str]]:
+    module = run.spec.module
+    if wanted.changes_host:
+        yield from trust.problems(module.trust, run.facts)
+    # Also where nothing is to be changed: the host's owner may have taken an older Nix since.
+    if refusal := run.flaws.refusal():
+        yield refusal
+    if wanted.changes_host:
+        yield from preflight.problems(run.facts.records, time.time(), module.engine)
 
 
 def apply(run: HostRun, wanted: HostPlan) -> None:

@@ -149,6 +149,18 @@ class Facts:
         return version[1] if version else ""
 
     @property
+    def nix_product(self) -> str:
+        """The package of the host's Nix: `nix` of `nix (Nix) 2.26.3`, `lix` of `nix (Lix, like Nix) 2.91.1`."""
+        maker = re.match(r"nix \(([^,)]*)", self.text("nix-version"))
+        return maker[1].lower() if maker else ""
+
+    @property
+    def nix_name(self) -> str:
+        """How to speak of it: `2.26.3`, `2.91.1 (lix)`; empty when it said no version."""
+        product = f" ({self.nix_product})" if self.nix_product not in ("", "nix") else ""
+        return f"{self.nix_version}{product}" if self.nix_version else ""
+
+    @property
     def trusted_users(self) -> tuple[str, ...]:
         return tuple(self.text("trusted-users").split())
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Final, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
 
-from provisioner.inventory.fields import Whole, explain, first_error
+from provisioner import advisories
+from provisioner.inventory.fields import Line, Whole, explain, first_error, wrong
 from provisioner.inventory.origin import Var, Where
 from provisioner.model import Engine, ModuleSpec, Trust
 
@@ -32,6 +33,32 @@ Amount = Annotated[Whole, Field(ge=0)]
 Positive = Annotated[Whole, Field(ge=1)]
 Percent = Annotated[Whole, Field(ge=1, le=100)]
 Weight = Annotated[Whole, Field(ge=1, le=10_000)]
+
+
+def _advisories(value: object) -> object:
+    """A list of ids, or ids with commas between, as an INI file has them."""
+    if value is None:
+        return ()
+    if not isinstance(value, str | list | tuple):
+        raise wrong("a list of ids, or ids with commas between", value)
+    if isinstance(value, str):
+        value = value.split(",")
+    return [one.strip() if isinstance(one, str) else one for one in value]
+
+
+def _known(said: tuple[str, ...]) -> tuple[str, ...]:
+    ids = [advisory.id for advisory in advisories.known()]
+    for id_ in said:
+        if id_ not in ids:
+            raise ValueError(f"there is no advisory {id_}; known are {', '.join(ids)}")
+    return said
+
+
+Advisories = Annotated[
+    tuple[Line, ...],
+    AfterValidator(_known),
+    BeforeValidator(_advisories, json_schema_input_type=list[str] | str),
+]
 
 
 class Limits(_Settings):
@@ -83,6 +110,11 @@ class ModuleSettings(BaseModel):
         Engine, Field(description="docker: jobs run in the host's own Docker, not in a podman of nixprov's")
     ] = Engine.PODMAN
 
+    accept_advisories: Annotated[
+        Advisories,
+        Field(description="known ways to root for jobs that the host's Nix has and that are accepted, by id"),
+    ] = ()
+
     @property
     def module_settings(self) -> Mapping[str, Any]:
         """What is written, without defaults: for `Inventory.host_specs`."""
@@ -97,6 +129,7 @@ VARIABLES: Final[Mapping[str, tuple[str, ...]]] = {
     for place in (
         ("trust",),
         ("engine",),
+        ("accept_advisories",),
         *((group, key) for group, model in GROUPS.items() for key in model.model_fields),
     )
 }
@@ -116,7 +149,7 @@ def spec(host: str, variables: Mapping[str, Var], play: Mapping[str, Any]) -> Mo
     except ValidationError as error:
         raise _explained(host, error, own) from None
     settings = {group: options for group in GROUPS if (options := getattr(said, group).options())}
-    return ModuleSpec(settings, said.trust, said.engine)
+    return ModuleSpec(settings, said.trust, said.engine, said.accept_advisories)
 
 
 def _explained(host: str, error: ValidationError, own: Mapping[tuple[str, ...], Var]) -> Exception:

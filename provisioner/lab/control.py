@@ -44,10 +44,18 @@ ansible_user=root
 ansible_ssh_private_key_file={key}
 ansible_ssh_common_args='-o UserKnownHostsFile={known_hosts}'
 """
+_ACCEPTS: Final = """\
+# What is known against Nix 2.26.3, by which a job becomes root of these machines. A real one has a newer Nix instead.
+nixprov_accept_advisories={accepted}
+"""
+# By the version alone: what Debian mended in its package was not looked at.
+ACCEPTED: Final = ("CVE-2025-46415", "CVE-2025-52993", "CVE-2026-39860", "CVE-2026-44028")
 
 
-def start(hosts: int = 2, progress: Progress = lambda _: None) -> Lab:
+def start(hosts: int = 2, progress: Progress = lambda _: None, nix_from: str = "") -> Lab:
     """Start a lab and return it when all its hosts and its GitLab answer.
+
+    `nix_from` is another suite of Debian's whose Nix the machines get; of that one nothing is accepted.
 
     The first start on a computer builds the tree, which takes minutes and Debian's mirror. `progress` gets lines for
     people. Interrupted, it takes down what it began; killed, the supervisor does. Raises LabError.
@@ -58,11 +66,11 @@ def start(hosts: int = 2, progress: Progress = lambda _: None) -> Lab:
     allow_inotify(progress)
     environment = _supervisor_environment()
     in_use = [Path(path) for lab in all_running() for path in lab.state.lower]
-    lower = tree.ensure(progress, in_use)
+    lower = tree.ensure(progress, in_use, nix_from=nix_from)
     claim = registry.claim(hosts, lower)
     lab = Lab(claim.files, claim.state)
     try:
-        _write_files(lab)
+        _write_files(lab, "" if nix_from else _ACCEPTS.format(accepted=",".join(ACCEPTED)))
         with _launch(claim, environment) as channel:
             _wait_for(lab, channel, progress)
             channel.sendall(b"keep\n")
@@ -98,7 +106,7 @@ def stop_one() -> list[str]:
     return [running.id, *swept]
 
 
-def _write_files(lab: Lab) -> None:
+def _write_files(lab: Lab, accepts: str) -> None:
     """Write the keys, the known hosts and the inventory: complete before any machine runs."""
     files = lab.files
     _make_key(files.ssh_key, f"nixprov-lab-{lab.id}")
@@ -110,9 +118,8 @@ def _write_files(lab: Lab) -> None:
         known.append(f"{host.address} {' '.join(public.split()[:2])}\n")
     files.known_hosts.write_text("".join(known))
     hosts = "".join(f"{host.name} ansible_host={host.address}\n" for host in lab.state.hosts)
-    files.inventory.write_text(
-        INVENTORY.format(id=lab.id, hosts=hosts, key=files.ssh_key, known_hosts=files.known_hosts)
-    )
+    text = INVENTORY.format(id=lab.id, hosts=hosts, key=files.ssh_key, known_hosts=files.known_hosts)
+    files.inventory.write_text(f"{text}{accepts}")
 
 
 def _make_key(path: Path, comment: str) -> str:

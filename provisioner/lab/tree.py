@@ -1,8 +1,9 @@
 """The file system below every machine: Debian, and over it the stand-in NixOS.
 
 Owns the recipe and its cache: `base-<hash>` is Debian with the lab's packages (minutes to build, changes seldom),
-`tree-<hash>` is what the stand-in's install.sh changes on it (seconds to build, changes with our own files). Both are
-built aside and renamed, so what has its name is complete. Knows nothing of running labs.
+`nix-<hash>` the Nix of a newer Debian on it, where that is asked for, `tree-<hash>` what the stand-in's install.sh
+changes on them (seconds to build, changes with our own files). All are built aside and renamed, so what has its name is
+complete. Knows nothing of running labs.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ import re
 import shutil
 import subprocess
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -47,8 +49,12 @@ class Sources:
     guest: Path = HERE / "guest"
 
 
-def ensure(progress: Progress, in_use: Collection[Path] = (), sources: Sources | None = None) -> tuple[Path, ...]:
+def ensure(
+    progress: Progress, in_use: Collection[Path] = (), sources: Sources | None = None, nix_from: str = ""
+) -> tuple[Path, ...]:
     """Build what is missing of the tree and return its directories, uppermost first, for an overlay's `lowerdir`.
+
+    `nix_from` is another suite of Debian's whose Nix the machines get.
 
     Takes minutes the first time, no time later. Needs root and, for the base, Debian's default mirror (through this
     computer's apt settings and name servers). `in_use` are directories of running labs: they are kept, however old.
@@ -64,32 +70,41 @@ def ensure(progress: Progress, in_use: Collection[Path] = (), sources: Sources |
     with locked(cache / "lock", lambda: progress("another process is building the lab's tree: waiting for it")):
         _remove_leftovers(cache)
         base = _ensure_base(cache, progress)
-        layer = _ensure_layer(cache, base, sources, progress)
-        _remove_unused(cache, keep={base, layer, *in_use, *(path.parent for path in in_use)})
-    return (layer / "upper", base)
+        newer = [_ensure_newer_nix(cache, base, nix_from, progress)] if nix_from else []
+        layer = _ensure_layer(cache, [*newer, base], sources, progress)
+        _remove_unused(cache, keep={base, *newer, layer, *in_use, *(path.parent for path in in_use)})
+    return (layer / "upper", *(path / "upper" for path in newer), base)
 
 
 def _ensure_base(cache: Path, progress: Progress) -> Path:
     script = HERE / "build" / "base.sh"
     base = cache / f"base-{_digest([RELEASE, FIRST, LATER, script.read_text()])}"
     if not base.exists():
-        settings = cache / "apt.conf.building"
-        settings.touch(mode=0o600)  # a proxy's address may hold a password
-        settings.write_text(_apt_settings())
-        try:
+        with _apt_conf(cache) as settings:
             _build(base, [str(script), "TREE", RELEASE, FIRST, LATER, str(settings)], progress)
-        finally:
-            settings.unlink()
     os.utime(base)
     return base
 
 
-def _ensure_layer(cache: Path, base: Path, sources: Sources, progress: Progress) -> Path:
+def _ensure_newer_nix(cache: Path, base: Path, suite: str, progress: Progress) -> Path:
+    script = HERE / "build" / "newer-nix.sh"
+    layer = cache / f"nix-{_digest([base.name, suite, script.read_text()])}"
+    if not layer.exists():
+        with _apt_conf(cache) as settings:
+            _build(layer, [str(script), str(base), "TREE", suite, str(settings)], progress)
+    os.utime(layer)
+    return layer
+
+
+def _ensure_layer(cache: Path, below: Sequence[Path], sources: Sources, progress: Progress) -> Path:
     script = HERE / "build" / "layer.sh"
-    contents = [base.name, script.read_text(), *_contents(sources.nixos), *_contents(sources.guest)]
+    names = [path.name for path in below]
+    contents = [*names, script.read_text(), *_contents(sources.nixos), *_contents(sources.guest)]
     layer = cache / f"tree-{_digest(contents)}"
     if not layer.exists():
-        _build(layer, [str(script), str(base), "TREE", str(sources.nixos), str(sources.guest)], progress)
+        *newer, base = below
+        lower = ":".join(map(str, [*(path / "upper" for path in newer), base]))
+        _build(layer, [str(script), lower, "TREE", str(sources.nixos), str(sources.guest)], progress)
     os.utime(layer)
     return layer
 
@@ -117,6 +132,17 @@ def _build(target: Path, argv: Sequence[str], progress: Progress) -> None:
         shutil.rmtree(building)
         raise LabError(f"the lab's tree could not be built: {_last_lines(log)}", hint=f"the whole log is {log}")
     building.rename(target)
+
+
+@contextmanager
+def _apt_conf(cache: Path) -> Iterator[Path]:
+    settings = cache / "apt.conf.building"
+    settings.touch(mode=0o600)  # a proxy's address may hold a password
+    settings.write_text(_apt_settings())
+    try:
+        yield settings
+    finally:
+        settings.unlink()
 
 
 def _follow(child: subprocess.Popen[str], progress: Progress) -> None:
@@ -183,7 +209,7 @@ def _remove_leftovers(cache: Path) -> None:
 def _remove_unused(cache: Path, keep: set[Path]) -> None:
     """Remove trees nobody has started for days."""
     oldest = time.time() - UNUSED_DAYS * 86400
-    for path in [*cache.glob("base-*"), *cache.glob("tree-*")]:
+    for path in [*cache.glob("base-*"), *cache.glob("nix-*"), *cache.glob("tree-*")]:
         if path.is_dir() and path not in keep and path.stat().st_mtime < oldest:
             shutil.rmtree(path)
             path.with_name(f"{path.name}.log").unlink(missing_ok=True)

@@ -175,6 +175,23 @@ class Counters(TypedDict):
     last: Annotated[list[JobCounters], "the last jobs, oldest first"]
 
 
+class KnownFlaw(TypedDict):
+    id: str
+    severity: Annotated[str, "root: jobs become root of the host by it; less"]
+    gives: Annotated[str, "what it gives away"]
+    advice: str
+    accepted: Annotated[bool, "by name, in the inventory"]
+    sources: list[str]
+
+
+class NixStatus(TypedDict):
+    version: Annotated[str | None, "as it calls itself; null: it says nothing"]
+    judged: Annotated[bool, "false: of another maker or of no version, and nothing was looked at"]
+    flaws: Annotated[list[KnownFlaw], "what is known against this release"]
+    mended: Annotated[str | None, "the nearest release without a way to root, where this one has some"]
+    refused: Annotated[bool, "`up` refuses the host for them"]
+
+
 class Status(TypedDict):
     """Machine, module and GitLab side by side."""
 
@@ -188,6 +205,7 @@ class Status(TypedDict):
     drift: Annotated[list[str], "what `up` would change; empty: as wanted"]
     runners: list[RunnerStatus]
     counters: Annotated[Counters | None, "what the store did for jobs; null: nothing is known"]
+    nix: Annotated[NixStatus, "the Nix of the running system"]
 
 
 class Gone(TypedDict):

@@ -16,6 +16,7 @@ from typing import Any
 from provisioner.engine.status import HostReport, RunnerReport
 from provisioner.events import HostResult, Outcome
 from provisioner.hosts.counters import Counters, Counts
+from provisioner.hosts.flaws import Flaws
 from provisioner.report.advice import Typed, next_commands
 from provisioner.report.colour import COLOURS, Painter
 from provisioner.report.lines import that_matter
@@ -166,7 +167,18 @@ def status_lines(report: HostReport, paint: Painter) -> Iterator[str]:
         yield f"  runner {runner.name}: {_runner(runner, paint)}"
     if report.counters:
         yield from (f"  {line}" for line in counter_lines(report.counters))
+    yield from (f"  {line}" for line in flaw_lines(report.flaws, paint))
     yield from (f"  {paint('drift', 'yellow')}: {clean(line)}" for line in report.drift)
+
+
+def flaw_lines(flaws: Flaws, paint: Painter) -> Iterator[str]:
+    """Each way to root for jobs with what it gives away, whether it is accepted or not; the rest by name."""
+    for one in (one for one in flaws.all if one.is_root):
+        accepted = " (accepted)" if flaws.accepts(one) else ""
+        yield f"{paint('way to root', 'red')}: {one.id}{accepted}: {one.gives}"
+    less = [one.id for one in flaws.all if not one.is_root]
+    if less:
+        yield f"{paint('less', 'yellow')}: {', '.join(less)}"
 
 
 def counter_lines(counters: Counters) -> Iterator[str]:

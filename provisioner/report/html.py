@@ -15,7 +15,7 @@ from provisioner import resources
 from provisioner.engine.status import RunnerReport
 from provisioner.report.advice import Typed
 from provisioner.report.colour import Painter
-from provisioner.report.ending import Ending, alike, counter_lines, left_behind, told_counts
+from provisioner.report.ending import Ending, alike, counter_lines, flaw_lines, left_behind, told_counts
 from provisioner.report.lines import that_matter
 from provisioner.report.record import HostRecord, RunRecord
 from provisioner.report.timeline import css_class, svg, used_phases
@@ -170,6 +170,7 @@ def _inside(host: HostRecord) -> Iterator[str]:
     if host.status is not None:
         yield from _list("Runners", map(_runner, host.status.runners))
         yield from _list("Jobs", counter_lines(host.status.counters) if host.status.counters else ())
+        yield from _list("Known flaws of its Nix", flaw_lines(host.status.flaws, Painter()))
         yield from _list("Drift", host.status.drift)
     yield from _list("Warnings", host.warnings)
     if host.diffs:

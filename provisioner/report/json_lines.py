@@ -9,14 +9,27 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TextIO
 
+from provisioner.advisories import Advisory
 from provisioner.engine.status import HostReport, RunnerReport
 from provisioner.events import Event, HostResult
 from provisioner.hosts.counters import Counters, JobCount
+from provisioner.hosts.flaws import Flaws
 from provisioner.hosts.preview import Closure, Preview
 from provisioner.plan import HostPlan, RunnerAction
 from provisioner.report import documents
 from provisioner.report.diff import plan_diffs
-from provisioner.report.documents import VERSION, Host, JobCounters, Plan, RunnerPlan, RunnerStatus, Status, System
+from provisioner.report.documents import (
+    VERSION,
+    Host,
+    JobCounters,
+    KnownFlaw,
+    NixStatus,
+    Plan,
+    RunnerPlan,
+    RunnerStatus,
+    Status,
+    System,
+)
 from provisioner.report.wording import without_tokens
 
 
@@ -136,6 +149,28 @@ def _status(report: object) -> Status:
         "drift": list(report.drift),
         "runners": [_runner(runner) for runner in report.runners],
         "counters": _counters(report.counters) if report.counters else None,
+        "nix": _nix(report.flaws),
+    }
+
+
+def _nix(flaws: Flaws) -> NixStatus:
+    return {
+        "version": flaws.nix or None,
+        "judged": flaws.found is not None,
+        "flaws": [_flaw(flaws, one) for one in flaws.all],
+        "mended": flaws.mended or None,
+        "refused": flaws.refusal() is not None,
+    }
+
+
+def _flaw(flaws: Flaws, advisory: Advisory) -> KnownFlaw:
+    return {
+        "id": advisory.id,
+        "severity": advisory.severity.value,
+        "gives": advisory.gives,
+        "advice": advisory.advice,
+        "accepted": flaws.accepts(advisory),
+        "sources": list(advisory.sources),
     }
 
 

@@ -15,6 +15,9 @@ from provisioner.nix.render import render
 from provisioner.steps.base import Wanted
 
 CODE: Final = (
+    "advisories.nix",
+    "advisories.toml",
+    "affected.nix",
     "archive.py",
     "cache.nix",
     "counters.nix",
@@ -73,6 +76,7 @@ def _module(spec: ModuleSpec) -> dict[str, Any]:
     said = {
         "trust": None if spec.trust is Trust.NONE else spec.trust.value,
         "engine": None if spec.engine is Engine.PODMAN else spec.engine.value,
+        "acceptedAdvisories": list(spec.accepted_advisories),
     }
     groups = {group: dict(options) for group, options in spec.settings.items()}
     return {**groups, **{name: value for name, value in said.items() if value}}

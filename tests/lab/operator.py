@@ -45,6 +45,11 @@ class Said:
     def host(self, name: str) -> dict[str, Any]:
         return next(event for event in self.events if event["event"] == "host" and event["host"] == name)
 
+    def warnings(self) -> list[str]:
+        """All but what every run says of the Nix of the lab's machines."""
+        texts = [str(event["text"]) for event in self.events if event["event"] == "warning"]
+        return [text for text in texts if not text.startswith("nix 2.26.3 ")]
+
     def reports(self) -> dict[str, dict[str, Any]]:
         return {event["host"]: event for event in self.events if event["event"] == "status"}
 

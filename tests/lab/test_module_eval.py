@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from provisioner import resources
+from provisioner import advisories, resources
 from provisioner.lab.running import Lab
 from provisioner.nix.literal import to_nix
 from provisioner.steps.wanted import CODE
@@ -53,6 +53,7 @@ HOST_FACTORS: Mapping[str, Mapping[str, str]] = {
 # A value of each of the module's own options that is not its default; those of a runner are `default`'s.
 OWN: Mapping[str, str] = {
     "jobPackages": "[ pkgs.hello ]",
+    "acceptedAdvisories": to_nix([one.id for one in advisories.known()]),
     "trust": '"plain"',
     "engine": '"docker"',
     "limits.buildTimeout": "60",
@@ -134,7 +135,14 @@ def module(lab: Lab) -> str:
     for name in CODE:
         text = resources.templates().joinpath(name).read_text()
         lab.run(HOST, ["tee", f"{DIR}/{name}"], stdin=text)
-    settings = {"revision": "r", "gitlabUrl": "https://gitlab.example", "runners": {"default": RUNNER}}
+    # The machine's own Nix has some, and the old ones of the table more.
+    accepted = [one.id for one in advisories.known()]
+    settings = {
+        "revision": "r",
+        "gitlabUrl": "https://gitlab.example",
+        "runners": {"default": RUNNER},
+        "acceptedAdvisories": accepted,
+    }
     lab.run(HOST, ["tee", f"{DIR}/settings.nix"], stdin=to_nix(settings))
     return DIR
 
@@ -253,6 +261,11 @@ def test_a_nix_that_would_take_jobs_for_root_is_refused(lab: Lab, module: str, o
         evaluate(lab, module, own)
 
 
+def test_a_nix_with_a_way_to_root_that_nobody_accepted_is_refused(lab: Lab, module: str) -> None:
+    with pytest.raises(AssertionError, match=r"nix 2\.26\.3.* lets jobs become root of this host: CVE-2025-46415, .*"):
+        evaluate(lab, module, "services.nixprov.acceptedAdvisories = lib.mkForce [ ];")
+
+
 def test_unsigned_paths_are_the_hosts_own_affair_where_the_daemon_is_ours(lab: Lab, module: str) -> None:
     assert evaluate(lab, module, "nix.settings.require-sigs = false;")["failed"] == []
 
@@ -297,7 +310,7 @@ set -e
 . /etc/set-environment
 mkdir -p {DIR}/tree/templates {DIR}/tree/tests
 cd {DIR}
-cp *.nix *.py tree/templates/
+cp *.nix *.py *.toml tree/templates/
 cat > tree/tests/nixpkgs-eval
 export NIXPROV_NIXPKGS=/nix/var/nix/profiles/per-user/root/channels/nixos
 sh tree/tests/nixpkgs-eval
@@ -320,4 +333,4 @@ def test_the_script_for_real_trees_evaluates_one(lab: Lab, module: str) -> None:
 
 def test_code_and_templates_are_the_same_files() -> None:
     folder = Path(str(resources.templates()))
-    assert {path.name for path in folder.iterdir() if path.suffix in (".nix", ".py")} == set(CODE)
+    assert {path.name for path in folder.iterdir() if path.suffix != ".j2" and path.is_file()} == set(CODE)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from provisioner.lab.control import ACCEPTED
 from provisioner.lab.running import Lab
 from tests.lab.operator import Operator, Said, leftovers, snapshot
 
@@ -83,6 +84,37 @@ def test_an_unknown_host_key_is_refused_and_accepted_on_request(operator: Operat
     one_line(said, "host1", "--accept-new-host-keys")
     assert operator("plan", "host1", "-i", str(inventory), "--accept-new-host-keys").code == 0
     assert operator("plan", "host1", "-i", str(inventory)).code == 0
+
+
+def test_a_nix_with_a_way_to_root_that_nobody_accepted(operator: Operator, lab: Lab, tmp_path: Path) -> None:
+    inventory = tmp_path / "hosts"
+    every, one = ",".join(ACCEPTED), ACCEPTED[0]
+    text = lab.files.inventory.read_text()
+    assert f"={every}\n" in text
+    inventory.write_text(text.replace(f"={every}\n", f"={one}\n"))
+    before, disk = writes(lab), snapshot(lab, "host1")
+    for verb, options in (("plan", ()), ("up", ("--yes",))):
+        said = operator(verb, "host1", "-i", str(inventory), "--json", *options)
+        assert said.code == 5
+        one_line(
+            said, "failed: nix 2.26.3 lets jobs become root", *ACCEPTED[1:], "switch the host to Nix 2.28.7 or newer"
+        )
+        one_line(said, "warning: nix 2.26.3 lets jobs become root", f"this is accepted: {one}; 2.28.7 mends it")
+        assert said.host("host1")["remote_commands"] == 1
+    assert (writes(lab), snapshot(lab, "host1"), leftovers(lab, "host1")) == (before, disk, "")
+    told = operator("status", "host1", "-i", str(inventory), "--json")
+    nix = told.reports()["host1"]["nix"]
+    assert (told.code, nix["version"], nix["judged"], nix["refused"], nix["mended"]) == (
+        0,
+        "2.26.3",
+        True,
+        True,
+        "2.28.7",
+    )
+    assert {flaw["id"]: flaw["accepted"] for flaw in nix["flaws"] if flaw["severity"] == "root"} == {
+        id_: id_ == one for id_ in ACCEPTED
+    }
+    assert operator("down", "host1", "--yes", "-i", str(inventory)).code == 0
 
 
 def test_one_machine_under_two_names(operator: Operator, lab: Lab, tmp_path: Path) -> None:

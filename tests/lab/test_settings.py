@@ -76,10 +76,6 @@ def say(operator: Operator, verb: str, settings: str, *options: str) -> Said:
     return operator(verb, HOST, *options, NIXPROV_INVENTORY=str(inventory))
 
 
-def warnings(said: Said) -> list[str]:
-    return [event["text"] for event in said.events if event["event"] == "warning"]
-
-
 def shown(lab: Lab, unit: str, *properties: str) -> dict[str, str]:
     asked = lab.run(HOST, ["systemctl", "show", unit, *(f"--property={name}" for name in properties)]).stdout
     return dict(line.split("=", 1) for line in asked.splitlines())
@@ -145,7 +141,7 @@ def test_plain_trust_is_had_and_said_wherever_one_looks(lab: Lab, operator: Oper
     trusts = [
         "jobs have the host's own Nix daemon, and root in a job's container is root of the host (nixprov_trust: plain)"
     ]
-    assert warnings(said) == trusts
+    assert said.warnings() == trusts
     job = lab.gitlab.wait_for_job(lab.gitlab.queue_job("nix store info --json; nix store info 2>&1", host=HOST))
     assert job.is_success, job.trace
     assert re.search(r"Trusted: 1", job.trace), job.trace
@@ -153,16 +149,16 @@ def test_plain_trust_is_had_and_said_wherever_one_looks(lab: Lab, operator: Oper
     assert units == ""
     for verb, options in (("up", ["--yes"]), ("status", [])):
         again = say(operator, verb, "nixprov_trust=plain", "--json", *options)
-        assert (again.code, warnings(again), again.summary["remote_commands"]) == (0, trusts, 1)
+        assert (again.code, again.warnings(), again.summary["remote_commands"]) == (0, trusts, 1)
     assert trusts[0] in say(operator, "plan", "nixprov_trust=plain").err
 
 
 def test_a_colleague_without_that_word_sees_it_too_and_takes_it_back(lab: Lab, operator: Operator) -> None:
     lab.run(HOST, ["rm", "-f", "/run/wrappers/bin/nix"])
     told = say(operator, "status", "", "--json")
-    assert ["not what the inventory says" in text for text in warnings(told)] == [True]
+    assert ["not what the inventory says" in text for text in told.warnings()] == [True]
     said = say(operator, "up", "", "--yes", "--json")
     assert said.code == 0, said.err
-    assert warnings(say(operator, "status", "", "--json")) == []
+    assert say(operator, "status", "", "--json").warnings() == []
     job = lab.gitlab.wait_for_job(lab.gitlab.queue_job("nix store info 2>&1", host=HOST))
     assert re.search(r"Trusted: 0", job.trace), job.trace

@@ -19,6 +19,7 @@ from provisioner import selection
 from provisioner.engine import Verb
 from provisioner.hosts import lock
 from provisioner.hosts.ssh import Session, SshOptions
+from provisioner.lab.control import ACCEPTED
 from provisioner.lab.running import Lab
 from provisioner.selection import Selection
 from tests.lab.operator import Operator, Said, leftovers
@@ -94,6 +95,7 @@ def inventory(lab: Lab, tmp_path: Path, host: str = "host2", *, args: str = "", 
         "ansible_user": "root",
         "ansible_ssh_private_key_file": str(lab.files.ssh_key),
         "ansible_ssh_common_args": f"'{known} {args}'",
+        "nixprov_accept_advisories": ",".join(ACCEPTED),
         **variables,
     }
     file = tmp_path / "inventory"

@@ -34,6 +34,7 @@ NEW = {
     "profile": b"/nix/store/aaa-nixos",
     "etc-nixos": b"/etc/nixos",
     "etc-nixos-mtime": b"1000",
+    "nix-version": b"nix (Nix) 2.35.3\n",
 }
 RECORD = RunnerRecord(7, URL, "run-1")
 

@@ -31,7 +31,7 @@ def test_nothing_said_is_nothing_written(tmp_path: Path) -> None:
 
 def test_every_variable_is_an_option_of_the_module(tmp_path: Path) -> None:
     """By name, and no option of these groups is without a variable."""
-    words = {"nixprov_trust": "plain", "nixprov_engine": "docker"}
+    words = {"nixprov_trust": "plain", "nixprov_engine": "docker", "nixprov_accept_advisories": "CVE-2026-39860"}
     said = _module(tmp_path, {name: words.get(name, 7) for name in VARIABLES})
     text = (resources.templates() / "options.nix").read_text()
     for group in GROUPS:
@@ -39,7 +39,8 @@ def test_every_variable_is_an_option_of_the_module(tmp_path: Path) -> None:
         assert block
         assert set(said.settings[group]) == set(re.findall(r"^      (\w+) = ", block[1], re.MULTILINE))
         assert set(said.settings[group].values()) == {7}
-    assert (said.trust, said.engine) == (Trust.PLAIN, Engine.DOCKER)
+    assert (said.trust, said.engine, said.accepted_advisories) == (Trust.PLAIN, Engine.DOCKER, ("CVE-2026-39860",))
+    assert "acceptedAdvisories = mkOption" in text
 
 
 def test_the_page_says_the_defaults_of_the_module() -> None:
@@ -74,6 +75,21 @@ def test_a_group_and_its_host_each_say_theirs(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "value", ["CVE-2026-39860,CVE-2026-44028", " CVE-2026-39860 , CVE-2026-44028", ["CVE-2026-39860", "CVE-2026-44028"]]
+)
+def test_advisories_are_accepted_by_name(tmp_path: Path, value: object) -> None:
+    both = ("CVE-2026-39860", "CVE-2026-44028")
+    assert _module(tmp_path, {"nixprov_accept_advisories": value}).accepted_advisories == both
+    assert _module(tmp_path, {}, {"accept_advisories": value}).accepted_advisories == both
+
+
+def test_a_hosts_own_list_of_accepted_advisories_replaces_the_plays(tmp_path: Path) -> None:
+    play = {"accept_advisories": ["CVE-2026-39860"]}
+    assert _module(tmp_path, {"nixprov_accept_advisories": []}, play).accepted_advisories == ()
+    assert _module(tmp_path, {"nixprov_accept_advisories": None}, play).accepted_advisories == ()
+
+
+@pytest.mark.parametrize(
     ("variables", "message", "line"),
     [
         ({"x": 1, "nixprov_limits_tasks": "many"}, "host h1: nixprov_limits_tasks: expected a whole number", 6),
@@ -88,6 +104,17 @@ def test_a_group_and_its_host_each_say_theirs(tmp_path: Path) -> None:
         ({"nixprov_cache_keep_days": -1}, "nixprov_cache_keep_days: expected greater than or equal to 1", 5),
         ({"nixprov_trust": "full"}, "host h1: nixprov_trust: expected 'none' or 'plain'", 5),
         ({"nixprov_engine": "lxc"}, "host h1: nixprov_engine: expected 'podman' or 'docker'", 5),
+        (
+            {"nixprov_accept_advisories": ["CVE-2026-39860", "CVE-1"]},
+            "nixprov_accept_advisories: there is no advisory CVE-1; known are CVE-2024-27297, CVE-2024-38531,",
+            5,
+        ),
+        (
+            {"nixprov_accept_advisories": "CVE-2026-39860;CVE-2026-44028"},
+            "nixprov_accept_advisories: there is no advisory CVE-2026-39860;CVE-2026-44028; known are CVE-",
+            5,
+        ),
+        ({"nixprov_accept_advisories": 2026}, "nixprov_accept_advisories: expected a list of ids, or ids with", 5),
         ({"nixprov_limits_task": 1}, "no variable nixprov_limits_task; did you mean nixprov_limits_tasks?", 5),
         (
             {"nixprov_limits": {"tasks": 1}},

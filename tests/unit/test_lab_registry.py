@@ -136,6 +136,26 @@ def test_a_cache_overlayfs_cannot_take_is_refused(monkeypatch: pytest.MonkeyPatc
         tree.ensure(print)
 
 
+def test_a_newer_nix_is_a_layer_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    built: list[list[str]] = []
+
+    def build(target: Path, argv: list[str], _: object) -> None:
+        built.append(argv)
+        target.mkdir()
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(tree, "_build", build)
+    monkeypatch.setattr(tree, "_apt_settings", str)
+    own, base = tree.ensure(print)
+    other, nix, same = tree.ensure(print, nix_from="forky")
+    assert (same, nix.name, nix.parent.name[:4]) == (base, "upper", "nix-")
+    assert other != own
+    assert [Path(argv[0]).name for argv in built] == ["base.sh", "layer.sh", "newer-nix.sh", "layer.sh"]
+    assert (built[2][1:4:2], built[3][1]) == ([str(base), "forky"], f"{nix}:{base}")
+    assert tree.ensure(print) == (own, base)
+    assert len(built) == 4
+
+
 def test_a_failed_build_says_the_last_lines_of_its_log(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(tree, "_IN_NAMESPACES", ())
     script = tmp_path / "script"

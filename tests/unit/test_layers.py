@@ -26,7 +26,7 @@ LAYERS: Final = (
     {"plan"},
     {"steps"},
     {"hosts", "forge", "nix", "inventory"},
-    {"events"},
+    {"events", "advisories"},
     {"model", "resources", "paths", "environment", "version"},
     {"errors"},
 )

@@ -39,13 +39,16 @@ def test_what_was_said_is_written_under_the_options_names(nix_eval: Callable[[st
         stop_timeout_s=60,
         environment={"A": "${b}"},
     )
-    module = ModuleSpec({"limits": {"buildLogMiB": 0}, "cache": {"keepDays": 2}}, Trust.PLAIN, Engine.DOCKER)
+    module = ModuleSpec(
+        {"limits": {"buildLogMiB": 0}, "cache": {"keepDays": 2}}, Trust.PLAIN, Engine.DOCKER, ("CVE-1",)
+    )
     assert settings(nix_eval, runner, module) == {
         "gitlabUrl": URL,
         "limits": {"buildLogMiB": 0},
         "cache": {"keepDays": 2},
         "trust": "plain",
         "engine": "docker",
+        "acceptedAdvisories": ["CVE-1"],
         "runners": {
             "default": {
                 **IDENTITY,
