@@ -127,8 +127,10 @@ def _quietly(close: Callable[[], None]) -> None:
 
 def _complain(text: str) -> None:
     """What does not change how the run ended."""
+    from provisioner.report.wording import clean
+
     with suppress(OSError):
-        click.echo(f"nixprov: {text}", err=True)
+        click.echo(f"nixprov: {clean(text)}", err=True)
 
 
 def _logs(stack: ExitStack, name: str | None, record: RunRecord) -> list[Report]:

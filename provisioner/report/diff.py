@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import io
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 
@@ -43,7 +44,7 @@ def for_people(diffs: Sequence[str]) -> tuple[str, ...]:
 
 def _whole_code_of_ours(text: str) -> tuple[bool, bool]:
     """Whether it is code of ours that comes, and whether it is such that goes, as a whole file."""
-    old, new = (line.split("\t")[0][len("+++ ") :] for line in text.splitlines()[:2])
+    old, new = (line.split("\t")[0][len("+++ ") :] for line in text.split("\n", 2)[:2])
     path = max(old, new, key=len)
     is_ours = path.startswith(f"{MODULE_DIR}/") and path != f"{MODULE_DIR}/{SETTINGS}"
     return is_ours and old == "/dev/null", is_ours and new == "/dev/null"
@@ -62,11 +63,11 @@ def runner_diff(action: RunnerAction, spec: RunnerSpec | None = None) -> str:
     changes = list(_settings(action, spec))
     if not changes and action.verb is not RunnerVerb.DELETE:
         return ""
-    known = f"GitLab runner {action.name}" + (f" #{action.id}" if action.id is not None else "")
+    known = f"GitLab runner {_one_line(action.name)}" + (f" #{action.id}" if action.id is not None else "")
     old = "/dev/null" if action.verb is RunnerVerb.CREATE else f"{known}\t(GitLab)"
     new = "/dev/null" if action.verb is RunnerVerb.DELETE else f"{known}\t(nixprov)"
     body = "".join(
-        f"{sign}{name}: {value}\n"
+        f"{sign}{name}: {_one_line(value)}\n"
         for name, before, after in changes
         for sign, value in (("-", before), ("+", after))
         if value is not None
@@ -78,7 +79,7 @@ def _settings(action: RunnerAction, spec: RunnerSpec | None) -> Iterator[tuple[s
     if action.verb is RunnerVerb.CREATE and spec is not None:
         yield from ((name, None, value) for name, value in _wanted(spec))
     for difference in action.differences:
-        yield difference.name, _one_line(difference.before), _one_line(difference.after)
+        yield difference.name, difference.before, difference.after
 
 
 def _wanted(spec: RunnerSpec) -> Iterator[tuple[str, str]]:
@@ -86,7 +87,7 @@ def _wanted(spec: RunnerSpec) -> Iterator[tuple[str, str]]:
     if spec.owner is not None:
         yield "owner", spec.owner
     if spec.description:
-        yield "description", _one_line(spec.description)
+        yield "description", spec.description
     yield "tags", ", ".join(sorted(set(spec.tags))) or "none"
     for name in ("run_untagged", "locked", "paused"):
         yield name, "yes" if getattr(spec, name) else "no"
@@ -94,7 +95,7 @@ def _wanted(spec: RunnerSpec) -> Iterator[tuple[str, str]]:
     if spec.maximum_timeout_s is not None:
         yield "maximum_timeout", f"{spec.maximum_timeout_s} s"
     if spec.maintenance_note:
-        yield "maintenance_note", _one_line(spec.maintenance_note)
+        yield "maintenance_note", spec.maintenance_note
 
 
 def _one_line(text: str) -> str:
@@ -103,8 +104,9 @@ def _one_line(text: str) -> str:
 
 def _label(path: str, side: str) -> str:
     # A tab ends the name in a unified diff, so that `patch` reads it.
-    return path if path == "/dev/null" else f"{path}\t({side})"
+    return path if path == "/dev/null" else f"{_one_line(path)}\t({side})"
 
 
 def _lines(content: bytes | None) -> list[str]:
-    return (content or b"").decode("utf-8", "replace").splitlines(keepends=True)
+    # Not splitlines, which also ends lines where neither an editor nor `diff` does, at U+2028 for one.
+    return io.StringIO((content or b"").decode("utf-8", "replace"), newline="\n").readlines()

@@ -27,7 +27,7 @@ class HostLogs:
 
     def path(self, host: str) -> Path:
         """No name of a host leads out of the folder."""
-        return self.folder / f"{quote(host, safe='')}.log"
+        return self.folder / f"{quote(host, safe='', errors='backslashreplace')}.log"
 
     def event(self, event: Event) -> None:
         line = _line(event)
