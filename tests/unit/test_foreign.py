@@ -64,6 +64,9 @@ HOSTILE: Final = (
     "\u202e\u2066\u200e\u200f\u061c\u200b\u200d\ufeff\u00ad\u2028\u2029\u180e\u3164\ufe0f\U000e0041\ufff9\ufffe\ue000\udcff"
     "</pre><script>alert(1)</script>&lt;[bold red]:smile:[/]\"'"
 )
+# What a host of an inventory can be called (brackets are ranges), and what a mark in GitLab can say.
+NAME: Final = HOSTILE.translate(dict.fromkeys(map(ord, "\x00\udcff[]")))
+MARKED: Final = "".join(NAME.split()).replace("/", "")
 # What a host's bytes can be: no surrogates.
 BYTES: Final = HOSTILE.encode("utf-8", "replace")
 UNSEEN: Final = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
@@ -395,12 +398,23 @@ def test_no_field_of_a_runner_in_gitlab_leaves_raw(
     if isinstance(getattr(there, field), tuple):
         changed = {field: (HOSTILE,)}
     elif isinstance(getattr(there, field), bool | int | enum.Enum):
-        # A mark is read from the description.
-        changed = {"description": there.description.replace("host1", f"host1{HOSTILE}")}
+        changed = {"description": there.description.replace("host1", f"host1{MARKED}")}
     scene.gitlab.there = {7: dataclasses.replace(there, **changed), 8: dataclasses.replace(there, **changed, id=8)}
     managers = tuple(map(poisoned, scene.gitlab.managers(7)))
     monkeypatch.setattr(scene.gitlab, "managers", lambda _id: managers)
     assert_harmless(scene.run(*verb))
+
+
+def test_what_prune_finds_and_asks_leaves_nothing_raw(scene: Scene) -> None:
+    there = runner(8, machine="0" * 12)
+    marked = dataclasses.replace(there, description=there.description.replace("host1", f"gone{MARKED}"))
+    scene.gitlab.there = {8: marked}
+    for words in ((), ("--yes",)):
+        outputs = scene.run("prune", *words)
+        assert "owned" in outputs["err"]
+        assert_harmless(outputs)
+    scene.gitlab.there = {8: marked}
+    assert "owned" in scene.typed("prune", "-i", "inventory.json", "--yes")["out"]
 
 
 @pytest.mark.parametrize("kind", list(Kind))
@@ -444,12 +458,11 @@ def test_no_variable_of_an_inventory_leaves_raw(scene: Scene, verb: tuple[str, .
 
 @pytest.mark.parametrize("verb", [*LOOKS, ("inventory", "match", "*")], ids=" ".join)
 def test_no_name_in_an_inventory_leaves_raw(scene: Scene, verb: tuple[str, ...]) -> None:
-    name = HOSTILE.replace("\x00", "")
     for text in (
-        json.dumps({"all": {"hosts": {f"h{name}": {}}}}),
-        json.dumps({"all": {"hosts": {"host1": {f"v{name}": "a"}}}}),
-        json.dumps({f"g{name}": {"hosts": {"host1": {}}, "vars": {"a": name}, name: {}}}),
-        name,
+        json.dumps({"all": {"hosts": {f"h{NAME}": {}}}}),
+        json.dumps({"all": {"hosts": {"host1": {f"v{NAME}": "a"}}}}),
+        json.dumps({f"g{NAME}": {"hosts": {"host1": {}}, "vars": {"a": NAME}, NAME: {}}}),
+        HOSTILE,
     ):
         for file in ("inventory.json", "inventory.ini"):
             Path(file).write_text(text, errors="replace")
@@ -514,12 +527,12 @@ def test_a_bug_shows_its_traceback_without_steering(scene: Scene, monkeypatch: p
 
 
 def test_a_question_names_hosts_without_steering(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    name = HOSTILE.replace("\x00", "").replace("\r", "")
-    Path("inventory.json").write_text(json.dumps({"all": {"hosts": {f"h{name}": {}}}}))
+    Path("inventory.json").write_text(json.dumps({"all": {"hosts": {f"h{NAME}": {}}}}))
     terminal = io.StringIO("n\n")
     monkeypatch.setattr(terminal, "isatty", lambda: True)
     monkeypatch.setattr(sys, "stdin", terminal)
     outputs = scene.typed("down", "-i", "inventory.json")
+    assert "owned" in outputs["err"]
     assert_harmless(outputs)
 
 

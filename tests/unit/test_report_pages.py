@@ -203,6 +203,7 @@ def test_junit_has_a_case_a_host() -> None:
 def test_files_are_written_at_the_end_whole_and_only_of_a_run_that_began(tmp_path: Path) -> None:
     page, xml = tmp_path / "run.html", tmp_path / "run.xml"
     page.write_text("before")
+    page.chmod(0o666)
     options = {
         "as_json": False,
         "junit": str(xml),
@@ -223,7 +224,7 @@ def test_files_are_written_at_the_end_whole_and_only_of_a_run_that_began(tmp_pat
     assert "unfinished" in page.read_text()
     assert xml.read_bytes().startswith(b"<?xml")
     assert {file.name for file in tmp_path.iterdir()} == {"run.html", "run.xml"}
-    assert page.stat().st_mode & 0o777 == xml.stat().st_mode & 0o777 != 0o600
+    assert page.stat().st_mode & 0o777 == xml.stat().st_mode & 0o777 == 0o600
 
 
 def test_logs_are_a_file_a_host_and_no_name_leads_out_of_the_folder(tmp_path: Path) -> None:
@@ -239,6 +240,21 @@ def test_logs_are_a_file_a_host_and_no_name_leads_out_of_the_folder(tmp_path: Pa
     assert [line[10:] for line in lines[:4]] == ["== connect", "== probe", "== switch", BUILD_LOG[0]]
     assert lines[-1][10:] == "== rolled back; it does not evaluate; rolled back; nixos-rebuild build shows it"
     assert logs.path("host3").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_log_is_nobody_elses_to_read_and_no_link_is_followed(tmp_path: Path) -> None:
+    play = mixed(("host1", "host2", "host3"))
+    logs = HostLogs(tmp_path, play.record)
+    (tmp_path / "victim").write_text("mine")
+    logs.path("host1").symlink_to("victim")
+    logs.path("host2").write_text("before")
+    logs.path("host2").chmod(0o666)
+    play.reports.append(logs)
+    go(play)
+    assert (tmp_path / "victim").read_text() == "mine"
+    for name in ("host1", "host2"):
+        assert logs.path(name).lstat().st_mode & 0o170777 == 0o100600
+        assert logs.path(name).read_text().endswith("\n")
 
 
 def test_a_file_that_cannot_be_written_ends_the_run_before_it_begins(tmp_path: Path) -> None:
