@@ -21,6 +21,7 @@ from types import MappingProxyType
 from typing import Any, Final, Self, get_type_hints
 from xml.etree import ElementTree as ET
 
+import click
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -534,6 +535,15 @@ def test_a_question_names_hosts_without_steering(scene: Scene, monkeypatch: pyte
     outputs = scene.typed("down", "-i", "inventory.json")
     assert "owned" in outputs["err"]
     assert_harmless(outputs)
+
+
+def test_a_question_of_prune_is_no_rawer(monkeypatch: pytest.MonkeyPatch) -> None:
+    ask: Any = sys.modules["provisioner.cli.prune"]
+    monkeypatch.setattr(sys, "stdin", io.StringIO())
+    with pytest.raises(click.UsageError) as refused:
+        ask._may(f"Finish what waits on {HOSTILE}?")
+    assert "owned" in refused.value.message
+    assert raw(refused.value.message) == set()
 
 
 @pytest.mark.parametrize("name", ["$(reboot)", "a b", "a;b", "`b`", "a\x1bb", "a\u202eb", "a'b", "a\\b", "a\nb"])
