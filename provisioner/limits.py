@@ -22,6 +22,8 @@ HOST_GREETING: Final = 1 * MIB
 HOST_ELEVATION: Final = 64 * KIB
 # A line of a log; a longer one is cut into pieces.
 HOST_LINE: Final = 64 * KIB
+# Characters of a line that says what went wrong.
+ERROR: Final = 4 * KIB
 # A packet of ssh: OpenSSH sends and takes 256 KiB at most (packet.c, PACKET_MAX_SIZE).
 SSH_PACKET: Final = 256 * KIB
 # Lines before the first packet: RFC 4253, 4.2, has 255 bytes for the version, and no limit for what stands before it.

@@ -12,6 +12,7 @@ from typing import Any, Self, cast
 import pytest
 
 from provisioner import limits
+from provisioner.engine import _message
 from provisioner.engine.host import _Follower
 from provisioner.environment import ask
 from provisioner.errors import ConfigError, InventoryError, RemoteFailed
@@ -276,3 +277,8 @@ def test_reading_what_a_preview_says_takes_no_square_of_the_length(said: str) ->
     preview._to_do(said)
     preview._complaint(said)
     preview._unit_changes(said)
+
+
+def test_what_went_wrong_is_a_line_that_is_read() -> None:
+    said = _message(RemoteFailed("host1", "it said " + "x" * 10_000_000))
+    assert len(said) == limits.ERROR + len("...")

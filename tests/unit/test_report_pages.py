@@ -278,6 +278,49 @@ def test_diffs_of_files() -> None:
     assert unified(FileChange("/a", b"x\n", b"x\n")) == ""
 
 
+LINES = st.lists(st.sampled_from(["a", "b", "c", ""]), max_size=30)
+
+
+@given(LINES, LINES, st.booleans(), st.booleans())
+def test_a_diff_is_what_patch_makes_the_file_of(old: list[str], new: list[str], cut_old: bool, cut_new: bool) -> None:
+    before, after = ("\n".join(lines) + "\n" * (not cut) for lines, cut in ((old, cut_old), (new, cut_new)))
+    assert patched(before, unified(FileChange("/f", before.encode(), after.encode()))) == after
+
+
+def patched(text: str, diff: str) -> str:
+    """As patch(1) does: each line of a hunk is where it says."""
+    old, new, place, last = text.splitlines(keepends=True), "", 0, ""
+    for line in diff.splitlines(keepends=True)[2:]:
+        if hunk := re.match(r"@@ -(\d+)(,0)?", line):
+            start = int(hunk[1]) - (not hunk[2])
+            new, place = new + "".join(old[place:start]), start
+        elif line.startswith("\\"):
+            new = new[:-1] if last != "-" else new
+        else:
+            last = line[0]
+            assert last == "+" or old[place].rstrip("\n") == line[1:-1]
+            place, new = place + (last != "+"), new + line[1:] * (last != "-")
+    return new + "".join(old[place:])
+
+
+def test_a_file_of_a_host_cannot_make_the_comparison_long() -> None:
+    """With difflib alone hours: each of many lines is among many that are alike."""
+    lines = [f"{number % 150}\n" for number in range(200_000)]
+    before = "".join(["first\n", *lines, "last\n"]).encode()
+    after = "".join(["another\n", *reversed(lines), "end\n"]).encode()
+    diff = unified(FileChange("/f", before, after))
+    assert diff.count("\n-") == diff.count("\n+") - 1 == 200_002
+    inserted = "".join(["first\n", *lines[:100_000], "new\n", *lines[100_000:], "last\n"]).encode()
+    told = unified(FileChange("/f", before, inserted)).splitlines()[2:]
+    assert told == ["@@ -99999,6 +99999,7 @@", " 97", " 98", " 99", "+new", " 100", " 101", " 102"]
+
+
+def test_a_line_ends_where_an_editor_ends_it() -> None:
+    """Elsewhere a host's file could have lines in a diff that bear no sign."""
+    said = "a\u2028+b\x0cc\x85d\re\n"
+    assert unified(FileChange("/f", b"x\n", said.encode())).split("\n")[3:] == ["-x", f"+{said[:-1]}", ""]
+
+
 def test_our_own_code_is_one_line_for_people_where_it_comes_or_goes_as_a_whole() -> None:
     folder = "/etc/nixos/nixprov"
     code, more, settings = (f"{folder}/{name}.nix" for name in ("daemon", "filter", "settings"))
