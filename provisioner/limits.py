@@ -12,9 +12,10 @@ from typing import Final
 KIB: Final = 1 << 10
 MIB: Final = 1 << 20
 
-# One command's answer, which is kept: a probe is some 100 KiB, a closure of 20,000 paths in a preview some 3 MiB.
+# One command's answer, which is kept. A probe's is made of our module (200 KiB) and the owner's configuration; a
+# preview's has a line of at most 300 bytes a path, so that a closure of 200,000 paths fits.
 HOST_ANSWER: Final = 64 * MIB
-# A switch's log, which only passes: the longest builds in nixpkgs say some 100 MiB.
+# A switch's log, which only passes: eight builds that reach the 128 MiB that a job's build may say.
 HOST_LOG: Final = 1024 * MIB
 # Before the script begins: what login shells greet with.
 HOST_GREETING: Final = 1 * MIB
@@ -28,7 +29,7 @@ ERROR: Final = 4 * KIB
 SSH_PACKET: Final = 256 * KIB
 # Lines before the first packet: RFC 4253, 4.2, has 255 bytes for the version, and no limit for what stands before it.
 SSH_BANNER: Final = 64 * KIB
-# A reply of GitLab's, decoded: a page of 100 runners is some 100 KiB.
+# A reply of GitLab's, unpacked: a page of 100 runners with all the text that GitLab allows each (2 KiB) is 200 KiB.
 GITLAB_REPLY: Final = 16 * MIB
 # Entries of one list of GitLab's; a page has 100.
 GITLAB_ENTRIES: Final = 100_000
