@@ -1,11 +1,30 @@
-"""Paths as operators write them."""
+"""Paths as operators write them, files that are read within bounds, and files that are nobody else's to read."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import IO
+
+from provisioner.limits import TooLongError
 
 
 def expanded(name: str) -> Path:
     """`~` and `~user` are homes. That of nobody stays as it stands, as in a shell, and is then just not there."""
     return Path(os.path.expanduser(name))  # noqa: PTH111 - Path.expanduser raises RuntimeError for it
+
+
+def read(file: Path, limit: int) -> bytes:
+    """Its content. Raises OSError, TooLongError beyond `limit` bytes: also /dev/zero ends."""
+    with file.open("rb") as opened:
+        content = opened.read(limit + 1)
+    if len(content) > limit:
+        raise TooLongError(limit)
+    return content
+
+
+def private(file: Path) -> IO[str]:
+    """Open it anew for writing, for nobody but its owner: a link or file of that name is replaced. Raises OSError."""
+    file.unlink(missing_ok=True)
+    handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    return os.fdopen(handle, "w", encoding="utf-8", buffering=1)

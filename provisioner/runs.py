@@ -20,6 +20,7 @@ from typing import IO, Any, Final
 from provisioner.errors import ConfigError
 from provisioner.events import HostResult, Outcome
 from provisioner.hosts.journal import Run
+from provisioner.paths import private
 
 KEPT: Final = 50
 LAST: Final = "last"
@@ -58,7 +59,7 @@ class RunFile:
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             _drop_old(self.folder)
-            self._file = _private(self.folder / f"{self.run.id}.jsonl")
+            self._file = private(self.folder / f"{self.run.id}.jsonl")
         except OSError as error:
             self._lost(error)
         self._write({**head, "hosts": list(hosts)})
@@ -82,7 +83,7 @@ class RunFile:
         if not self._failed:
             return None
         try:
-            with _private(self.failed_file) as file:
+            with private(self.failed_file) as file:
                 file.write(f"# nixprov {self.run.verb}, run {self.run.id}: the hosts that failed\n")
                 file.writelines(f"{host}\n" for host in self._failed)
         except OSError as error:
@@ -161,8 +162,3 @@ def _drop_old(folder: Path) -> None:
         for suffix in ("jsonl", "failed"):
             with contextlib.suppress(FileNotFoundError):  # by another run at this moment
                 (folder / f"{run_id}.{suffix}").unlink()
-
-
-def _private(file: Path) -> IO[str]:
-    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    return os.fdopen(descriptor, "w", encoding="utf-8")

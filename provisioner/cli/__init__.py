@@ -6,7 +6,9 @@ import errno
 import os
 import sys
 import traceback
-from typing import Any, Final
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final, TextIO, cast
 
 import click
 
@@ -22,6 +24,8 @@ from provisioner.cli.prune import prune
 from provisioner.cli.run import down, plan, play, schema, status, up
 from provisioner.errors import NixprovError
 from provisioner.paths import expanded
+from provisioner.report.foreign import Guard
+from provisioner.report.wording import clean, told
 
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 _EPILOG = """\b
@@ -50,6 +54,11 @@ for command in (up, plan, status, down, prune, play, inventory, lab, schema, com
 def main(arguments: list[str] | None = None) -> None:
     """The program's entry: one line for what a user can cause, a traceback only under --debug."""
     _open_streams()
+    with _guarded_streams():
+        _guarded_main(arguments)
+
+
+def _guarded_main(arguments: list[str] | None) -> None:
     if not expanded("~").is_absolute():
         # A uid without a name, as containers have it; without a home python-gitlab cannot even be imported.
         os.environ["HOME"] = "/nonexistent"
@@ -89,6 +98,17 @@ def _open_streams() -> None:
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115, PTH123 - as long as we run
 
 
+@contextmanager
+def _guarded_streams() -> Iterator[None]:
+    """Whatever prints (this program, its libraries, a traceback), no foreign text in it steers the terminal."""
+    streams = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = (cast("TextIO", Guard(stream)) for stream in streams)
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = streams
+
+
 def _forget_unread() -> None:
     """What nobody reads any more: Python would try it once again, complain, and end with a code of its own (120)."""
     for stream in (sys.stdout, sys.stderr):
@@ -100,5 +120,5 @@ def _forget_unread() -> None:
 
 def _failed(text: str, *, debug: bool) -> None:
     if debug:
-        traceback.print_exc()
-    click.echo(f"nixprov: {text}", err=True)
+        click.echo(told(traceback.format_exc()), err=True, nl=False)
+    click.echo(f"nixprov: {clean(text)}", err=True)

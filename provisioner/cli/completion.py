@@ -25,6 +25,9 @@ SHELLS: Final = ("bash", "zsh", "fish")
 # What may stand before the last name of a pattern: other names and an operator (docs/inventory.md).
 _BEFORE: Final = re.compile(r"(?P<before>(?:.*[:,])?[&!]?)(?P<name>[^:,]*)", re.DOTALL)
 
+# What a shell reads as it stands. Other names are left out: what is completed is typed, and then run.
+_PLAIN: Final = re.compile(r"[\w@%+=:,./\[\]-]+")
+
 # bash splits words at the colons of a pattern, and replaces only what follows the last one.
 _BASH: Final = """\
 %(complete_func)s() {
@@ -81,7 +84,7 @@ def hosts(context: click.Context, _parameter: click.Parameter, incomplete: str) 
     found = _BEFORE.fullmatch(incomplete)
     if found is None or incomplete.startswith(("@", "~")):
         return []
-    names = [name for name in _names(context.params) if name.startswith(found["name"])]
+    names = [name for name in _names(context.params) if name.startswith(found["name"]) and _PLAIN.fullmatch(name)]
     return [CompletionItem(found["before"] + name) for name in names]
 
 

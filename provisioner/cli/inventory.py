@@ -11,6 +11,7 @@ import click
 from provisioner.cli.completion import hosts
 from provisioner.cli.help import Group
 from provisioner.cli.options import SOURCES, VAULT
+from provisioner.report.wording import clean, told
 
 if TYPE_CHECKING:
     from provisioner.app import Selection
@@ -49,7 +50,7 @@ def list_(as_json: bool, **options: Any) -> None:
     if as_json:
         click.echo(json.dumps(export.listing(loaded), indent=2))
     else:
-        click.echo("".join(f"{name}\n" for name in loaded.hosts), nl=False)
+        click.echo("".join(f"{clean(name)}\n" for name in loaded.hosts), nl=False)
 
 
 @inventory.command()
@@ -64,7 +65,7 @@ def graph(group: str, with_vars: bool, **options: Any) -> None:
     """
     from provisioner.inventory import export
 
-    click.echo(export.graph(_loaded(_selection(options)), group, with_vars=with_vars).rstrip("\n"))
+    click.echo(told(export.graph(_loaded(_selection(options)), group, with_vars=with_vars)).rstrip("\n"))
 
 
 @inventory.command()
@@ -98,14 +99,14 @@ def match(pattern: str, limit: str | None, as_json: bool, **options: Any) -> Non
 
     selection = _selection(options, pattern, limit)
     names = app.match(_loaded(selection), selection)
-    click.echo(json.dumps(list(names)) if as_json else "\n".join(names))
+    click.echo(json.dumps(list(names)) if as_json else "\n".join(map(clean, names)))
 
 
 def _loaded(selection: Selection) -> Inventory:
     """Its warnings are people's, on standard error: what was asked for stays alone."""
     from provisioner.app import read_inventory
 
-    return read_inventory(selection, lambda text: click.echo(f"warning: {text}", err=True))
+    return read_inventory(selection, lambda text: click.echo(f"warning: {clean(text)}", err=True))
 
 
 def _selection(options: dict[str, Any], pattern: str | None = None, limit: str | None = None) -> Selection:

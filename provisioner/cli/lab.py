@@ -127,10 +127,16 @@ def job(script: TextIO, host: str | None, wait: bool, as_json: bool) -> None:
         _print_job(gitlab.job(job_id), as_json)
         return
     reader = Reader()
-    ended = gitlab.wait_for_job(job_id, on_trace=lambda text: click.echo(reader.feed(text), nl=False, err=as_json))
-    click.echo(reader.feed("", is_end=True), nl=False, err=as_json)
+    ended = gitlab.wait_for_job(job_id, on_trace=lambda text: _print_trace(reader.feed(text), as_json))
+    _print_trace(reader.feed("", is_end=True), as_json)
     _print_job(ended, as_json)
     sys.exit(0 if ended.is_success else 1)
+
+
+def _print_trace(text: str, as_json: bool) -> None:
+    from provisioner.report.foreign import visible, without_colours
+
+    click.echo(visible(without_colours(text)), nl=False, err=as_json)
 
 
 def _print_job(job: Job, as_json: bool) -> None:

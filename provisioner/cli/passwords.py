@@ -7,9 +7,10 @@ from pathlib import Path
 
 import click
 
+from provisioner import limits
 from provisioner.errors import ConfigError
 from provisioner.model import Secret
-from provisioner.paths import expanded
+from provisioner.paths import expanded, read
 
 
 def become_password(*, ask: bool, file: str | None) -> Secret | None:
@@ -27,7 +28,7 @@ def become_password(*, ask: bool, file: str | None) -> Secret | None:
 
 def _from_file(file: Path) -> Secret:
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        lines = read(file, limits.SECRET).decode().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise ConfigError(f"the become password cannot be read from {file}: {why}") from error

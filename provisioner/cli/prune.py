@@ -107,11 +107,16 @@ class _Dialogue:
         self._say(f"runner {runner.id} is not what it was when it was listed: left alone")
 
     def _say(self, text: str) -> None:
+        from provisioner.report.wording import clean
+
         with suppress(BrokenPipeError):  # a reader that has seen enough ends no deletion
-            click.echo(text, err=self.as_json)
+            click.echo(clean(text), err=self.as_json)
 
 
 def _may(question: str) -> bool:
+    from provisioner.report.wording import clean
+
+    question = clean(question)
     if not sys.stdin.isatty():
         raise click.UsageError(f"{question} say --yes when nobody can be asked")
     return click.confirm(question, err=True)

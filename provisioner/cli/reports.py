@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import stat
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -37,6 +39,8 @@ FILE_OPTIONS: Final = (
         "--log-dir", type=NAMED, metavar="DIR", help="Write a file a host there: its phases and its whole log."
     ),
 )
+# As Linux follows (path_resolution(7)).
+_MOST_LINKS: Final = 40
 # Options that the next command needs as well, when it is about the same hosts.
 _REPEATED: Final = {
     "sources": "-i",
@@ -127,8 +131,10 @@ def _quietly(close: Callable[[], None]) -> None:
 
 def _complain(text: str) -> None:
     """What does not change how the run ended."""
+    from provisioner.report.wording import clean
+
     with suppress(OSError):
-        click.echo(f"nixprov: {text}", err=True)
+        click.echo(f"nixprov: {clean(text)}", err=True)
 
 
 def _logs(stack: ExitStack, name: str | None, record: RunRecord) -> list[Report]:
@@ -160,43 +166,70 @@ def _files(stack: ExitStack, options: dict[str, Any], record: RunRecord, told: T
 @contextmanager
 def _written(name: str, record: RunRecord, content: Callable[[], bytes]) -> Iterator[None]:
     """Write a file once a run ended that had begun; its folder is tried at once, readers never see half of it."""
-    path, draft = _draft(name)
+    draft = _draft(name)
     try:
         yield
     finally:
         try:
             if record.hosts:
-                draft.write_bytes(content())
-                _publish(draft, path)
+                draft.publish(content())
         except OSError as error:
             # How the run ended must not be lost with it.
             _complain(f"{name} cannot be written: {error.strerror}")
         finally:
-            if draft != path:
-                draft.unlink(missing_ok=True)
+            draft.discard()
 
 
-def _draft(name: str) -> tuple[Path, Path]:
-    """The file and what is written first. A pipe or a device (/dev/stdout) is written itself: never replaced."""
+@dataclass(slots=True)
+class _Draft:
+    """What becomes of the file at `path`: written beside it by its handle, for its owner alone, and renamed.
+
+    A pipe or a device (/dev/stdout) is written itself: never replaced.
+    """
+
+    path: Path
+    place: Path | None = None
+    handle: int = -1
+
+    def publish(self, content: bytes) -> None:
+        handle, self.handle = self.handle, -1
+        with os.fdopen(os.open(self.path, os.O_WRONLY) if self.place is None else handle, "wb") as file:
+            file.write(content)
+        if self.place is not None:
+            self.place.replace(self.path)
+
+    def discard(self) -> None:
+        if self.handle >= 0:
+            os.close(self.handle)
+        if self.place is not None:
+            self.place.unlink(missing_ok=True)
+
+
+def _draft(name: str) -> _Draft:
     try:
         path = expanded(name)
         if path.is_dir():
             raise ConfigError(f"{name} cannot be written: it is a folder")
+        _refuse_planted(name, path)
         if path.exists() and not path.is_file():
-            return path, path
+            return _Draft(path)
         path = path.resolve()
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        # Private from the first byte on: what hosts say and their diffs are nobody else's to read.
+        handle, place = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     except OSError as error:
         raise ConfigError(f"{name} cannot be written: {error.strerror}") from error
-    os.close(handle)
-    return path, Path(temporary)
+    return _Draft(path, Path(place), handle)
 
 
-def _publish(draft: Path, path: Path) -> None:
-    if draft == path:
-        return
-    # mkstemp makes it private; what the operator asked for by name has the usual mode.
-    mask = os.umask(0)
-    os.umask(mask)
-    draft.chmod(0o666 & ~mask)
-    draft.replace(path)
+def _refuse_planted(name: str, path: Path) -> None:
+    """A link or pipe of another user, as may wait in /tmp, would say where our report goes, or read it."""
+    for _ in range(_MOST_LINKS):
+        try:
+            there = path.lstat()
+        except FileNotFoundError:
+            return
+        if there.st_uid not in (0, os.geteuid()) and not stat.S_ISREG(there.st_mode):
+            raise ConfigError(f"{name} cannot be written: {path} is another user's, and no file")
+        if not stat.S_ISLNK(there.st_mode):
+            return
+        path = path.parent / path.readlink()

@@ -265,9 +265,9 @@ def _depth(options: dict[str, Any]) -> Depth:
 
 def _confirm(hosts: Sequence[HostSpec]) -> None:
     """`down` names the machines and asks; without a terminal the answer must have been given by --yes."""
-    from provisioner.report.wording import count
+    from provisioner.report.wording import clean, count
 
-    told, names = count(len(hosts), "host"), ", ".join(host.name for host in hosts)
+    told, names = count(len(hosts), "host"), ", ".join(clean(host.name) for host in hosts)
     if not sys.stdin.isatty():
         raise click.UsageError(f"down would take back {told} ({names}): say --yes when nobody can be asked")
     click.confirm(f"Take back {told}: {names}?", abort=True, err=True)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Final
 
+from provisioner import limits
 from provisioner.engine import down, preview, status, up
 from provisioner.engine.batches import Rules, Stage
 from provisioner.engine.host import Choices, HostRun, Limits
@@ -266,5 +267,7 @@ def _outcome(failure: NixprovError) -> Outcome:
 
 def _message(error: Exception) -> str:
     if isinstance(error, NixprovError):
-        return error.message
+        # Most end with what the host said, and one line can be all of that.
+        whole = error.message
+        return whole if len(whole) <= limits.ERROR else f"{whole[: limits.ERROR]}..."
     return f"bug in nixprov: {type(error).__name__}; run again with --debug and report it"

@@ -39,6 +39,7 @@ from provisioner.hosts.script import (
 )
 from provisioner.hosts.ssh import Cancelled, Session
 from provisioner.hosts.ssh_run import Completed
+from provisioner.hosts.stream import Lines
 from provisioner.hosts.switch import Followed, SwitchResult
 from provisioner.model import HostSpec
 from provisioner.steps import STEPS
@@ -356,7 +357,8 @@ class HostRun:
         raise RemoteFailed(self.host, f"a remote command ended with status {done.status}: {said or 'no message'}")
 
     def _run(self, script: bytes, timeout_s: float, follower: _Follower | None) -> Completed:
-        return self.session.run(script, timeout_s=timeout_s, on_output=follower, cancel=self.cancel)
+        keep = follower is None
+        return self.session.run(script, timeout_s=timeout_s, on_output=follower, cancel=self.cancel, keep=keep)
 
 
 @dataclass(slots=True)
@@ -367,12 +369,12 @@ class _Follower:
     cursor: str = ""
     failed: tuple[str, ...] = ()
     result: SwitchResult | None = None
-    rest: bytes = b""
+    lines: Lines = field(default_factory=Lines)
 
     def __call__(self, chunk: bytes) -> None:
-        *lines, self.rest = (self.rest + chunk).split(b"\n")
-        for line in lines:
-            self._line(Followed.parse(line.decode("utf-8", "replace")))
+        for line, goes_on in self.lines.feed(chunk):
+            # Where a line was cut is no line's beginning: there it could say anything of how the switch ended.
+            self._line(Followed(log=line) if goes_on else Followed.parse(line))
 
     def _line(self, said: Followed) -> None:
         if said.log is not None:

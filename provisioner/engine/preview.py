@@ -11,6 +11,7 @@ from provisioner.engine.host import HostRun
 from provisioner.errors import BuildFailed
 from provisioner.hosts import preview
 from provisioner.hosts.preview import Preview
+from provisioner.hosts.stream import Lines
 from provisioner.plan import FileChange, HostPlan
 
 _HINT: Final = "it would leave the host as it is: mend /etc/nixos, then plan again"
@@ -59,11 +60,12 @@ class _Log:
     """Cuts the answer's stream into lines and emits those of the log."""
 
     run: HostRun
-    rest: bytes = field(default=b"")
+    lines: Lines = field(default_factory=Lines)
+    is_log: bool = False
 
     def __call__(self, chunk: bytes) -> None:
-        *lines, self.rest = (self.rest + chunk).split(b"\n")
-        for line in lines:
-            text = preview.log_line(line.decode("utf-8", "replace"))
-            if text is not None:
+        for line, goes_on in self.lines.feed(chunk):
+            text = line if goes_on else preview.log_line(line)
+            self.is_log = self.is_log if goes_on else text is not None
+            if self.is_log:
                 self.run.emit("log", text=text)

@@ -97,7 +97,8 @@ def _moved(location: str) -> str:
 
 
 def _unanswered(message: str) -> str:
-    return _NOT_THERE if message.endswith("instead of JSON") else "try again later"
+    is_another = message.endswith("instead of JSON") or message.startswith("more than")
+    return _NOT_THERE if is_another else "try again later"
 
 
 def _answered(action: Action, failure: Failure, url: str) -> ForgeError:

@@ -19,6 +19,7 @@ import requests
 import urllib3
 from gitlab.v4.objects import CurrentUserRunnerManager
 
+from provisioner import limits
 from provisioner.errors import ConfigError, ForgeError, ForgeRefused
 from provisioner.forge import actions, payloads, replies
 from provisioner.forge.failures import Action, Failure, Kind, UnclearOutcome, explain
@@ -29,6 +30,7 @@ from provisioner.forge.transport import (
     Patience,
     RateLimitedError,
     RedirectedError,
+    TooLongReplyError,
     Transport,
     reason,
     was_never_sent,
@@ -69,6 +71,7 @@ KINDS: Final[Mapping[type[Exception], Kind]] = MappingProxyType(
         RedirectedError: Kind.REDIRECTED,
         RateLimitedError: Kind.RATE_LIMITED,
         NotJsonError: Kind.UNCLEAR,
+        TooLongReplyError: Kind.UNCLEAR,
         replies.MalformedReplyError: Kind.UNCLEAR,
     }
 )
@@ -301,9 +304,17 @@ def _named(kind: RunnerType, owner: str | None) -> str:
 
 
 def _each(listed: Iterable[Any]) -> Iterator[Any]:
-    """python-gitlab takes the JSON of a list call for a list and stumbles over anything else."""
+    """python-gitlab takes the JSON of a list call for a list and stumbles over anything else, and over its end.
+
+    It asks for the next page within the one before it, so that empty pages without end exhaust the stack.
+    """
     try:
-        yield from listed
+        for number, item in enumerate(listed):
+            if number >= limits.GITLAB_ENTRIES:
+                raise replies.MalformedReplyError(f"a list of more than {limits.GITLAB_ENTRIES} entries")
+            yield item
+    except RecursionError as error:
+        raise replies.MalformedReplyError("a list of empty pages without end") from error
     except (KeyError, TypeError, AttributeError) as error:
         raise replies.MalformedReplyError("no JSON list") from error
 

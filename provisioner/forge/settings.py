@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
+from provisioner import limits
 from provisioner.errors import ConfigError
 from provisioner.model import Secret
-from provisioner.paths import expanded
+from provisioner.paths import expanded, read
 
 URL: Final = "NIXPROV_GITLAB_URL"
 TOKEN: Final = "NIXPROV_GITLAB_TOKEN"  # noqa: S105 - the name of a variable
@@ -155,7 +156,7 @@ def _named_token(option: Path | None, environ: Mapping[str, str]) -> _Token | No
 def _read_token(path: Path, origin: str) -> _Token:
     """A token file others may read is used all the same: refusing it protects nothing that is not already open."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read(path, limits.SECRET).decode()
         mode = path.stat().st_mode
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not text"

@@ -9,7 +9,9 @@ from __future__ import annotations
 import ssl
 import threading
 import time
-from collections.abc import Callable, Mapping
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -22,12 +24,15 @@ import urllib3
 from requests.adapters import HTTPAdapter
 from typing_extensions import override
 
+from provisioner import limits
+
 SAFE: Final = frozenset({"GET", "HEAD"})
 REPEATABLE: Final = frozenset({408, 500, 502, 503, 504})
 TOO_MANY: Final = 429
 POOL_SIZE: Final = 32
 # A host that swallows packets must not cost a whole reply's patience before anything is said.
 CONNECT_S: Final = 10.0
+_CHUNK: Final = 1 << 16
 
 _WORDS: Final = MappingProxyType(
     {
@@ -71,10 +76,17 @@ class NotJsonError(requests.exceptions.RequestException):
         super().__init__(f"{status} with {content_type or 'no content type'} instead of JSON")
 
 
+class TooLongReplyError(requests.exceptions.RequestException):
+    """More than any call of ours gives, unpacked: whoever sends it, its end is not waited for."""
+
+    def __init__(self) -> None:
+        super().__init__(f"more than {limits.told(limits.GITLAB_REPLY)}")
+
+
 class Transport(HTTPAdapter):
     """Sends one request, several times if that is harmless, and gives back an answer python-gitlab can trust.
 
-    Raises requests' own exceptions and the three above; a 429 never gets out.
+    Raises requests' own exceptions and the four above; a 429 never gets out.
     """
 
     def __init__(self, patience: Patience) -> None:
@@ -100,13 +112,15 @@ class Transport(HTTPAdapter):
         if not isinstance(timeout, (int, float)):
             raise TypeError("a call without a time-out waits for ever")
         timeouts = (min(timeout, CONNECT_S), timeout)
+        # What `_read` can unpack a piece at a time.
+        request.headers["Accept-Encoding"] = "gzip"
         deadline = time.monotonic() + self._patience.deadline_s
         attempt = 0
         while True:
             try:
-                response = super().send(request, stream, timeouts, verify, cert, proxies)
+                response = super().send(request, True, timeouts, verify, cert, proxies)
                 # Read here, so that a connection that breaks inside the body is repeated like any other.
-                _ = response.content
+                _read(response, time.monotonic() + self._patience.deadline_s)
             except requests.exceptions.RequestException as error:
                 self._count(request, sent=not was_never_sent(error))
                 wait_s = self._next_wait(attempt, deadline) if _may_repeat(request, error) else None
@@ -146,6 +160,62 @@ class Transport(HTTPAdapter):
         return None if too_late or attempt >= self._patience.repetitions else wait_s
 
 
+def _read(response: requests.Response, deadline: float) -> None:
+    """Take the body, unpacked, piece by piece: neither its length nor how slowly it comes is up to the sender."""
+    try:
+        with _as_requests_says():
+            body = _body(response, deadline)
+    except BaseException:
+        response.raw.close()
+        raise
+    response.raw.release_conn()
+    response._content, response._content_consumed = body, True  # type: ignore[attr-defined] # noqa: SLF001
+
+
+def _body(response: requests.Response, deadline: float) -> bytes:
+    parts, size = [], 0
+    for part in _unpacked(response):
+        size += len(part)
+        if size > limits.GITLAB_REPLY:
+            raise TooLongReplyError
+        if time.monotonic() > deadline:
+            raise requests.exceptions.ReadTimeout
+        parts.append(part)
+    return b"".join(parts)
+
+
+@contextmanager
+def _as_requests_says() -> Iterator[None]:
+    """The exceptions that requests itself makes of those below it, when it reads a body."""
+    try:
+        yield
+    except urllib3.exceptions.ReadTimeoutError as error:
+        raise requests.exceptions.ReadTimeout(error) from error
+    except urllib3.exceptions.SSLError as error:
+        raise requests.exceptions.SSLError(error) from error
+    except urllib3.exceptions.HTTPError as error:
+        raise requests.exceptions.ChunkedEncodingError(error) from error
+    except zlib.error as error:
+        raise requests.exceptions.ContentDecodingError(error) from error
+
+
+def _unpacked(response: requests.Response) -> Iterator[bytes]:
+    coding = response.headers.get("Content-Encoding", "identity").strip().lower()
+    if coding not in ("identity", "gzip", "x-gzip"):
+        raise requests.exceptions.ContentDecodingError(f"an encoding that was not asked for: {coding}")
+    pieces = iter(lambda: response.raw.read1(_CHUNK, decode_content=False), b"")
+    if coding == "identity":
+        yield from pieces
+        return
+    unpacker = zlib.decompressobj(wbits=31)
+    for piece in pieces:
+        if unpacker.eof:
+            raise zlib.error("data after its end")
+        yield unpacker.decompress(piece, _CHUNK)
+        while unpacker.unconsumed_tail:
+            yield unpacker.decompress(unpacker.unconsumed_tail, _CHUNK)
+
+
 def _may_repeat(request: requests.PreparedRequest, error: requests.exceptions.RequestException) -> bool:
     passing = (
         requests.exceptions.ConnectionError,
@@ -166,7 +236,7 @@ def was_never_sent(error: Exception) -> bool:
 
 def reason(error: BaseException) -> str:
     """The innermost cause in few words: `connection refused` instead of a chain of pools and retries."""
-    if isinstance(error, (RateLimitedError, NotJsonError)):
+    if isinstance(error, (RateLimitedError, NotJsonError, TooLongReplyError)):
         return str(error)
     if isinstance(error, requests.exceptions.Timeout):
         return "timed out"

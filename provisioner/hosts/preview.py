@@ -168,9 +168,9 @@ def _by_name(paths: Iterable[_Path]) -> dict[str, dict[str, int]]:
 
 
 _VERSION_STARTS: Final = re.compile(r"-(?=[^a-zA-Z])")
-_SECTION: Final = re.compile(r"will be (built|fetched)(?: \((.*)\))?:$")
+_SECTION: Final = re.compile(r"will be (built|fetched)(?: \(([^()]*)\))?:$")
 _UNITS: Final = re.compile(r"would (NOT )?(start|stop|restart|reload) the following units?: (.*)")
-_ERROR: Final = re.compile(r"^\s*error: (?=\S)(.*)", re.MULTILINE)
+_ERROR: Final = re.compile(r"^[ \t]*error: (?=\S)(.*)", re.MULTILINE)
 
 
 def _to_do(said: str) -> Preview:

@@ -69,19 +69,22 @@ class Session:
         timeout_s: float,
         on_output: Callable[[bytes], None] | None = None,
         cancel: threading.Event | None = None,
+        keep: bool = True,
     ) -> Completed:
         """Run `script` as root with POSIX sh and wait for its end; a status other than 0 is an answer, not an error.
 
         The shell reads the script whole before it starts (it is sent in brackets), so what does not arrive whole does
         not run; its own standard input is empty. `on_output` gets the bytes of stdout and stderr as they come, in this
-        thread. The script is the one place for secrets: it goes to standard input of a shell that is root already.
+        thread; without `keep` they only pass there, and there may be more of them (provisioner/limits.py). The script
+        is the one place for secrets: it goes to standard input of a shell that is root already.
 
-        Raises HostRefused (no way to root), RemoteFailed (not over within `timeout_s` seconds), ConnectionLost (then
-        `reconnect`), and Cancelled soon after `cancel` is set. In the last three the command may still be running.
+        Raises HostRefused (no way to root), RemoteFailed (not over within `timeout_s` seconds, or it says too much),
+        ConnectionLost (then `reconnect`), and Cancelled soon after `cancel` is set. In the last three the command may
+        still be running.
         """
         if self._link is None:
             raise ConnectionLost(self.spec.name, "there is no connection")
-        order = Order(self.spec.name, self.endpoint.user, self._elevator, script, timeout_s, on_output, cancel)
+        order = Order(self.spec.name, self.endpoint.user, self._elevator, script, timeout_s, on_output, cancel, keep)
         self.commands += 1
         return execute(self._link.transport, order)
 

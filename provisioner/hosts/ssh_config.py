@@ -26,7 +26,8 @@ from typing import Final
 
 from typing_extensions import override
 
-from provisioner.environment import without_ours
+from provisioner import limits
+from provisioner.environment import ask
 from provisioner.errors import Unreachable
 from provisioner.model import Connection
 from provisioner.paths import expanded
@@ -231,17 +232,9 @@ def _arguments(target: _Target, options: SshOptions) -> tuple[str, ...]:
 
 @functools.lru_cache(maxsize=4096)
 def _ask_ssh(argv: tuple[str, ...]) -> _Values:
-    done = subprocess.run(
-        argv,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        errors="replace",
-        timeout=RESOLVE_TIMEOUT_S,
-        check=True,
-        env=without_ours(),
-    )
-    return _parse(done.stdout)
+    done = ask(argv, timeout_s=RESOLVE_TIMEOUT_S, limit=limits.SSH_WORDS, stdin=subprocess.DEVNULL)
+    done.check_returncode()
+    return _parse(done.stdout.decode("utf-8", "replace"))
 
 
 def _parse(text: str) -> _Values:
@@ -255,7 +248,8 @@ def _parse(text: str) -> _Values:
 def _last_line(error: Exception) -> str:
     if isinstance(error, subprocess.TimeoutExpired):
         return f"no answer within {error.timeout:g} s"
-    text = str(getattr(error, "stderr", None) or error)
+    stderr: bytes | None = getattr(error, "stderr", None)
+    text = stderr.decode("utf-8", "replace") if stderr else str(error)
     return text.strip().splitlines()[-1]
 
 

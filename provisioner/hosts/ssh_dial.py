@@ -11,6 +11,7 @@ import tempfile
 from dataclasses import dataclass
 from typing import IO, Final
 
+from provisioner import limits
 from provisioner.environment import without_ours
 from provisioner.hosts.ssh_config import Endpoint
 
@@ -90,7 +91,7 @@ class Proxy:
         return True
 
     def last_words(self) -> str:
-        self.stderr.seek(0)
+        self.stderr.seek(max(0, self.stderr.seek(0, os.SEEK_END) - limits.SSH_WORDS))
         lines = self.stderr.read().decode("utf-8", "replace").strip().splitlines()
         return lines[-1].strip() if lines else ""
 

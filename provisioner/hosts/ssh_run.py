@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Final
 
 from typing_extensions import override
 
+from provisioner import limits
 from provisioner.errors import ConnectionLost, HostError, HostRefused, RemoteFailed
 from provisioner.hosts.elevate import MARK, PROMPT, ROOT_COMMAND, Elevator
 from provisioner.hosts.ssh_errors import Cancelled, describe, running
+from provisioner.hosts.stream import Prelude
 
 if TYPE_CHECKING:
     import paramiko
@@ -29,6 +31,8 @@ LINGER_S: Final = 5.0
 CLOSE_TIMEOUT_S: Final = 1.0
 TICK_S: Final = 0.2
 CHUNK: Final = 1 << 16
+# No piece but all that is there: a pipe of paramiko's moves what is left in it at every read.
+ALL: Final = 1 << 30
 # The script's first word: what came on stdout before it is the login shell's (a ~/.bashrc that greets), not ours.
 BEGUN: Final = b"nixprov-begins\n"
 NO_STATUS: Final = -1
@@ -45,7 +49,10 @@ class Completed:
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What to run and as whom: `elevator` is None for root. `host` and `user` are for errors."""
+    """What to run and as whom: `elevator` is None for root. `host` and `user` are for errors.
+
+    What is not `kept` only passes by `on_output`, and may be longer.
+    """
 
     host: str
     user: str
@@ -54,10 +61,15 @@ class Order:
     timeout_s: float
     on_output: Callable[[bytes], None] | None = None
     cancel: threading.Event | None = None
+    keep: bool = True
 
     @property
     def command(self) -> str:
         return self.elevator.command if self.elevator else ROOT_COMMAND
+
+    @property
+    def limit(self) -> int:
+        return limits.HOST_ANSWER if self.keep else limits.HOST_LOG
 
     @property
     def waits_for_root(self) -> bool:
@@ -142,8 +154,10 @@ class _Exchange:
     is_root: bool
     stdout: list[bytes] = field(default_factory=list)
     stderr: list[bytes] = field(default_factory=list)
-    early: bytes = b""
-    noise: bytes = b""
+    early: Prelude = field(default_factory=lambda: Prelude(MARK))
+    noise: Prelude = field(default_factory=lambda: Prelude(BEGUN))
+    heard: int = 0
+    prompts: int = 0
     has_begun: bool = False
     answered: bool = False
     last_byte_at: float = 0.0
@@ -195,10 +209,11 @@ class _Exchange:
         return bool(self.channel.eof_received) or time.monotonic() - self.last_byte_at > LINGER_S
 
     def _read(self) -> None:
-        while self.channel.recv_ready():
-            self._listen(self.channel.recv(CHUNK))
-        while self.channel.recv_stderr_ready():
-            data = self.channel.recv_stderr(CHUNK)
+        """Once what is there, and back to the clock: a host that never stops sending is no reason to overlook it."""
+        if self.channel.recv_ready():
+            self._listen(self.channel.recv(ALL))
+        if self.channel.recv_stderr_ready():
+            data = self.channel.recv_stderr(ALL)
             if self.is_root:
                 self._take(data, self.stderr)
             else:
@@ -208,7 +223,10 @@ class _Exchange:
 
     def _take(self, data: bytes, into: list[bytes]) -> None:
         self.last_byte_at = time.monotonic()
-        into.append(data)
+        self.heard += len(data)
+        self._bound(self.heard, self.order.limit, "in answer to one command")
+        if self.order.keep:
+            into.append(data)
         if self.order.on_output is not None and data:
             self.order.on_output(data)
 
@@ -216,29 +234,37 @@ class _Exchange:
         if self.has_begun:
             self._take(data, self.stdout)
             return
-        self.noise += data
-        _, mark, rest = self.noise.partition(BEGUN)
-        self.has_begun = bool(mark)
+        rest = self.noise.feed(data)
+        self.has_begun = rest is not None
         if rest:
             self._take(rest, self.stdout)
+        self._bound(len(self.noise.said), limits.HOST_GREETING, "before the script began")
 
     def _hear(self, data: bytes) -> None:
         """Follow the way to root: the mark means we are there, the prompt asks for the password, once."""
-        self.early += data
-        _, mark, rest = self.early.partition(MARK)
-        if mark:
+        rest = self.early.feed(data)
+        self._bound(len(self.early.said), limits.HOST_ELEVATION, "on the way to root")
+        if rest is not None:
             self.is_root = True
             self.feeder.decide(may_send=True)
             if rest:
                 self._take(rest, self.stderr)
             return
-        prompts = self.early.count(PROMPT)
-        if prompts and self.order.elevator and self.order.elevator.password and not self.answered:
+        self.prompts += self.early.fresh(PROMPT)
+        if self.prompts and self.order.elevator and self.order.elevator.password and not self.answered:
             self.answered = True
             with running(self.order.host):
                 self.channel.sendall(self.order.elevator.password.reveal().encode() + b"\n")
-        elif prompts > 1:
+        elif self.prompts > 1:
             raise self._refused(NO_STATUS)
+
+    def _bound(self, size: int, limit: int, when: str) -> None:
+        if size > limit:
+            raise RemoteFailed(
+                self.order.host,
+                f"it sent more than {limits.told(limit)} {when}",
+                hint="log in by hand and look what it prints, and whether it is still yours; what it runs may go on",
+            )
 
     def _watch(self, elapsed_s: float) -> None:
         if self.order.cancel is not None and self.order.cancel.is_set():
@@ -257,7 +283,7 @@ class _Exchange:
         if status == NO_STATUS:
             raise self._lost()
         # No way to root refuses without a word on stderr: what spoke on stdout was the login shell.
-        if not self.is_root and (self.early.strip() or not self.noise.strip()):
+        if not self.is_root and (self.early.said.strip() or not self.noise.said.strip()):
             raise self._refused(status)
         if not self.is_root or (status and not self.has_begun):
             raise self._not_run(status)
@@ -265,11 +291,11 @@ class _Exchange:
 
     def _refused(self, status: int) -> HostRefused:
         assert self.order.elevator is not None  # noqa: S101, root needs no way to root
-        message, hint = self.order.elevator.refusal(self.order.user, status, self.early.decode("utf-8", "replace"))
+        message, hint = self.order.elevator.refusal(self.order.user, status, self.early.text())
         return HostRefused(self.order.host, message, hint=hint)
 
     def _not_run(self, status: int) -> HostRefused:
-        said = self.noise.decode("utf-8", "replace") + b"".join(self.stderr).decode("utf-8", "replace")
+        said = self.noise.text() + b"".join(self.stderr).decode("utf-8", "replace")
         last = next((line.strip() for line in reversed(said.splitlines()) if line.strip()), "it said nothing")
         return HostRefused(
             self.order.host,

@@ -24,6 +24,7 @@ from paramiko.common import MSG_CHANNEL_REQUEST, cMSG_GLOBAL_REQUEST
 from paramiko.message import Message
 from typing_extensions import override
 
+from provisioner import limits
 from provisioner.errors import Unreachable
 from provisioner.hosts.host_keys import ALGORITHMS, KnownHosts, OfferedKey, check, record, unknown
 from provisioner.hosts.ssh_auth import KeyLogin
@@ -41,6 +42,25 @@ _TOO_OLD: Final[Mapping[str, list[str]]] = {
     "kex": ["diffie-hellman-group-exchange-sha1", "diffie-hellman-group14-sha1", "diffie-hellman-group1-sha1"],
     "pubkeys": ["ssh-rsa"],
 }
+
+
+class BoundedPackets(paramiko.packet.Packetizer):
+    """paramiko's own believes any length that is announced, and reads a banner without end, both before any key."""
+
+    _banner = 0
+
+    @override
+    def read_all(self, n: int, check_rekey: bool = False) -> bytes:
+        if n > limits.SSH_PACKET:
+            raise paramiko.SSHException(f"it announces a packet of more than {limits.told(limits.SSH_PACKET)}")
+        return super().read_all(n, check_rekey)
+
+    def _read_timeout(self, timeout: float) -> bytes:
+        piece: bytes = super()._read_timeout(timeout)  # type: ignore[misc]
+        self._banner += len(piece)
+        if self._banner > limits.SSH_BANNER:
+            raise paramiko.SSHException(f" within {limits.told(limits.SSH_BANNER)}")
+        return piece
 
 
 class HostTransport(paramiko.Transport):
@@ -235,7 +255,7 @@ def _is_login(error: Exception) -> bool:
 
 def _connect_kwargs(host: str, endpoint: Endpoint, known: KnownHosts) -> dict[str, Any]:
     def transport(sock: Any, **kwargs: Any) -> HostTransport:
-        made = HostTransport(sock, **{**kwargs, "disabled_algorithms": _TOO_OLD})
+        made = HostTransport(sock, **{**kwargs, "disabled_algorithms": _TOO_OLD, "packetizer_class": BoundedPackets})
         made.host_key_algorithms = known.algorithms(endpoint.known_as)
         made.handshake_timeout = endpoint.connect_timeout_s
         return made

@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING, Any, Final
 import yaml
 from typing_extensions import override
 
+from provisioner import limits
 from provisioner.errors import InventoryError
 from provisioner.inventory.origin import Notices, Where, kind_of
 from provisioner.inventory.vault import HEADER, VaultReader, open_vault
 from provisioner.model import Secret
+from provisioner.paths import read
 
 if TYPE_CHECKING:
     from yaml import SafeLoader as _FastLoader
@@ -200,10 +202,10 @@ def _within(text: str, mark: yaml.Mark | None) -> int:
 def read_bytes(file: str) -> bytes:
     """The file's content. Raises InventoryError."""
     try:
-        return Path(file).read_bytes()
+        return read(Path(file), limits.INVENTORY)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise InventoryError(f"cannot be read: {reason.lower()}", file=file) from error
+        raise InventoryError(f"cannot be read: {reason[:1].lower()}{reason[1:]}", file=file) from error
 
 
 def decode(content: bytes, file: str) -> str:

@@ -16,8 +16,8 @@ from provisioner.errors import InventoryError
 
 
 def one_line(text: str) -> str:
-    """What files and programs say, made fit for a line on a terminal."""
-    return "".join(char if char.isprintable() else "?" for char in " ".join(text.split()))
+    """What files and programs say, on one line; whoever prints it spells what is not drawn (report/foreign.py)."""
+    return " ".join(text.split())
 
 
 class Where(NamedTuple):

@@ -11,13 +11,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from provisioner.environment import without_ours
+from provisioner import limits
+from provisioner.environment import ask
 from provisioner.inventory.document import Reader, decode, variables_of
 from provisioner.inventory.origin import Where, kind_of
 from provisioner.inventory.tree import Group, Tree
+from provisioner.limits import TooLongError
 
 TIMEOUT_S: Final = 300
 _META: Final = "_meta"
+_RUN_IT: Final = "run it by hand: does it end?"
 
 
 def read(file: str, tree: Tree, reader: Reader) -> None:
@@ -39,13 +42,10 @@ def read(file: str, tree: Tree, reader: Reader) -> None:
 def _ask(where: Where, reader: Reader, *arguments: str) -> object:
     question = " ".join(arguments)
     try:
-        done = subprocess.run(
-            [str(Path(where.file).resolve()), *arguments],
-            capture_output=True,
-            timeout=TIMEOUT_S,
-            check=False,
-            env=without_ours(),
-        )
+        words = [str(Path(where.file).resolve()), *arguments]
+        done = ask(words, timeout_s=TIMEOUT_S, limit=limits.INVENTORY)
+    except TooLongError as error:
+        raise where.error(f"{question} printed more than {limits.told(limits.INVENTORY)}", hint=_RUN_IT) from error
     except subprocess.TimeoutExpired as error:
         raise where.error(f"{question} did not end within {TIMEOUT_S} s") from error
     except (OSError, ValueError) as error:

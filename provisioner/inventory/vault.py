@@ -6,9 +6,11 @@ The plaintext never enters an argument, a message or a log: ciphertext goes in o
 from __future__ import annotations
 
 import subprocess
+import tempfile
 from typing import Final, final
 
-from provisioner.environment import without_ours
+from provisioner import limits
+from provisioner.environment import ask
 from provisioner.inventory.origin import Where
 
 HEADER: Final = "$ANSIBLE_VAULT;"
@@ -31,14 +33,10 @@ class VaultReader:
 
     def _run(self, ciphertext: str, where: Where) -> str:
         try:
-            done = subprocess.run(
-                self._command,
-                input=ciphertext.encode(),
-                capture_output=True,
-                timeout=TIMEOUT_S,
-                check=False,
-                env=without_ours(),
-            )
+            with tempfile.TemporaryFile() as stdin:
+                stdin.write(ciphertext.encode())
+                stdin.seek(0)
+                done = ask(self._command, timeout_s=TIMEOUT_S, limit=limits.INVENTORY, stdin=stdin)
         except FileNotFoundError as error:
             raise where.error(
                 f"{self._command[0]} is not installed, and this is encrypted", hint="install ansible-core"

@@ -2,7 +2,7 @@
 
 gitlab-runner 19 begins each line with time, stream and `+` where it goes on with the line before (FF_TIMESTAMPS); its
 sections are marked by `section_start:TIME:NAME` and `section_end:TIME:NAME` with a carriage return (GitLab docs,
-ci/jobs/job_logs). Colours stay.
+ci/jobs/job_logs). Colours stay: the job's own text is as foreign as before.
 """
 
 from __future__ import annotations

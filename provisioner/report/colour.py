@@ -6,6 +6,7 @@ The rules, first match wins: NO_COLOR not empty (no-color.org); CLICOLOR_FORCE o
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, TextIO
@@ -13,6 +14,9 @@ from typing import Final, TextIO
 from provisioner.events import Outcome
 
 _SGR: Final = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "cyan": "36", "magenta": "35"}
+_CODE: Final = f"(?:{'|'.join(_SGR.values())})"
+# What a `Painter` writes and nothing else.
+PAINT: Final = re.compile(rf"\x1b\[(?:0|{_CODE}(?:;{_CODE})*)m")
 COLOURS: Final = {
     Outcome.UNCHANGED: "dim",
     Outcome.CHANGED: "green",
@@ -40,7 +44,8 @@ class Painter:
         return self(text, COLOURS[outcome])
 
     def diff(self, text: str) -> str:
-        return "".join(self(line.rstrip("\n"), _diff_style(line)) + "\n" for line in text.splitlines(keepends=True))
+        """A diff of `visible` text, line by line."""
+        return "".join(self(line, _diff_style(line)) + "\n" for line in text.splitlines())
 
 
 def _diff_style(line: str) -> str:

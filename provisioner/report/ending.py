@@ -19,9 +19,10 @@ from provisioner.hosts.counters import Counters, Counts
 from provisioner.hosts.flaws import Flaws
 from provisioner.report.advice import Typed, next_commands
 from provisioner.report.colour import COLOURS, Painter
+from provisioner.report.foreign import visible
 from provisioner.report.lines import that_matter
 from provisioner.report.record import HostRecord, RunRecord
-from provisioner.report.wording import SYMBOLS, ago, clean, count, elapsed, names, size, totals
+from provisioner.report.wording import SYMBOLS, ago, clean, count, elapsed, names, size, told, totals
 
 _GROUPS_SHOWN = 8
 _LAST_JOBS = 5
@@ -52,7 +53,7 @@ class Ending:
         first, *others = hosts
         result = first.result
         assert result is not None  # noqa: S101 - only what ended badly comes here
-        phase = f" in {first.phase_of_failure}" if first.phase_of_failure else ""
+        phase = f" in {clean(first.phase_of_failure)}" if first.phase_of_failure else ""
         what = f"{result.outcome.value}{phase} after {elapsed(result.seconds)}"
         yield self.paint(f"{SYMBOLS[result.outcome]} {clean(first.name)}: {what}", "bold", COLOURS[result.outcome])
         for line in that_matter(first.log):
@@ -64,7 +65,7 @@ class Ending:
         if others:
             yield from self._wrap(f"the same on {names([host.name for host in others])}", "  ")
         if self.debug and first.traceback:
-            yield from (f"  {clean(line)}" for line in first.traceback.splitlines())
+            yield from (f"  {line}" for line in told(first.traceback).splitlines())
 
     def _wrap(self, text: str, prefix: str, style: str = "") -> Iterator[str]:
         """Fold what the terminal would fold anyhow, so that the margin stays."""
@@ -84,8 +85,8 @@ class Ending:
             yield f"{'next:' if number == 0 else 'then:'} {self.paint(clean(command), 'bold')}"
         run, failed = (self.record.totals.get(name) for name in ("run", "failed_hosts_file"))
         if run and failed:
-            yield f"or all that is not done: --resume {run}"
-            yield f"or what failed: --limit @{failed}"
+            yield f"or all that is not done: --resume {clean(str(run))}"
+            yield f"or what failed: --limit @{clean(str(failed))}"
 
     def commands(self) -> tuple[str, ...]:
         """What to type next; none when all is well."""
@@ -151,7 +152,7 @@ def plan_lines(hosts: Sequence[HostRecord], paint: Painter, *, diff: bool) -> It
     for change in host.changes:
         yield f"  {paint('~', 'yellow')} {clean(change)}"
     for text in host.diffs if diff else ():
-        yield from paint.diff(text).splitlines()
+        yield from paint.diff(visible(text)).splitlines()
     # Last, where the eye is when all has been printed.
     yield from (f"  {paint(line, '' if line.startswith(' ') else 'cyan')}" for line in host.system)
 
@@ -160,11 +161,11 @@ def status_lines(report: HostReport, paint: Painter) -> Iterator[str]:
     state = paint("installed", "green") if report.is_installed else "not installed"
     state += f" by nixprov {clean(report.nixprov)}" if report.is_installed and report.nixprov else ""
     system = f"{clean(report.nixos)}, generation {report.generation}" + (
-        f", {report.phase}" if report.is_installed else ""
+        f", {clean(report.phase)}" if report.is_installed else ""
     )
     yield f"{paint(clean(report.host), 'bold')}: {state}, {system}"
     for runner in report.runners:
-        yield f"  runner {runner.name}: {_runner(runner, paint)}"
+        yield f"  runner {clean(runner.name)}: {_runner(runner, paint)}"
     if report.counters:
         yield from (f"  {line}" for line in counter_lines(report.counters))
     yield from (f"  {line}" for line in flaw_lines(report.flaws, paint))
@@ -195,11 +196,11 @@ def _counts(counts: Counts) -> str:
 
 
 def _runner(report: RunnerReport, paint: Painter) -> str:
-    unit = report.unit.active if report.unit else "no unit"
+    unit = clean(report.unit.active) if report.unit else "no unit"
     unit = paint(unit, "green" if unit == "active" else "red")
     if report.runner is None:
         return f"{unit}; not in GitLab"
-    polled = f"polled {ago(report.contacted_at, datetime.now(UTC))}" if report.contacted_at else "never polled"
+    polled = f"polled {clean(ago(report.contacted_at, datetime.now(UTC)))}" if report.contacted_at else "never polled"
     paused = ", paused" if report.runner.paused else ""
     return f"{unit}; GitLab #{report.runner.id} {report.runner.status.value}{paused}, {polled}"
 

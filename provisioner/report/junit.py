@@ -6,16 +6,14 @@ what was tried and failed, `error` for what could not be tried, `skipped` for wh
 
 from __future__ import annotations
 
-import re
 from typing import Final
 from xml.etree import ElementTree as ET
 
 from provisioner.events import HostResult, Outcome
 from provisioner.report.lines import that_matter
 from provisioner.report.record import HostRecord, RunRecord
-from provisioner.report.wording import clean
+from provisioner.report.wording import clean, told
 
-_NOT_XML: Final = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _NOT_TRIED: Final = (Outcome.UNREACHABLE, Outcome.INTERRUPTED)
 
 
@@ -79,5 +77,5 @@ def _said(host: HostRecord) -> list[str]:
 
 
 def _text(text: str) -> str:
-    """What XML 1.0 cannot hold, not even escaped, becomes a replacement character."""
-    return _NOT_XML.sub("\ufffd", text)
+    """XML 1.0 cannot hold controls, surrogates and noncharacters, not even escaped: here they are spelled."""
+    return told(text)

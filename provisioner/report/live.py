@@ -13,6 +13,7 @@ from provisioner.events import Event
 from provisioner.report.advice import Typed
 from provisioner.report.colour import Painter
 from provisioner.report.ending import Ending, asked_for, warning_lines
+from provisioner.report.foreign import unguarded, visible
 from provisioner.report.record import RunRecord
 from provisioner.report.table import Frame, Row, Table
 from provisioner.report.wording import clean, names
@@ -91,7 +92,7 @@ class LiveTable:
             finally:
                 # rich cannot do this when it was itself interrupted in the middle of a write.
                 if was_drawn:
-                    self._write(self._out, (), end=_SHOW_CURSOR)
+                    self._write(unguarded(self._out), (), end=_SHOW_CURSOR)
 
     def _stays(self) -> bool:
         """The last frame is worth keeping when it has every host and nothing that follows says the same."""
@@ -107,7 +108,7 @@ class LiveTable:
         label = self._paint("warning", "yellow")
         for text, hosts in said.items():
             if len(hosts) == 1:
-                yield f"{label}: {clean(hosts[0])}: {text.replace(_ANY, hosts[0])}"
+                yield f"{label}: {clean(hosts[0])}: {text.replace(_ANY, clean(hosts[0]))}"
             else:
                 yield f"{label}: {names(hosts)}: {text}"
 
@@ -143,11 +144,8 @@ def draw(frame: Frame, width: int) -> RenderableType:
 
 
 def _head(frame: Frame) -> Text:
-    from rich.text import Text
-
     done = _BAR_WIDTH * frame.ended // max(1, frame.hosts)
-    head = Text(no_wrap=True, overflow="ellipsis")
-    head.append(frame.title, "bold").append(f"  {frame.time}")
+    head = _text("").append(visible(frame.title), "bold").append(f"  {frame.time}")
     if frame.hosts > 1:
         head.append("  ").append("━" * done, "green").append("╌" * (_BAR_WIDTH - done), "dim")
         head.append(f"  {frame.ended} of {frame.hosts} hosts")
@@ -155,36 +153,37 @@ def _head(frame: Frame) -> Text:
 
 
 def _note(note: str) -> Text:
-    from rich.text import Text
-
-    return Text(note, "yellow" if note.startswith("interrupted") else "dim", no_wrap=True, overflow="ellipsis")
+    return _text(note, "yellow" if note.startswith("interrupted") else "dim")
 
 
 def _counts(frame: Frame) -> Text:
-    from rich.text import Text
-
-    counts = Text(no_wrap=True, overflow="ellipsis")
+    counts = _text("")
     for position, (number, word, style) in enumerate(frame.counts):
         counts.append(" · " if position else "", "dim").append(f"{number} {word}", style)
     return counts
 
 
 def _cells(row: Row) -> Iterable[Text]:
+    yield _text(row.symbol, row.style)
+    yield _text(row.host, "dim" if row.style == "dim" else "")
+    yield _text(row.word, row.style)
+    yield _text(row.time, "dim")
+    # What went wrong is read; what goes on is glanced at.
+    yield _text(row.text, "" if row.style in ("red", "yellow", "magenta") else "dim")
+
+
+def _text(said: str, style: str = "") -> Text:
+    """What is drawn, all of it: the drawing itself goes past the guard of the stream."""
     from rich.text import Text
 
-    yield Text(row.symbol, row.style)
-    yield Text(row.host, "dim" if row.style == "dim" else "")
-    yield Text(row.word, row.style)
-    yield Text(row.time, "dim")
-    # What went wrong is read; what goes on is glanced at.
-    yield Text(row.text, "" if row.style in ("red", "yellow", "magenta") else "dim")
+    return Text(visible(said), style, no_wrap=True, overflow="ellipsis")
 
 
 def _console(out: TextIO, *, colour: bool) -> Console:
     from rich.console import Console
 
     return Console(
-        file=out,
+        file=unguarded(out),
         force_terminal=True,
         no_color=not colour,
         color_system="auto" if colour else None,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
@@ -12,6 +11,7 @@ from typing import IO
 from urllib.parse import quote
 
 from provisioner.events import Event, HostResult
+from provisioner.paths import private
 from provisioner.report.record import RunRecord
 from provisioner.report.wording import clean
 
@@ -27,7 +27,7 @@ class HostLogs:
 
     def path(self, host: str) -> Path:
         """No name of a host leads out of the folder."""
-        return self.folder / f"{quote(host, safe='')}.log"
+        return self.folder / f"{quote(host, safe='', errors='backslashreplace')}.log"
 
     def event(self, event: Event) -> None:
         line = _line(event)
@@ -48,8 +48,7 @@ class HostLogs:
 
     def _file(self, host: str) -> IO[str]:
         if host not in self._files:
-            handle = os.open(self.path(host), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
-            self._files[host] = os.fdopen(handle, "w", encoding="utf-8", buffering=1)
+            self._files[host] = private(self.path(host))
         return self._files[host]
 
 

@@ -11,9 +11,10 @@ from provisioner.events import Event, HostResult, Outcome
 from provisioner.report.advice import Typed
 from provisioner.report.colour import Painter
 from provisioner.report.ending import Ending, asked_for, warning_lines
+from provisioner.report.foreign import visible
 from provisioner.report.lines import that_matter
 from provisioner.report.record import HostRecord, RunRecord
-from provisioner.report.wording import clean, names
+from provisioner.report.wording import clean, names, told
 
 
 @dataclass(slots=True)
@@ -38,7 +39,7 @@ class PlainText:
         with self._lock:
             match event.kind:
                 case "phase":
-                    self._say(event.host, self.paint(str(event.fields["phase"]), "cyan"))
+                    self._say(event.host, self.paint(clean(str(event.fields["phase"])), "cyan"))
                 case "log" if self.verbose:
                     self._say(event.host, f"  {clean(str(event.fields['text']))}")
                 case "warning":
@@ -55,7 +56,7 @@ class PlainText:
                 case "host":
                     self._host(event.fields["result"])
                 case "bug" if self.debug:
-                    self.out.write(str(event.fields["traceback"]))
+                    self.out.write(told(str(event.fields["traceback"])))
 
     def summary(self, _fields: Mapping[str, object]) -> None:
         """What was asked for comes in the order of the inventory, then the recap."""
@@ -80,7 +81,7 @@ class PlainText:
         for change in host.changes:
             self._say(host.name, f"{self.paint('~', 'yellow')} {clean(change)}")
         for text in host.diffs if self.diff else ():
-            self.out.write(self.paint.diff(text))
+            self.out.write(self.paint.diff(visible(text)))
 
     def _host(self, result: object) -> None:
         assert isinstance(result, HostResult)  # noqa: S101 - narrows for mypy

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from html import escape
 from typing import Final
 
+from provisioner.report.foreign import markup
 from provisioner.report.record import HostRecord, RunRecord, Span
 from provisioner.report.wording import SYMBOLS, clean, elapsed
 
@@ -80,7 +80,7 @@ def _row(host: HostRecord, y: int, height: int, end_s: float, now_s: float) -> I
     short = name if len(name) <= _LABEL_LENGTH else f"{name[: _LABEL_LENGTH - 1]}…"
     middle = y + height / 2
     state = host.outcome.name.lower() if host.outcome else "unfinished"
-    yield f'<text class="label" x="{_LABELS - 20}" y="{middle + 4:.1f}" text-anchor="end">{escape(short)}</text>'
+    yield f'<text class="label" x="{_LABELS - 20}" y="{middle + 4:.1f}" text-anchor="end">{markup(short)}</text>'
     symbol = SYMBOLS[host.outcome] if host.outcome else "…"
     yield f'<text class="o-{state}" x="{_LABELS - 9}" y="{middle + 4:.1f}" text-anchor="middle">{symbol}</text>'
     for span in host.spans:
@@ -93,7 +93,7 @@ def _bar(span: Span, host: str, place: tuple[int, int], end_s: float, now_s: flo
     took = elapsed(_end(span, now_s) - span.start_s)
     return (
         f'<rect class="{css_class(span.phase)}" x="{start:.1f}" y="{y}" width="{max(0.8, end - start - 0.4):.1f}" '
-        f'height="{height}" rx="2"><title>{escape(host)}: {escape(clean(span.phase))}, {took}</title></rect>'
+        f'height="{height}" rx="2"><title>{markup(host)}: {markup(clean(span.phase))}, {took}</title></rect>'
     )
 
 

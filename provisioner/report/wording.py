@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Final
 
 from provisioner.events import Outcome
+from provisioner.report.foreign import visible, without_colours
 
 SYMBOLS: Final = {
     Outcome.UNCHANGED: "=",
@@ -22,15 +23,13 @@ SYMBOLS: Final = {
 }
 _MINUTE_S: Final = 60
 _KIBI: Final = 1024
-_ESCAPES: Final = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?|\x1b.")
-# What a terminal would obey or reorder: C0, DEL, C1, and the bidirectional controls of Unicode.
-_CONTROLS: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 # Tokens by the prefixes GitLab gives them (doc/security/tokens, "Token prefixes").
 _TOKENS: Final = re.compile(r"\b(gl(?:pat|rt|rtr|cbt|dt|ptt|oas|soat|agent|imt|ft)-)[\w.-]{6,}")
 _STORE_PATH: Final = re.compile(r"/nix/store/[0-9a-df-np-sv-z]{32}-")
+# Its repetitions are bounded: a file of nothing but `tokentokentoken` must not take the square of its length.
 _SECRET_VALUE: Final = re.compile(
-    r"""(?ix) ( \b[\w.]* (?:password|passwd|passphrase|secret|token|private_?key|psk)
-        (?! File | _file | Path | Version ) \w* "? \s*=\s* ) ( "[^"]*" | ''.*?'' )"""
+    r"""(?ix) ( (?:password|passwd|passphrase|secret|token|private_?key|psk)
+        (?! File | _file | Path | Version ) \w{0,64} "? \s{0,16} = \s{0,16} ) ( "[^"]*" | ''.*?'' )"""
 )
 
 
@@ -84,8 +83,12 @@ def names(hosts: Sequence[str], limit: int = 8) -> str:
 
 def clean(text: str) -> str:
     """One line of foreign text that can neither steer a terminal nor show one of GitLab's tokens."""
-    plain = _CONTROLS.sub("\ufffd", _ESCAPES.sub("", text.replace("\n", " ").expandtabs(4)))
-    return _TOKENS.sub(r"\1***", plain)
+    return without_tokens(visible(without_colours(text).replace("\n", " ").expandtabs(4)))
+
+
+def told(text: str) -> str:
+    """Lines of foreign text that keep their ends: a traceback."""
+    return without_tokens(visible(text))
 
 
 def without_tokens(text: str) -> str:

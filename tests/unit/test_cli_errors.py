@@ -14,6 +14,7 @@ import pytest
 from provisioner.cli import main
 from provisioner.cli.options import EXIT_CUT_SHORT
 from provisioner.cli.reports import reporting
+from provisioner.errors import ConfigError
 from provisioner.events import Event
 
 ROOT: Final = Path(__file__).parents[2]
@@ -218,6 +219,38 @@ def test_a_link_stays_a_link(tmp_path: Path) -> None:
     assert (tmp_path / "real.xml").read_bytes().startswith(b"<?xml")
 
 
+@pytest.mark.skipif(os.getuid() != 0, reason="only root makes links of others")
+@pytest.mark.parametrize("kind", ["link", "pipe", "link to a link"])
+def test_what_another_user_has_planted_is_neither_followed_nor_written(tmp_path: Path, kind: str) -> None:
+    """As it may wait in /tmp under the name that an operator always uses."""
+    victim, planted = tmp_path / "victim", tmp_path / "run.html"
+    victim.write_text("mine")
+    there = planted if kind != "link to a link" else tmp_path / "next"
+    if kind == "pipe":
+        os.mkfifo(planted)
+    else:
+        there.symlink_to(victim)
+    os.chown(there, 65534, 65534, follow_symlinks=False)
+    if kind == "link to a link":
+        planted.symlink_to("next")
+    with pytest.raises(ConfigError, match="is another user's"), reporting(options(report=str(planted)), "up"):
+        pass
+    assert victim.read_text() == "mine"
+
+
+@pytest.mark.parametrize("option", ["junit", "report"])
+def test_a_report_is_nobody_elses_to_read(tmp_path: Path, option: str) -> None:
+    """Its diffs hold what hosts have. Also where a file was there before that others may read."""
+    file = tmp_path / "run"
+    file.write_text("before")
+    file.chmod(0o666)
+    with reporting(options(**{option: str(file)}), "up") as report:
+        report.event(START)
+        assert [one.stat().st_mode & 0o777 for one in tmp_path.iterdir() if one != file] == [0o600]
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert b"host1" in file.read_bytes()
+
+
 def test_a_report_that_cannot_be_written_at_the_end_changes_nothing_else(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -234,11 +267,12 @@ def test_a_report_that_cannot_be_written_at_the_end_changes_nothing_else(
 def test_a_page_that_the_disk_did_not_take_leaves_no_draft(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    def full(_path: Path, _content: bytes) -> int:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(Path, "write_bytes", full)
-    with reporting(options(report=str(tmp_path / "run.html")), "up") as report:
+    with (
+        Path("/dev/full").open("wb", buffering=0) as disk,
+        monkeypatch.context() as patched,
+        reporting(options(report=str(tmp_path / "run.html")), "up") as report,
+    ):
+        patched.setattr(os, "fdopen", lambda *_: disk)
         report.event(START)
     assert "run.html cannot be written: No space left on device" in capfd.readouterr().err
     assert list(tmp_path.iterdir()) == []

@@ -28,6 +28,7 @@ LAYERS: Final = (
     {"hosts", "forge", "nix", "inventory"},
     {"events", "advisories"},
     {"model", "resources", "paths", "environment", "version"},
+    {"limits"},
     {"errors"},
 )
 # The lab stands beside the layers: the command line starts it, and it uses what knows nothing of hosts.

@@ -203,6 +203,7 @@ def test_junit_has_a_case_a_host() -> None:
 def test_files_are_written_at_the_end_whole_and_only_of_a_run_that_began(tmp_path: Path) -> None:
     page, xml = tmp_path / "run.html", tmp_path / "run.xml"
     page.write_text("before")
+    page.chmod(0o666)
     options = {
         "as_json": False,
         "junit": str(xml),
@@ -223,7 +224,7 @@ def test_files_are_written_at_the_end_whole_and_only_of_a_run_that_began(tmp_pat
     assert "unfinished" in page.read_text()
     assert xml.read_bytes().startswith(b"<?xml")
     assert {file.name for file in tmp_path.iterdir()} == {"run.html", "run.xml"}
-    assert page.stat().st_mode & 0o777 == xml.stat().st_mode & 0o777 != 0o600
+    assert page.stat().st_mode & 0o777 == xml.stat().st_mode & 0o777 == 0o600
 
 
 def test_logs_are_a_file_a_host_and_no_name_leads_out_of_the_folder(tmp_path: Path) -> None:
@@ -239,6 +240,21 @@ def test_logs_are_a_file_a_host_and_no_name_leads_out_of_the_folder(tmp_path: Pa
     assert [line[10:] for line in lines[:4]] == ["== connect", "== probe", "== switch", BUILD_LOG[0]]
     assert lines[-1][10:] == "== rolled back; it does not evaluate; rolled back; nixos-rebuild build shows it"
     assert logs.path("host3").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_log_is_nobody_elses_to_read_and_no_link_is_followed(tmp_path: Path) -> None:
+    play = mixed(("host1", "host2", "host3"))
+    logs = HostLogs(tmp_path, play.record)
+    (tmp_path / "victim").write_text("mine")
+    logs.path("host1").symlink_to("victim")
+    logs.path("host2").write_text("before")
+    logs.path("host2").chmod(0o666)
+    play.reports.append(logs)
+    go(play)
+    assert (tmp_path / "victim").read_text() == "mine"
+    for name in ("host1", "host2"):
+        assert logs.path(name).lstat().st_mode & 0o170777 == 0o100600
+        assert logs.path(name).read_text().endswith("\n")
 
 
 def test_a_file_that_cannot_be_written_ends_the_run_before_it_begins(tmp_path: Path) -> None:
@@ -260,6 +276,49 @@ def test_diffs_of_files() -> None:
         "\\ No newline at end of file",
     ]
     assert unified(FileChange("/a", b"x\n", b"x\n")) == ""
+
+
+LINES = st.lists(st.sampled_from(["a", "b", "c", ""]), max_size=30)
+
+
+@given(LINES, LINES, st.booleans(), st.booleans())
+def test_a_diff_is_what_patch_makes_the_file_of(old: list[str], new: list[str], cut_old: bool, cut_new: bool) -> None:
+    before, after = ("\n".join(lines) + "\n" * (not cut) for lines, cut in ((old, cut_old), (new, cut_new)))
+    assert patched(before, unified(FileChange("/f", before.encode(), after.encode()))) == after
+
+
+def patched(text: str, diff: str) -> str:
+    """As patch(1) does: each line of a hunk is where it says."""
+    old, new, place, last = text.splitlines(keepends=True), "", 0, ""
+    for line in diff.splitlines(keepends=True)[2:]:
+        if hunk := re.match(r"@@ -(\d+)(,0)?", line):
+            start = int(hunk[1]) - (not hunk[2])
+            new, place = new + "".join(old[place:start]), start
+        elif line.startswith("\\"):
+            new = new[:-1] if last != "-" else new
+        else:
+            last = line[0]
+            assert last == "+" or old[place].rstrip("\n") == line[1:-1]
+            place, new = place + (last != "+"), new + line[1:] * (last != "-")
+    return new + "".join(old[place:])
+
+
+def test_a_file_of_a_host_cannot_make_the_comparison_long() -> None:
+    """With difflib alone hours: each of many lines is among many that are alike."""
+    lines = [f"{number % 150}\n" for number in range(200_000)]
+    before = "".join(["first\n", *lines, "last\n"]).encode()
+    after = "".join(["another\n", *reversed(lines), "end\n"]).encode()
+    diff = unified(FileChange("/f", before, after))
+    assert diff.count("\n-") == diff.count("\n+") - 1 == 200_002
+    inserted = "".join(["first\n", *lines[:100_000], "new\n", *lines[100_000:], "last\n"]).encode()
+    told = unified(FileChange("/f", before, inserted)).splitlines()[2:]
+    assert told == ["@@ -99999,6 +99999,7 @@", " 97", " 98", " 99", "+new", " 100", " 101", " 102"]
+
+
+def test_a_line_ends_where_an_editor_ends_it() -> None:
+    """Elsewhere a host's file could have lines in a diff that bear no sign."""
+    said = "a\u2028+b\x0cc\x85d\re\n"
+    assert unified(FileChange("/f", b"x\n", said.encode())).split("\n")[3:] == ["-x", f"+{said[:-1]}", ""]
 
 
 def test_our_own_code_is_one_line_for_people_where_it_comes_or_goes_as_a_whole() -> None:

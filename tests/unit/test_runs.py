@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -95,15 +96,32 @@ def test_a_folder_that_cannot_be_written_stops_nothing(tmp_path: Path) -> None:
     assert not record.is_kept
 
 
-def test_a_full_disk_stops_nothing(folder: Path) -> None:
+def test_a_full_disk_stops_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Python tries what was not written once more when it closes the file."""
-    folder.mkdir(parents=True)
-    (folder / f"{run().id}.jsonl").symlink_to("/dev/full")
+
+    def full(_file: Path) -> IO[str]:
+        return Path("/dev/full").open("w", buffering=1)
+
+    monkeypatch.setattr(runs, "private", full)
     record = RunFile(folder, run())
     record.begin(["a"])
     record.record(result("a", Outcome.CHANGED))
     assert record.end(0) is None
     assert "No space left on device" in record.problem
+
+
+def test_records_are_nobody_elses_to_read_and_no_link_is_followed(folder: Path) -> None:
+    folder.mkdir(parents=True)
+    (folder / "victim").write_text("mine")
+    for suffix in ("jsonl", "failed"):
+        (folder / f"{run().id}.{suffix}").symlink_to("victim")
+    record = RunFile(folder, run())
+    record.begin(["a"])
+    record.record(result("a", Outcome.FAILED))
+    record.end(5)
+    assert (folder / "victim").read_text() == "mine"
+    for suffix in ("jsonl", "failed"):
+        assert (folder / f"{run().id}.{suffix}").lstat().st_mode & 0o170777 == 0o100600
 
 
 @pytest.mark.parametrize("name", ["last", "20260101T000001-ffffff", "../../etc/passwd"])
