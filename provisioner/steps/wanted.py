@@ -33,6 +33,7 @@ CODE: Final = (
     "image.nix",
     "internal.nix",
     "network.nix",
+    "nix-settings.nix",
     "options.nix",
     "runner.nix",
     "session.py",

