@@ -56,6 +56,29 @@ let
     )
   );
 
+  program = pkgs.writeText "nixprov-daemon.py" (builtins.readFile ./daemon.py);
+
+  # Between the builds' networks and the one that they go out by: all may go out, and none may come to another or stay.
+  translation = pkgs.writeText "nixprov-builds.nft" ''
+    table ip nixprov-builds
+    delete table ip nixprov-builds
+    table ip nixprov-builds {
+      chain out {
+        type nat hook postrouting priority 100;
+        oifname "eth0" masquerade
+      }
+      chain through {
+        type filter hook forward priority 0; policy drop;
+        iifname "build*" oifname "eth0" accept
+        iifname "eth0" ct state established,related accept
+      }
+      chain here {
+        type filter hook input priority 0;
+        iifname "build*" drop
+      }
+    }
+  '';
+
   # The collector's thresholds are bytes to Nix; a share of the disk is right on every disk.
   start = pkgs.writeScript "nixprov-nix-daemon" ''
     #!${pkgs.bash}/bin/bash
@@ -78,13 +101,22 @@ let
         *) features="$features $feature" ;;
       esac
     done
+    # Docker answers for names inside the network alone, so builds have to stay in it.
+    apart=()
+    if ! ${pkgs.gnugrep}/bin/grep -qsE '^nameserver[[:space:]]+(127\.|::1)' /etc/resolv.conf; then
+      if ${pkgs.nftables}/bin/nft --file ${translation} && echo 1 > /proc/sys/net/ipv4/ip_forward; then
+        apart=(--ip ${pkgs.iproute2}/bin/ip)
+      else
+        echo "this kernel does not translate addresses for us: builds with a network share one" >&2
+      fi
+    fi
     exec ${pkgs.coreutils}/bin/env --ignore-environment ${environment} \
       PATH="$PATH" LISTEN_FDS="$LISTEN_FDS" LISTEN_PID="$LISTEN_PID" \
-      ${nix}/bin/nix ${flags} \
+      ${pkgs.python3}/bin/python3 -I -B ${program} "''${apart[@]}" -- ${nix}/bin/nix ${flags} \
       --option experimental-features "$features" \
       --option min-free $((size / 100 * ${toString cfg.cache.minFreePercent})) \
       --option max-free $((size / 100 * ${toString cfg.cache.maxFreePercent})) \
-      daemon --force-untrusted
+      daemon --stdio --force-untrusted
   '';
 in
 {

@@ -23,6 +23,7 @@ CODE: Final = (
     "counters.nix",
     "counters.py",
     "daemon.nix",
+    "daemon.py",
     "default.nix",
     "door.nix",
     "engine.nix",

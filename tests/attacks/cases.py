@@ -14,6 +14,7 @@ from tests.attacks.shell import (
     ENDED,
     EXPORT,
     MANY_BUILDERS,
+    MEET,
     MEMORY_WATCH,
     POISON,
     REMOUNT,
@@ -318,6 +319,18 @@ NETWORK: Final = (
         + 'derivation lent "echo \\$NIXPROV_LENT" "$fixed impureEnvVars = [ \\"NIXPROV_LENT\\" ];"\n'
         + "nix-build --no-out-link lent.nix",
         marker="lent",
+    ),
+    *(
+        Case(
+            f"builds-meet-{name}",
+            TOOLS + MEET + f"meet {name} {family} '{address}'",
+            marker="met-another-build",
+            tried="^.* listening$",
+        )
+        for name, family, address in (
+            ("loopback", "AF_INET", '("127.0.0.1", 9874)'),
+            ("abstract-socket", "AF_UNIX", '"\\0nixprov-meet"'),
+        )
     ),
 )
 

@@ -233,6 +233,40 @@ PY
 }
 """
 
+# Two fixed-output builds of two connections: one listens, and when it says so the other one comes.
+MEET: Final = r"""
+meet() { # NAME FAMILY ADDRESS
+  cat > listen.py <<PY
+import socket
+s = socket.socket(socket.$2)
+s.bind($3)
+s.listen()
+print("listening", flush=True)
+s.settimeout(120)
+peer, _ = s.accept()
+peer.sendall(b"met-another-build")
+peer.close()
+PY
+  cat > come.py <<PY
+import socket
+s = socket.socket(socket.$2)
+s.settimeout(10)
+s.connect($3)
+print(s.recv(100).decode(), flush=True)
+PY
+  for part in listen come; do
+    program=$(nix-store --add ./$part.py)
+    derivation "$part-$1" "$(in_store "$python")/bin/python3 $(in_store "$program") 2>&1" "$fixed"
+  done
+  nix-build --no-out-link "listen-$1.nix" > listen.log 2>&1 &
+  until grep -q listening listen.log || ! kill -0 $!; do sleep 0.1; done
+  grep -o listening listen.log
+  nix-build --no-out-link "come-$1.nix" 2>&1 | sed "s/^.*> //"
+  kill $!
+  wait
+}
+"""
+
 # The host's own and its manager's environment, and what the host's Nix knows of passwords, lends to its own builds and
 # signs them with. Both daemons start anew.
 LENT: Final = r"""

@@ -20,7 +20,7 @@ import pytest
 
 from provisioner.lab.gitlab_client import Job
 from provisioner.lab.running import Lab
-from tests.lab.operator import Operator, leftovers
+from tests.lab.operator import Operator, Pause, leftovers, poll
 
 HOST = "host1"
 DAEMON = "nixprov-nix-daemon.service"
@@ -143,6 +143,32 @@ def test_a_job_fetches_from_the_hosts_cache_and_what_is_known_of_it_stays(
     assert lab.run(HOST, ["stat", "--format=%A %U", HOME]).stdout == "drwx------ root\n"
 
 
+SLOW = """
+export COREUTILS=$(ls -d /nix/store/*-coreutils-[0-9]*/bin/cat | head -n 1 | cut -d/ -f1-4)
+cat > slow.nix <<'NIX'
+derivation {{
+  name = "slow-{stamp}";
+  system = builtins.currentSystem;
+  builder = "/bin/sh";
+  PATH = "${{builtins.storePath (builtins.getEnv "COREUTILS")}}/bin";
+  args = [ "-c" "{work}; echo > $out" ];
+}}
+NIX
+nix-build --no-out-link slow.nix
+"""
+LINKS = "nsenter --net=/run/nixprov/network/namespace ip -brief link | grep -c '^build'"
+
+
+def test_with_a_job_go_its_builds_and_their_network(lab: Lab) -> None:
+    pause = Pause(lab, HOST, 601)
+    job_id = lab.gitlab.queue_job(SLOW.format(stamp=secrets.token_hex(6), work=pause.shell), host=HOST)
+    pause.begun()
+    poll(lab, HOST, "the build has a link", LINKS)
+    lab.gitlab.cancel_job(job_id)
+    poll(lab, HOST, "the build is gone", "! pgrep -xf 'sleep 601'")
+    poll(lab, HOST, "no link is left", f"! {LINKS}")
+
+
 # What a careless owner may say, by setting. Each is one that a job would gain by.
 CARELESS = {
     "access-tokens": "github.com=owner-token",
@@ -184,7 +210,8 @@ set -e
 pid=$(systemctl show --property=MainPID --value nixprov-nix-daemon.service)
 mapfile -d "" command < /proc/$pid/cmdline
 mapfile -d "" environment < /proc/$pid/environ
-exec env --ignore-environment "${environment[@]}" "${command[@]:0:${#command[@]}-2}" config show --json
+while [ "${command[0]}" != -- ]; do command=("${command[@]:1}"); done
+exec env --ignore-environment "${environment[@]}" "${command[@]:1:${#command[@]}-4}" config show --json
 """
 CLASSED = f"""
 let table = import {TABLE}; in {{
