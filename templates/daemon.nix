@@ -15,30 +15,30 @@ let
 
   network = "${cfg.container.networkUnit}.service";
 
-  # Fixed here, because the daemon's own configuration belongs to the user and may say otherwise.
-  forced = {
-    extra-experimental-features = "nix-command daemon-trust-override";
-    sandbox = "true";
-    # On a kernel that has no namespaces for us a build fails, instead of going without a sandbox.
-    sandbox-fallback = "false";
-    # A host that takes unsigned paths takes them from whoever asks, and what is at a path is then the job's word.
-    require-sigs = "true";
-    allowed-users = "root nixprov-filter";
-    trusted-users = "root";
-    netrc-file = "/dev/null";
-    access-tokens = "";
-    keep-failed = "false";
-    # The job's own log has it. Here no collector would ever take it away, and who else may read it is hard to say.
-    keep-build-log = "false";
-    max-build-log-size = toString (cfg.limits.buildLogMiB * 1024 * 1024);
-    timeout = toString cfg.limits.buildTimeout;
-    max-silent-time = toString cfg.limits.buildSilence;
-    post-build-hook = "${cfg.keepHook}";
-  };
+  settings = import ./nix-settings.nix;
+  hasSetting = name: lib.versionAtLeast (lib.getVersion nix) (settings.since.${name} or "2.18");
 
-  flags = lib.concatStringsSep " " (
-    lib.mapAttrsToList (name: value: "--option ${name} ${lib.escapeShellArg value}") forced
+  # The daemon's own: what it looked up at caches stays over restarts.
+  home = "/var/cache/nixprov-nix-daemon";
+  # Beside the store, as the newer Nix has it: /tmp is for everybody, and not always a disk.
+  buildDir = "/nix/var/nix/nixprov-builds";
+
+  # Fixed here, because the daemon's own configuration belongs to the user and may say otherwise.
+  forced = lib.filterAttrs (name: _: hasSetting name) (
+    settings.forced {
+      inherit nix buildDir;
+      inherit (cfg) limits keepHook;
+    }
   );
+  features = lib.attrValues (lib.filterAttrs (name: _: hasSetting name) settings.features);
+
+  option = name: value: "--option ${name} ${lib.escapeShellArg value}";
+  # In the order of the line: the last word on features is said when all that needs one is set.
+  flags = lib.concatStringsSep " " (
+    [ (option "extra-experimental-features" (toString features)) ] ++ lib.mapAttrsToList option forced
+  );
+
+  show = if lib.versionAtLeast (lib.getVersion nix) "2.20" then "config show" else "show-config";
 
   # Read once, at the start: a cache that the host's owner adds is there for jobs too.
   nixConf = config.environment.etc."nix/nix.conf".source or null;
@@ -47,20 +47,36 @@ let
   environment = lib.concatStringsSep " " (
     lib.mapAttrsToList (name: value: "${name}=${lib.escapeShellArg value}") (
       {
-        HOME = "/root";
+        HOME = home;
+        # Where builds are for a Nix that knows no build-dir.
+        TMPDIR = buildDir;
         CURL_CA_BUNDLE = "/etc/ssl/certs/ca-certificates.crt";
       }
       // (config.networking.proxy.envVars or { })
     )
   );
 
-  # Variables that the user's own builds get on asking. Emptied where there are some, or it is not known: without its
-  # feature the setting cannot be emptied, and Nix would tell every build of it.
-  lent = lib.optionalString (lib.versionAtLeast (lib.getVersion nix) "2.19") ''
-    feature="nix-command configurable-impure-env"
-    if [ -n "$(clean ${nix}/bin/nix --extra-experimental-features "$feature" config show impure-env 2> /dev/null || echo unknown)" ]; then
-      lent=(--option extra-experimental-features "daemon-trust-override $feature" --option impure-env "")
-    fi
+  program = pkgs.writeText "nixprov-daemon.py" (builtins.readFile ./daemon.py);
+
+  # Between the builds' networks and the one that they go out by: all may go out, and none may come to another or stay.
+  translation = pkgs.writeText "nixprov-builds.nft" ''
+    table ip nixprov-builds
+    delete table ip nixprov-builds
+    table ip nixprov-builds {
+      chain out {
+        type nat hook postrouting priority 100;
+        oifname "eth0" masquerade
+      }
+      chain through {
+        type filter hook forward priority 0; policy drop;
+        iifname "build*" oifname "eth0" accept
+        iifname "eth0" ct state established,related accept
+      }
+      chain here {
+        type filter hook input priority 0;
+        iifname "build*" drop
+      }
+    }
   '';
 
   # The collector's thresholds are bytes to Nix; a share of the disk is right on every disk.
@@ -75,14 +91,32 @@ let
     # A fixed-output build may ask for any variable of the daemon (impureEnvVars), and systemd hands down its own, which
     # anybody's `systemctl set-environment` adds to.
     clean() { ${pkgs.coreutils}/bin/env --ignore-environment ${environment} PATH="$PATH" "$@"; }
-    lent=()
-    ${lent}
+    # Of the features that the host has on, those that jobs may have too.
+    features="nix-command daemon-trust-override"
+    enabled=$(clean ${nix}/bin/nix --extra-experimental-features nix-command ${show} |
+      ${pkgs.gnused}/bin/sed -n 's/^experimental-features = //p')
+    for feature in $enabled; do
+      case $feature in
+        ${lib.concatStringsSep " | " settings.withheld}) ;;
+        *) features="$features $feature" ;;
+      esac
+    done
+    # Docker answers for names inside the network alone, so builds have to stay in it.
+    apart=()
+    if ! ${pkgs.gnugrep}/bin/grep -qsE '^nameserver[[:space:]]+(127\.|::1)' /etc/resolv.conf; then
+      if ${pkgs.nftables}/bin/nft --file ${translation} && echo 1 > /proc/sys/net/ipv4/ip_forward; then
+        apart=(--ip ${pkgs.iproute2}/bin/ip)
+      else
+        echo "this kernel does not translate addresses for us: builds with a network share one" >&2
+      fi
+    fi
     exec ${pkgs.coreutils}/bin/env --ignore-environment ${environment} \
       PATH="$PATH" LISTEN_FDS="$LISTEN_FDS" LISTEN_PID="$LISTEN_PID" \
-      ${nix}/bin/nix ${flags} "''${lent[@]}" \
+      ${pkgs.python3}/bin/python3 -I -B ${program} "''${apart[@]}" -- ${nix}/bin/nix ${flags} \
+      --option experimental-features "$features" \
       --option min-free $((size / 100 * ${toString cfg.cache.minFreePercent})) \
       --option max-free $((size / 100 * ${toString cfg.cache.maxFreePercent})) \
-      daemon --force-untrusted
+      daemon --stdio --force-untrusted
   '';
 in
 {
@@ -90,7 +124,20 @@ in
     cfg.trust == "none" && lib.versionAtLeast (lib.getVersion nix) "2.18"
   ) "Whether jobs have a daemon of theirs: this Nix has one that can be told to trust nobody, and it is wanted.";
 
+  config.assertions = [
+    {
+      assertion = config.nix.enable or true;
+      message = "nixprov: nix.enable is false: this host has no Nix daemon and no build users for jobs; leave it on, or run nixprov down for this host";
+    }
+  ];
+
   config.environment.etc."nixprov-revision".text = cfg.revision;
+
+  # Of builds that were killed, the next boot takes the rest.
+  config.systemd.tmpfiles.rules = lib.mkIf cfg.hasOwnDaemon [
+    "d ${buildDir} 0700 root root -"
+    "R! ${buildDir}/* - - - - -"
+  ];
 
   config.systemd.sockets.nixprov-nix-daemon = lib.mkIf cfg.hasOwnDaemon {
     description = "The untrusting Nix daemon's socket, for the filter in front of it";
@@ -141,8 +188,25 @@ in
       # written and executed (compilers just in time), 32-bit calls and personalities, ptrace. And no PrivateTmp: a
       # restart would take the folder from under the builds that go on.
       NoNewPrivileges = true;
-      ProtectSystem = "full";
-      ProtectHome = true;
+      # What the daemon can be led to write is what building needs. Roots of the collector and profiles are the host's,
+      # but for what jobs built. systemd leaves /dev and /run writable by itself.
+      ProtectSystem = "strict";
+      ReadWritePaths = [
+        "/nix/store"
+        "/nix/var/nix"
+        "/nix/var/nix/gcroots/nixprov"
+      ];
+      ReadOnlyPaths = [
+        "/nix/var/nix/gcroots"
+        "/nix/var/nix/profiles"
+        "/run"
+        "/sys"
+      ];
+      TemporaryFileSystem = "/dev/shm";
+      CacheDirectory = baseNameOf home;
+      CacheDirectoryMode = "0700";
+      # Read it must: what a `result` in somebody's home holds is garbage to a collector that does not see it there.
+      ProtectHome = "read-only";
       PrivateMounts = true;
       ProtectClock = true;
       ProtectControlGroups = true;
@@ -155,7 +219,7 @@ in
       SystemCallFilter = "~@clock @cpu-emulation @module @obsolete @raw-io @reboot @swap";
       SystemCallErrorNumber = "EPERM";
       InaccessiblePaths = [
-        "-/var/lib/nixprov"
+        "-/var/lib/nixprov/secrets"
         "-/var/lib/nixprov-runner"
         "-/run/nixprov/podman.sock"
         "-/run/docker.sock"

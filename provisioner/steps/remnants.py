@@ -16,8 +16,10 @@ PATHS: Final = (
     "/var/lib/nixprov-runner",
     "/var/lib/nixprov-containers",
     "/var/lib/nixprov-counters",
+    "/var/cache/nixprov-nix-daemon",
     "/run/nixprov",
     "/nix/var/nix/gcroots/nixprov",
+    "/nix/var/nix/nixprov-builds",
 )
 
 # The engine takes it away with its last container, unless it is killed as that one goes.

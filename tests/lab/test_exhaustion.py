@@ -210,6 +210,19 @@ def test_a_full_store_ends_the_build_that_filled_it_and_nothing_is_lost(
         assert lab.run(HOST, ["nix-store", "--verify-path", path]).returncode == 0
 
 
+# What a user's `result` holds, wherever it is.
+HELD = r"""
+set -e
+for folder in /root /home /var/tmp; do
+  mkdir $folder/held-$stamp
+  echo "$folder $stamp" > $folder/held-$stamp/source
+  path=$(nix-store --add $folder/held-$stamp/source)
+  nix-store --realise $path --add-root $folder/held-$stamp/result > /dev/null
+  echo $path
+done
+"""
+
+
 def test_a_store_that_runs_short_is_collected_while_a_job_builds(lab: Lab, operator: Operator, stamp: str) -> None:
     """minFreePercent, which is a number of bytes to Nix: below it a build collects what nothing holds."""
     with small_store(lab):
@@ -223,6 +236,7 @@ def test_a_store_that_runs_short_is_collected_while_a_job_builds(lab: Lab, opera
             ],
         ).stdout.strip()
         assert free(lab) < DISK // 100 * 5
+        held = lab.run(HOST, ["bash", "-c", f"stamp={stamp}\n{HELD}"]).stdout.split()
         pause = Pause(lab, HOST, 510)
         job_id = lab.gitlab.queue_job(build(stamp, pause.shell), host=HOST)
         pause.begun()
@@ -231,3 +245,7 @@ def test_a_store_that_runs_short_is_collected_while_a_job_builds(lab: Lab, opera
         job = lab.gitlab.wait_for_job(job_id)
         assert job.is_success, job.trace
         assert free(lab) > DISK // 100 * 9
+        try:
+            assert lab.run(HOST, ["ls", "-d", *held], check=False).stdout.split() == sorted(held)
+        finally:
+            lab.run(HOST, ["sh", "-c", f"rm -r /root/held-{stamp} /home/held-{stamp} /var/tmp/held-{stamp}"])

@@ -304,6 +304,12 @@ def test_a_mistake_stops_at_evaluation(lab: Lab, module: str, own: str, said: st
         evaluate(lab, module, own)
 
 
+@pytest.mark.parametrize("own", ["", 'services.nixprov.trust = "plain";'], ids=["ours", "plain"])
+def test_a_host_without_nix_is_refused_with_one_line(lab: Lab, module: str, own: str) -> None:
+    with pytest.raises(AssertionError, match=r"nix\.enable is false: this host has no Nix daemon"):
+        evaluate(lab, module, "nix.enable = false;", own)
+
+
 # tests/nixpkgs-eval and what it needs, in a folder of its own; once as it is, once with a module that is broken.
 SCRIPT = f"""
 set -e
