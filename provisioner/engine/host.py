@@ -155,12 +155,28 @@ class HostRun:
             return
         self.emit("warning", text=f"a switch of {self.holder()} is still running: following it to its end")
         result = self.follow()
+        if result.tries_on:
+            self._leave(result)
         if result.waits:
             same = (self.journal.phase is Phase.WRITTEN) == (self.run.verb == "up")
             # That we are here shows that the host can be reached; what else it must be is checked after the next plan.
             with crash.around("settle"):
                 self.script(switch.confirm((), 0) if same and result.is_done else switch.abort(), status_ok=True)
         self.probe()
+
+    def _leave(self, result: SwitchResult) -> None:
+        """Somebody else's switch is waited for, like another run; in any other way it is this run that goes on."""
+        if result.is_busy and not self.choices.take_over:
+            hint = "`nixprov status` tells when it is back; --take-over goes on from what is there now"
+            raise Locked(self.host, result.explain(), hint=hint)
+        self.emit("warning", text=f"{result.explain()}; this run goes on from there instead")
+        with crash.around("settle"):
+            self.script(switch.leave(), status_ok=True)
+
+    def require_back(self) -> None:
+        """After a probe: the host does not try on to go back. Raises SwitchFailed."""
+        if self.facts.is_switching and (trying := switch.trying(self.facts.text("switch-result"))):
+            raise SwitchFailed(self.host, trying.explain())
 
     def _require_one_name(self) -> None:
         """The lock keeps other runs out; under a second name this one would be its own neighbour."""
@@ -248,7 +264,9 @@ class HostRun:
         """Run something that is no transaction: ending a switch."""
         text = script.encode() if isinstance(script, str) else script
         prologue = PATH.encode() + b'fail() { printf \'%s\\n\' "$2" >&2; exit "$1"; }\n'
-        return self._run(prologue + text, self.limits.switch_s, None) if status_ok else self._command(prologue + text)
+        if not status_ok:
+            return self._command(prologue + text)
+        return self._run(prologue + text, self.limits.switch_s, _Follower(self))
 
     def login_again(self) -> None:
         """A connection from nothing: proof that the machine, as it is now, lets us in. Raises ConnectionLost."""

@@ -147,6 +147,7 @@ def _switch_back(run: HostRun) -> None:
         # What it goes back to may cut this connection just as what it was at did.
         run.insist(lambda: run.script(switch.abort(), status_ok=True), "connection lost while the host goes back")
         _look(run)
+        run.require_back()
 
 
 def _host_back(run: HostRun, facts: Facts, journal: Journal, replaced: Collection[str]) -> None:

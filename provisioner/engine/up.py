@@ -273,6 +273,7 @@ def _name_strangers(run: HostRun, result: SwitchResult) -> None:
 
 def switch_error(run: HostRun, result: SwitchResult) -> SwitchFailed:
     hint = "nixos-rebuild build on the host shows the whole error" if result.phase == "build" else ""
+    hint = "wait for the other switch to end, then run again" if result.is_busy else hint
     return SwitchFailed(run.host, result.explain(), hint=hint)
 
 

@@ -183,7 +183,7 @@ class Facts:
     @property
     def is_switching(self) -> bool:
         """A switch is under way, or waits to be confirmed; whose, the journal says."""
-        return bool(re.search(r"SubState=(running|start|stop|final)", self.text("switch")))
+        return bool(re.search(r"SubState=(running|start|stop|final|auto-restart)", self.text("switch")))
 
     @property
     def held_by(self) -> str:

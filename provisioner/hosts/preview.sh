@@ -85,5 +85,14 @@ cat "$new/etc/nixprov-revision" 2>/dev/null | say revision
 units "$old" > "$here/old"
 units "$new" > "$here/new"
 comm -13 "$here/old" "$here/new" | say new-units
-"$new/bin/switch-to-configuration" dry-activate 2>&1 | say dry-activate
+# Since NixOS 25.05 it is refused at once while somebody else's switch is at work.
+left=60
+while :; do
+  "$new/bin/switch-to-configuration" dry-activate > "$here/said" 2>&1
+  [ $? = 11 ] || break
+  [ "$left" -gt 0 ] || cannot "somebody else's switch holds /run/nixos/switch-to-configuration.lock"
+  flock --timeout 2 /run/nixos/switch-to-configuration.lock sleep 0
+  left=$((left - 2))
+done
+say dry-activate < "$here/said"
 end

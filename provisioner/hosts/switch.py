@@ -22,6 +22,7 @@ DIR: Final = f"{STATE_DIR}/switch"
 NOT_ACTIVE_STATUS: Final = 83
 
 REFUSED: Final = 23
+BUSY: Final = 24
 UNITS_FAILED: Final = 4
 UNCONFIRMED_STATUS: Final = 84
 
@@ -31,14 +32,17 @@ class SwitchResult:
     """How a switch ended, or how far it came.
 
     `phase` it was in, `status` of that phase (0: done), the profile's generation afterwards; `waits`: the new system is
-    active and the host goes back to the old one unless somebody confirms; `failed`: units that were failed at the end.
+    active and the host goes back to the old one unless somebody confirms; `tries_on`: the host goes back, could not yet
+    because of `status`, and tries again; `failed`: units that were failed at the end.
     """
 
     phase: str
     status: int
     generation: int | None
     waits: bool = False
+    tries_on: bool = False
     why: str = ""
+    holder: str = ""
     failed: tuple[str, ...] = ()
 
     @property
@@ -50,19 +54,45 @@ class SwitchResult:
         """The system is active, but some unit is not: ours or anybody's (switch-to-configuration's exit 4)."""
         return self.phase == "activate" and self.status == UNITS_FAILED
 
+    @property
+    def is_busy(self) -> bool:
+        """Somebody else's switch holds, or held, the lock of switch-to-configuration."""
+        return self.status in (BUSY, _EAGAIN) if self.tries_on else (self.phase, self.status) == ("activate", BUSY)
+
     def explain(self) -> str:
+        if self.tries_on:
+            return self._explain_trying()
         if self.phase == "activate" and self.status == UNITS_FAILED:
             return f"units failed after the activation: {', '.join(self.failed) or 'see systemctl --failed'}"
         if self.phase == "activate":
             return _ACTIVATION.get(self.status, f"switch-to-configuration ended with status {self.status}")
-        return EXPIRED if self.why == "expired" else _ENDED.get(self.phase, f"the switch ended in phase {self.phase}")
+        if self.phase == "back":
+            return WENT_BACK.get(self.why, "the switch was ended, and the host went back to the old system")
+        return _ENDED.get(self.phase, f"the switch ended in phase {self.phase}")
+
+    def _explain_trying(self) -> str:
+        cause = f"switch-to-configuration ended with status {self.status}"
+        if self.is_busy:
+            cause = f"{_named(self.holder)} holds the lock of switch-to-configuration"
+        return f"the host is still going back to the old system and tries again by itself: {cause}"
 
 
+def _named(holder: str) -> str:
+    return f"somebody else's switch ({holder})" if holder else "somebody else's switch"
+
+
+# What switch-to-configuration ends with when its lock is held (NixOS 25.05 and newer): the errno of that.
+_EAGAIN: Final = 11
 EXPIRED: Final = "nobody confirmed the new system in time, so the host went back to the old one"
+# By the word that switch.sh leaves.
+WENT_BACK: Final = {
+    "expired": EXPIRED,
+    "busy": "somebody else's switch did not end, so the new system is not kept: the host goes back to the old one",
+    "overtaken": "somebody else's switch replaced the new system before it was kept: the files are given back",
+}
 _ENDED: Final = {
     "build": "the configuration does not evaluate or build; nothing was activated",
     "check": "the built system does not contain what was pushed; nothing was activated",
-    "back": "the switch was ended, and the host went back to the old system",
     "profile": "the system profile could not be set",
     "rollback": "the system profile could not be set back",
     "commit": "the system profile or the boot loader could not be set",
@@ -72,6 +102,7 @@ _ACTIVATION: Final = {
     2: "the activation script failed",
     3: "systemd could not be reloaded by the new system",
     REFUSED: "the new system was refused before its activation: a pre-switch check or the boot loader failed",
+    BUSY: "somebody else's switch holds the lock of switch-to-configuration and did not end; nothing was activated",
     100: "the new system cannot be activated without a reboot",
     101: "switch-to-configuration crashed half-way (status 101)",
 }
@@ -124,6 +155,22 @@ if [ -e {_CONTROL}/nixprov-back.service ]; then
 fi"""
 
 
+# For a transaction, which has a quarter of an hour: somebody else's switch is waited for, as run.sh does.
+_LOCK: Final = "/run/nixos/switch-to-configuration.lock"
+BOOT_MENU: Final = f"""\
+  left=300
+  while :; do
+    status=0
+    "$profile/bin/switch-to-configuration" boot >/dev/null </dev/null || status=$?
+    [ "$status" = {_EAGAIN} ] && [ "$left" -gt 0 ] || break
+    flock --timeout 10 {_LOCK} sleep 0 || :
+    left=$((left - 10))
+  done
+  [ "$status" != {_EAGAIN} ] ||
+    fail "$status" "somebody else's switch holds {_LOCK}: wait for it to end, then run again"
+  [ "$status" = 0 ]"""
+
+
 def start(verb: str, argument: str, *, confirm_s: int = 0, crash: str = "") -> Part:
     """The part that starts the program as UNIT, refused (LOCKED_STATUS) while another one runs.
 
@@ -133,6 +180,7 @@ def start(verb: str, argument: str, *, confirm_s: int = 0, crash: str = "") -> P
     return Shell(
         _START.format(
             unit=UNIT,
+            alive=_ALIVE,
             status=LOCKED_STATUS,
             dir=DIR,
             argv=shlex.join([verb, argument, str(confirm_s)]),
@@ -141,15 +189,20 @@ def start(verb: str, argument: str, *, confirm_s: int = 0, crash: str = "") -> P
     )
 
 
+# Substates of a unit that has not ended; one that was killed is started again.
+_ALIVE: Final = "running | start* | stop* | final* | auto-restart*"
+
 # A unit that ended stays known (RemainAfterExit) until the next start, so its status can be asked at any time later.
+# One that was killed, its settlement as well, is started again: a machine goes back for as long as it lives.
 _START = """\
 case $(systemctl show -p SubState --value {unit}) in
-  running | start* | stop* | final*) fail {status} 'another switch is running: {unit}' ;;
+  {alive}) fail {status} 'another switch is running: {unit}' ;;
 esac
 systemctl stop {unit} 2>/dev/null || :
 systemctl reset-failed {unit} 2>/dev/null || :
-rm -f {dir}/result {dir}/failed {dir}/open {dir}/confirmed {dir}/aborted {dir}/expired
+rm -f {dir}/result {dir}/failed {dir}/open {dir}/confirmed {dir}/aborted {dir}/expired {dir}/leave {dir}/old {dir}/menu
 systemd-run --quiet --unit={unit} --service-type=exec --property=RemainAfterExit=yes --property=TimeoutStopSec=1800 \\
+  --property=Restart=on-abnormal --property=RestartSec=3 \\
   --property='ExecStopPost=/bin/sh {dir}/run.sh settle' {crash}\\
   --description='nixprov: build and switch' /bin/sh {dir}/run.sh {argv} < /dev/null"""
 
@@ -158,14 +211,14 @@ def follow(cursor: str) -> bytes:
     """A script that streams the unit's log from `cursor` on and ends with it, or when it waits for a verdict.
 
     Its answer is lines: `log TEXT`, `cursor CURSOR`, `failed UNIT ...`, and last `end SUBSTATE PHASE STATUS GENERATION
-    WHY`.
+    WHY HOLDER`. It ends as well with a host that cannot go back yet and tries on.
     """
     after = shlex.quote(f"--after-cursor={cursor}") if cursor else "''"
     return _script(_FOLLOW).replace("@AFTER@", after).encode()
 
 
 def _script(text: str) -> str:
-    text = text.replace("@PATH@", PATH).replace("@SYSTEMD@", _SYSTEMD)
+    text = text.replace("@PATH@", PATH).replace("@SYSTEMD@", _SYSTEMD).replace("@ALIVE@", _ALIVE)
     return text.replace("@UNIT@", UNIT).replace("@DIR@", DIR).replace("@STATUS@", str(UNCONFIRMED_STATUS))
 
 
@@ -180,14 +233,7 @@ substate() {
   done
   echo "$found"
 }
-await_end() {
-  while :; do
-    case $(substate) in
-      running | start* | stop* | final*) sleep 0.1 ;;
-      *) break ;;
-    esac
-  done
-}
+tries_on() { grep -qs '^[a-z]* tries:' @DIR@/result; }
 """
 
 _FOLLOW = """\
@@ -205,16 +251,16 @@ show() {
 waits() {
   phase='' status=''
   [ ! -e @DIR@/open ] || read -r phase status _ < @DIR@/result
-  [ "$phase" = activate ] && [ "$status" != running ]
+  [ "$phase" = activate ] && [ "$status" != running ] && [ "$status" != waiting ]
 }
 while :; do
   state=$(substate)
   [ -n "$invocation" ] || invocation=$(systemctl show -p InvocationID --value @UNIT@)
   case $state in
-    running | start* | stop* | final*) ! waits || state=waits ;;
+    @ALIVE@) if waits; then state=waits; elif tries_on; then state=tries; fi ;;
   esac
   case $state in
-    running | start* | stop* | final*) show ;;
+    @ALIVE@) show ;;
     *) journalctl --sync 2>/dev/null || :; show; break ;;
   esac
   sleep 0.2
@@ -250,20 +296,38 @@ class Followed:
 
 
 def _result(words: Sequence[str]) -> SwitchResult:
-    """`SUBSTATE PHASE STATUS [GENERATION] [WHY]`; a status of "running" after the end means that it was killed."""
-    substate, phase, status, generation, why, *_ = [*words, *[""] * 5]
+    """`SUBSTATE PHASE STATUS [GENERATION] [WHY] [HOLDER ...]`; "running" after the end means that it was killed."""
+    substate, phase, status, *rest = [*words, *[""] * max(0, 3 - len(words))]
+    generation, rest = (rest[0], rest[1:]) if rest and rest[0].isdigit() else ("", rest)
+    number = status.removeprefix(_TRIES)
     return SwitchResult(
         phase or "lost",
-        int(status) if status.isdigit() else 1,
-        int(generation) if generation.isdigit() else None,
+        int(number) if number.isdigit() else 1,
+        int(generation) if generation else None,
         waits=substate == "waits",
-        why=why if generation.isdigit() else generation,
+        tries_on=status.startswith(_TRIES),
+        why=rest[0] if rest else "",
+        holder=" ".join(rest[1:]),
     )
+
+
+_TRIES: Final = "tries:"
+
+
+def trying(result: str) -> SwitchResult | None:
+    """Why a host that goes back could not yet, from the one line of its result on disk; None when nothing says so."""
+    found = _result(["running", *result.split()])
+    return found if found.tries_on else None
 
 
 def stage(result: str) -> str:
     """For people: where a switch is that goes on, from the one line of its result on disk."""
     phase, status, *_ = [*result.split(), "", ""]
+    if found := trying(result):
+        return found.explain()
+    if status == "waiting":
+        waits = f"{_named(_result(['running', *result.split()]).holder)} has to end first"
+        return f"{_STAGES.get(phase, 'it activates the new system')}: {waits}"
     if phase == "activate":
         return "it activates the new system" if status == "running" else "the new system runs and waits to be confirmed"
     return _STAGES.get(phase, "it begins")
@@ -322,25 +386,39 @@ for unit in {units}; do
 done
 """
 
-# A host that is going back already needs the lock of this transaction for its files.
+# A host that is going back already, or does because it cannot keep the new system, needs the lock of this transaction
+# for its files.
 _COMMIT = """\
 @SYSTEMD@mv @DIR@/open @DIR@/confirmed 2>/dev/null || :
-{ [ ! -e @DIR@/expired ] && [ ! -e @DIR@/aborted ]; } || flock -u 9 2>/dev/null || :
-await_end
-phase=lost status=1
-[ ! -e @DIR@/result ] || read -r phase status _ < @DIR@/result || :
-case "$phase $status" in
-  'commit 0' | 'activate 0' | 'activate 4') ;;
-  back*) fail @STATUS@ 'the host had gone back to the old system before it was told to keep the new one' ;;
+phase=
+while :; do
+  { [ "$phase" != back ] && [ ! -e @DIR@/expired ] && [ ! -e @DIR@/aborted ]; } || flock -u 9 2>/dev/null || :
+  state=$(substate) phase=lost status=1 rest=
+  [ ! -e @DIR@/result ] || read -r phase status rest < @DIR@/result || :
+  case $state in
+    @ALIVE@) ! tries_on || break ;;
+    *) break ;;
+  esac
+  sleep 0.1
+done
+case "$phase $status $rest " in
+  'commit 0 '* | 'activate 0 '* | 'activate 4 '*) ;;
+@WENT_BACK@  back*) fail @STATUS@ 'the host had gone back to the old system before it was told to keep the new one' ;;
   *)
     journalctl --quiet --no-pager --output=cat --lines=6 --unit=@UNIT@ >&2
     fail @STATUS@ "the profile or the boot loader could not be set ($phase: $status)"
     ;;
-esac"""
+esac""".replace(
+    "@WENT_BACK@",
+    "".join(f"  back*' {why} '*) fail @STATUS@ {shlex.quote(WENT_BACK[why])} ;;\n" for why in ("busy", "overtaken")),
+)
 
 
 def abort() -> bytes:
-    """A script that gives the running switch up and waits until the host is back; an activation is never cut short."""
+    """A script that gives the running switch up and waits until the host is back, or says that it tries on.
+
+    An activation is never cut short. Its answer is lines `log TEXT`.
+    """
     return _script(_ABORT).encode()
 
 
@@ -350,5 +428,34 @@ _ABORT = """\
     'build '*) systemctl stop @UNIT@ || : ;;
   esac
 fi
-await_end
+told=
+while :; do
+  case $(substate) in
+    @ALIVE@) ! tries_on || break ;;
+    *) break ;;
+  esac
+  waits=$(sed -n 's/^[a-z]* waiting [0-9]* *[a-z-]* *//p' @DIR@/result 2>/dev/null)
+  if grep -qs '^[a-z]* waiting' @DIR@/result && [ "$told" != "at $waits" ]; then
+    told="at $waits"
+    echo "log nixprov: somebody else's switch${waits:+ ($waits)} holds the lock: waiting for its end"
+  fi
+  sleep 0.1
+done
+"""
+
+
+def leave() -> bytes:
+    """A script that ends a way back which does not come to its end, so that another run goes on from there."""
+    return _script(_LEAVE).encode()
+
+
+# What waits looks every two seconds.
+_LEAVE = """\
+@SYSTEMD@: > @DIR@/leave
+while :; do
+  case $(substate) in
+    @ALIVE@) sleep 0.1 ;;
+    *) break ;;
+  esac
+done
 """

@@ -6,13 +6,16 @@
 #                                  LIMIT: seconds to wait for a verdict once it is active; 0: none is asked for
 #   run.sh rollback GENERATION 0
 #   run.sh settle                  what systemd runs when the above has ended in whatever way (ExecStopPost)
+#   run.sh switch or rollback      again: what systemd runs when both of these were killed (Restart)
 #   run.sh boot                    what systemd runs at the next boot, if none of the above came to its end (ADR 0016)
 #
 # With a limit, the new system is only tried: the profile and the boot loader keep the old one until somebody who could
 # log in again says so. A reboot, a lost network, a killed script: each ends with the old system and the old files.
 #
-# ./result says how far it came, as one line: PHASE STATUS GENERATION WHY. The verdict is the name of one file, changed
-# by rename, so that only one can be given: ./open becomes ./confirmed, ./aborted or ./expired.
+# ./result says how far it came, as one line: PHASE STATUS GENERATION WHY WHO. STATUS is `running`; `waiting` for the
+# lock that WHO holds; `tries:N` for a way back that N stands in, and that is tried again; or a number, when all is over.
+# The verdict is the name of one file, changed by rename, so that only one can be given: ./open becomes ./confirmed,
+# ./aborted or ./expired. ./leave ends a way back that does not come to its end: another run goes on from there.
 set -u
 verb=$1
 wanted=${2-}
@@ -20,6 +23,17 @@ limit=${3-0}
 state=/var/lib/nixprov/switch
 profile=/nix/var/nix/profiles/system
 control=/etc/systemd/system.control
+lock=/run/nixos/switch-to-configuration.lock
+# Seconds for which somebody else's switch is waited for, and the status when it had not ended by then.
+patience=${NIXPROV_PATIENCE-600}
+busy=24
+at='' why='' left=0
+# A unit that was killed is started again, with the settlement cut short or not; tests kill it once.
+again=
+if [ -e "$state/result" ] && { [ "$verb" = switch ] || [ "$verb" = rollback ]; }; then
+  again=yes
+  unset NIXPROV_CRASH
+fi
 
 export HOME=/root USER=root
 # Names variables that only a session has: programs.ssh.startAgent alone makes it say $XDG_RUNTIME_DIR.
@@ -43,7 +57,14 @@ finish() { # PHASE STATUS [WHY]
   exit "$2"
 }
 
+ended() { # PHASE STATUS [WHY]: the machine is as it is wanted or as it was; whatever led to that, no unit has failed
+  result "$@"
+  rm -f "$state/open" "$state/confirmed" "$state/aborted" "$state/expired"
+  exit 0
+}
+
 phase() { # keeps the phase on disk too: a reader after a crash sees where it was
+  at=$1
   result "$1" running
   echo "nixprov: $1"
   point "$1"
@@ -69,13 +90,94 @@ looked_at() { # STATUS SYSTEM
   fi
 }
 
+runs() { [ "$(readlink -f /run/current-system)" = "$1" ]; }
+
+revision() { cat "$1/etc/nixprov-revision" 2>/dev/null || echo none; }
+
+holder() { # in words, if it can be seen
+  process=$(find /proc/[0-9]*/fd -lname "$lock" 2>/dev/null | cut -d/ -f3 | sort -n | head -n 1)
+  [ -n "$process" ] || return 0
+  unit=$(sed -n 's/^\(0:\|[0-9]*:name=systemd\):.*\/\(..*\)/\2/p' "/proc/$process/cgroup" 2>/dev/null | head -n 1)
+  echo "process $process${unit:+ of $unit}"
+}
+
+wanted_still() { # nobody has given up what waits, and the machine is not going down
+  case $at in
+    activate) [ "$limit" = 0 ] || [ -e "$state/open" ] ;;
+    back | rollback) [ ! -e "$state/leave" ] && [ "$(systemctl is-system-running 2>/dev/null)" != stopping ] ;;
+  esac
+}
+
+# Since NixOS 25.05 switch-to-configuration is refused at once while another one is at work; up to 24.11 it waits, for
+# however long. Both are waited for here, where that is said and has an end.
+await_lock() { # for `left` seconds
+  [ -e "$lock" ] || return 0
+  ! flock --nonblock "$lock" true || return 0
+  who=$(holder)
+  echo "nixprov: somebody else's switch${who:+ ($who)} holds the lock: waiting for its end"
+  result "$at" waiting "${why:--} $who"
+  until flock --timeout 2 "$lock" true; do
+    left=$((left - 2))
+    [ "$left" -gt 0 ] && wanted_still || return 1
+  done
+  result "$at" running
+}
+
+# Another one came between our look at the lock and our call. Counted, because up to 24.11 a boot loader that failed
+# ends with whatever errno was left over, 11 included.
+refused() { # STATUS
+  [ "$1" = 11 ] || return 1
+  left=$((left - 30))
+  [ "$left" -gt 0 ] || return 1
+  sleep 1
+}
+
+switched() { # SYSTEM ACTION: its status, or `busy` when somebody else's switch did not end; `old`: what find_old says
+  left=$patience system=$1
+  while :; do
+    await_lock || return "$busy"
+    [ "$1" != old ] || { find_old && system=$old; }
+    "$system/bin/switch-to-configuration" "$2"
+    status=$?
+    refused "$status" || return "$status"
+  done
+}
+
 # switch-to-configuration crashes half-way when its output breaks; run again, it goes on where it was. A system that is
-# gone back to must come whatever becomes of the log.
-surely() { # SYSTEM ACTION
-  "$1/bin/switch-to-configuration" "$2"
-  status=$?
-  [ "$status" = 101 ] || return "$status"
-  "$1/bin/switch-to-configuration" "$2" > /dev/null 2>&1
+# gone back to must come whatever becomes of the log, and whatever else stands in its way is tried for as long as the
+# machine lives: that it runs is looked at.
+surely() { # SYSTEM, or `old`; ./menu: the boot menu is of another one too, and `menu` says how that ended
+  menu=0
+  while :; do
+    switched "$1" test
+    came=$?
+    if [ "$came" = 101 ]; then
+      switched "$1" test > /dev/null 2>&1
+      came=$?
+    fi
+    if ! was_refused "$came" && runs "$system"; then
+      # The boot loader last: what it cannot do must not keep the old system from running.
+      [ ! -e "$state/menu" ] || switched "$1" boot || menu=$?
+      was_refused "$menu" || return "$came"
+      came=$menu menu=0
+    fi
+    tries_on
+  done
+}
+
+was_refused() { [ "$1" = "$busy" ] || [ "$1" = 11 ]; }
+
+tries_on() {
+  result "$at" "tries:$came" "${why:--} $(holder)"
+  echo "nixprov: the old system does not come back yet (status $came): trying again"
+  pause=15
+  while [ "$pause" -gt 0 ]; do
+    # The next boot does it, or the run that said so.
+    wanted_still || exit 0
+    sleep 2
+    pause=$((pause - 1))
+  done
+  result "$at" running
 }
 
 failed_units() { systemctl list-units --failed --plain --no-legend --no-pager | cut -d' ' -f1; }
@@ -97,7 +199,7 @@ forget() { # the way back, the build's own link, and the root that nix-build mad
   for root in /nix/var/nix/gcroots/auto/*; do
     [ "$(readlink "$root")" != "$state/build/result" ] || rm -f "$root"
   done
-  rm -rf "$state/build" "$state/undo.sh"
+  rm -rf "$state/build" "$state/undo.sh" "$state/old" "$state/menu"
 }
 
 set_profile() { # what was checked is what is activated: the profile gets this very path, nothing is evaluated again
@@ -110,25 +212,60 @@ set_profile() { # what was checked is what is activated: the profile gets this v
   generation >> "$state/generations"
 }
 
+# Somebody else's switch that came between has made a system of its own. With what was confirmed in it, it is kept as
+# they made it; without, or while it does not end, there is nothing whole to keep.
 commit() { # SYSTEM: it runs already; make it the one that boots
   phase commit
-  set_profile "$1" || finish commit 22
-  point set
-  "$1/bin/switch-to-configuration" boot || finish commit $?
+  # Who confirms waits for this, and not for as long as who begins.
+  left=$((patience / 2))
+  while :; do
+    await_lock || cannot_keep busy
+    [ "$(revision /run/current-system)" = "$(revision "$1")" ] || cannot_keep overtaken
+    runs "$1" || ! runs "$(readlink -f "$profile")" || break
+    set_profile "$1" || finish commit 22
+    point set
+    "$1/bin/switch-to-configuration" boot
+    status=$?
+    [ "$status" != 0 ] || break
+    refused "$status" || finish commit "$status"
+  done
   forget
-  rm -f "$state/confirmed"
-  finish commit 0
+  ended commit 0
 }
 
-back() { # WHY: the system that the profile still names, then the files as they were
+cannot_keep() { # WHY
+  mv "$state/confirmed" "$state/aborted"
+  back "$1"
+}
+
+note_old() { # what is gone back to: the profile as it was before anybody could change it
+  printf '%s %s\n' "$(generation)" "$(readlink -f "$profile")" > "$state/old"
+}
+
+# What somebody else has made of the machine meanwhile is theirs and stays, unless it has in it what is to go: then the
+# profile has to go back too.
+find_old() { # `old`, which the profile names afterwards; after the lock was free, as their switch may end in between
+  old=$(readlink -f "$profile")
+  read -r number noted 2>/dev/null < "$state/old" || return 0
+  if [ "$old" = "$noted" ]; then return 0; fi
+  if [ "$old" != "$(readlink -f "$state/build/result")" ] && [ "$(revision "$old")" = "$(revision "$noted")" ]; then
+    return 0
+  fi
+  : > "$state/menu"
+  nix-env --profile "$profile" --switch-generation "$number" || nix-env --profile "$profile" --set "$noted" || :
+  old=$noted
+}
+
+back() { # WHY: the system of before, then the files as they were
+  why=$1
   phase back
-  surely "$profile" test
+  surely old
   status=$?
   point activated-old
   give_back
   forget
-  rm -f "$state/open" "$state/aborted" "$state/expired"
-  finish back "$status" "$1"
+  [ "$menu" = 0 ] || finish commit "$menu"
+  ended back "$status" "$1"
 }
 
 closure() { # OLD NEW: what the new system brings, as a line of the log; in ./build
@@ -149,7 +286,7 @@ sizes() { # how many paths there are on standard input, and their bytes
 unbuilt() { # PHASE STATUS: nothing was activated, so the files are all there is to take back
   give_back
   forget
-  finish "$@"
+  ended "$@"
 }
 
 await_verdict() {
@@ -164,7 +301,8 @@ await_verdict() {
   done
 }
 
-if [ "$verb" = settle ]; then
+if [ "$verb" = settle ] || { [ "$verb" = switch ] && [ -n "$again" ]; }; then
+  [ ! -e "$state/leave" ] || exit 0
   # From here on nobody confirms what is gone back from.
   mv "$state/open" "$state/aborted" 2>/dev/null
   if [ -e "$state/confirmed" ]; then
@@ -176,6 +314,8 @@ if [ "$verb" = settle ]; then
   elif grep -qs '^build running' "$state/result"; then
     unbuilt build 20 ended
   fi
+  # Killed where nobody was to be asked: half-way, and said so.
+  [ -z "$again" ] || ! grep -Eqs '^[a-z]+ (running|waiting)' "$state/result" || exit 1
   exit 0
 fi
 
@@ -184,6 +324,11 @@ if [ "$verb" = boot ]; then
   [ "$(cat "$state/boot")" != "$(cat /proc/sys/kernel/random/boot_id)" ] || exit 0
   # Confirmed is confirmed: the files stay, and the next run of anybody makes the rest true.
   [ ! -e "$state/confirmed" ] || { disarm; exit 0; }
+  # Somebody else's switch has kept what was only tried: the next run of anybody tells them apart.
+  if read -r _ old 2>/dev/null < "$state/old" && [ "$(revision /run/current-system)" != "$(revision "$old")" ]; then
+    disarm
+    exit 0
+  fi
   echo 'a switch was cut off before anybody confirmed it: giving back /etc/nixos'
   give_back
   rm -f "$state/open" "$state/aborted" "$state/expired"
@@ -195,14 +340,14 @@ fi
 if [ "$verb" = rollback ]; then
   phase rollback
   nix-env --profile "$profile" --switch-generation "$wanted" || finish rollback 22
-  phase activate
-  surely "$profile-$wanted-link" test
+  : > "$state/menu"
+  surely "$(readlink -f "$profile-$wanted-link")"
   status=$?
-  # The boot loader last: what it cannot do must not keep the old system from running.
-  "$profile-$wanted-link/bin/switch-to-configuration" boot || finish commit $?
-  finish activate "$status"
+  [ "$menu" = 0 ] || finish commit "$menu"
+  ended activate "$status"
 fi
 
+note_old
 phase build
 rm -rf "$state/build"
 mkdir -p "$state/build"
@@ -219,21 +364,32 @@ if [ "$found" != "$wanted" ]; then
 fi
 
 if [ "$limit" = 0 ]; then
+  # Before there is a generation, which could not be taken out of the boot menu while the lock is held.
+  at=activate left=$patience
+  await_lock || ended activate "$busy"
   phase profile
+  number=$(generation)
   set_profile "$system" || finish profile 22
   forget
   phase activate
-  "$system/bin/switch-to-configuration" switch
-  status=$(looked_at $? "$system")
+  switched "$system" switch
+  status=$?
+  if [ "$status" = "$busy" ]; then
+    nix-env --profile "$profile" --switch-generation "$number" || finish profile 22
+    ended activate "$busy"
+  fi
+  status=$(looked_at "$status" "$system")
   failed_units > "$state/failed"
   finish activate "$status"
 fi
 
 : > "$state/open"
-sync "$state"
+sync "$state/old" "$state"
 phase activate
-"$system/bin/switch-to-configuration" test
-status=$(looked_at $? "$system")
+switched "$system" test
+status=$?
+[ "$status" != "$busy" ] || unbuilt activate "$busy"
+status=$(looked_at "$status" "$system")
 point activated
 failed_units > "$state/failed"
 result activate "$status"

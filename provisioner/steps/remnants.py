@@ -7,7 +7,7 @@ from typing import Final
 from provisioner.hosts.facts import Facts
 from provisioner.hosts.journal import Journal
 from provisioner.hosts.script import Part, RemoveTree, Shell
-from provisioner.hosts.switch import AT_BOOT, DISARM
+from provisioner.hosts.switch import AT_BOOT, BOOT_MENU, DISARM
 from provisioner.hosts.switch import DIR as SWITCH_DIR
 from provisioner.hosts.switch import UNIT as SWITCH_UNIT
 from provisioner.steps.base import Step
@@ -57,7 +57,7 @@ if [ -s {SWITCH_DIR}/generations ]; then
       [ ! -e "$profile-$generation-link/etc/nixprov-revision" ] ||
       nix-env --profile "$profile" --delete-generations "$generation" >/dev/null
   done
-  "$profile/bin/switch-to-configuration" boot >/dev/null </dev/null
+{BOOT_MENU}
 fi
 systemctl stop {SWITCH_UNIT} 2>/dev/null || :
 systemctl reset-failed 'nixprov-*' 2>/dev/null || :"""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import pytest
@@ -357,6 +358,44 @@ def test_a_second_switch_at_the_same_time_fails(nixos: NixOS) -> None:
     )
     assert done.returncode == 1
     assert "nixos-rebuild-switch-to-configuration.service" in done.stderr
+
+
+HOLDS = "flock /run/nixos/switch-to-configuration.lock sleep 3600"
+SWITCH = "/run/current-system/bin/switch-to-configuration"
+
+
+@pytest.mark.parametrize("action", ["check", "dry-activate", "boot", "test", "switch"])
+def test_a_switch_is_refused_at_once_while_the_lock_is_held(nixos: NixOS, action: str) -> None:
+    """NixOS 25.05 and newer: LockExclusiveNonblock, and the errno as status."""
+    with holding(nixos):
+        done = nixos.sh(f"{SWITCH} {action}")
+    assert (done.returncode, "Could not acquire lock" in done.stderr) == (11, True), done.stderr
+
+
+def test_an_older_switch_waits_for_the_lock(nixos: NixOS) -> None:
+    with holding(nixos):
+        waits = "until [ $(pgrep -cx flock) = 2 ]; do sleep 0.1; done; pkill -xf 'sleep 3600'"
+        done = nixos.sh(f"({waits}) & NIXPROV_LAB_OLD_SWITCH=1 {SWITCH} check")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@contextmanager
+def holding(nixos: NixOS) -> Iterator[None]:
+    nixos.sh(f"mkdir -p /run/nixos; systemd-run --quiet --collect --unit=somebody {HOLDS}")
+    nixos.sh("while flock --nonblock /run/nixos/switch-to-configuration.lock true; do sleep 0.1; done")
+    try:
+        yield
+    finally:
+        nixos.sh("systemctl stop somebody")
+
+
+def test_a_pre_switch_check_has_the_new_system_and_the_action(nixos: NixOS) -> None:
+    nixos.configure('{ system.preSwitchChecks.monday = "echo checks $#: $2 >&2; false"; }')
+    before = nixos.out("readlink -f /run/current-system")
+    done = nixos.rebuild("test")
+    assert done.returncode == 1
+    assert "checks 2: test" in done.stderr
+    assert nixos.out("readlink -f /run/current-system") == before
 
 
 def test_users_and_groups_come_and_go(nixos: NixOS) -> None:

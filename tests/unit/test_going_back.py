@@ -374,3 +374,90 @@ def test_a_runner_that_is_left_paused_by_a_failed_way_back_is_named() -> None:
     it.session.answers = fails_on_the_way_back
     assert isinstance(takes_down(it), RollbackFailed)
     assert it.run.remains == ["runner 7 in GitLab is paused"]
+
+
+TRIES = "back tries:24 5 expired process 7 of nixos-upgrade.service"
+
+
+def goes_on_trying(it: Stage, result: str = TRIES) -> None:
+    """The host is switching back and says why it could not yet, until it is told to leave that."""
+
+    def answer(script: str) -> Completed | None:
+        if "/var/lib/nixprov/switch/leave" in script and "touched=yes" not in script:
+            it.session.records["switch"] = b"ActiveState=active\nSubState=exited\n"
+        return Completed(0, f"end tries {result}\n".encode(), "") if "after=" in script else None
+
+    it.session.records |= {"switch": b"ActiveState=active\nSubState=running\n", "switch-result": result.encode()}
+    it.session.answers = answer
+
+
+@pytest.mark.parametrize("verb", ["up", "down"])
+def test_a_host_that_waits_for_somebody_elses_switch_to_go_back_is_not_planned_for(verb: str) -> None:
+    it = stage(*converged(), runner(), verb=verb)
+    goes_on_trying(it)
+    with pytest.raises(
+        Locked, match=r"still going back .* \(process 7 of nixos-upgrade.service\) holds the lock"
+    ) as caught:
+        (up if verb == "up" else down).plan(it.run)
+    assert "--take-over" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("result", "take_over"),
+    [(TRIES, True), (TRIES.replace("24", "2"), False)],
+    ids=["said so", "cannot come"],
+)
+def test_who_takes_over_ends_a_way_back_and_looks_again(result: str, *, take_over: bool) -> None:
+    """An old system that does not come is no other's work: the next run goes on without being told to."""
+    it = stage(*converged(), runner(), take_over=take_over)
+    goes_on_trying(it, result)
+    assert up.plan(it.run).lines() == ()
+    assert not it.run.facts.is_switching
+    assert any("this run goes on from there instead" in text for text in it.texts("warning"))
+
+
+def test_a_host_that_still_goes_back_is_no_rolled_back_one() -> None:
+    it = stage(new_host(), None)
+
+    def answer(script: str) -> Completed | None:
+        if "after=" in script:
+            goes_on_trying(it)
+            return Completed(0, b"end waits activate 2 5\n", "")
+        return None
+
+    it.session.answers = answer
+    error = fails(it)
+    assert isinstance(error, RollbackFailed), error
+    assert "the host is still going back to the old system and tries again by itself" in error.message
+    assert ("delete", 99) not in it.forge.said, "the host may use it"
+
+
+def test_a_recorded_generation_that_cannot_be_gone_back_to_yet_is_a_failed_rollback() -> None:
+    """After a switch that was kept at once; the files are back by then."""
+    it = stage(new_host(), None)
+    ends = iter(["exited activate 2 5", "tries rollback tries:24 4 - process 7 of nixos-upgrade.service"])
+
+    def answer(script: str) -> Completed | None:
+        if "after=" not in script:
+            return None
+        it.session.records["profile"] = b"/nix/store/new-system"
+        return Completed(0, f"end {next(ends)}\n".encode(), "")
+
+    it.session.answers = answer
+    error = fails(it)
+    assert isinstance(error, RollbackFailed), error
+    assert "somebody else's switch (process 7 of nixos-upgrade.service) holds the lock" in error.message
+
+
+def test_a_lock_that_is_held_at_the_beginning_is_said_to_be() -> None:
+    it = stage(new_host(), None)
+    it.session.answers = switch_ends("exited activate 24 4")
+    error = fails(it)
+    assert isinstance(error, RolledBack), error
+    assert "somebody else's switch holds the lock of switch-to-configuration" in error.message
+    assert error.hint == "wait for the other switch to end, then run again"
+
+
+@pytest.mark.parametrize(("substate", "goes_on"), [("auto-restart", True), ("exited", False), ("failed", False)])
+def test_a_switch_between_two_starts_goes_on(substate: str, *, goes_on: bool) -> None:
+    assert Facts("host1", {"switch": f"SubState={substate}\n".encode()}).is_switching == goes_on

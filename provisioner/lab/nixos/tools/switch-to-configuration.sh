@@ -1,9 +1,10 @@
 #!@shell@
 # Makes a running machine this system: stops what has to stop, activates, reloads, restarts and starts units.
 # Imitates NixOS' switch-to-configuration in its order, its messages, and its exit codes: 0 done, 1 refused,
-# 2 the activation failed, 3 systemd could not reload, 4 a unit failed, 100 only a reboot helps, 101 its output broke
-# (Rust's eprintln! panics, NixOS/nixpkgs#462179). What fails before the activation ends with the errno that was left
-# over; here that is 2 (ENOENT), which looks like a failed activation.
+# 2 the activation failed, 3 systemd could not reload, 4 a unit failed, 11 somebody else switches, 100 only a reboot helps,
+# 101 its output broke (Rust's eprintln! panics, NixOS/nixpkgs#462179).
+# With NIXPROV_LAB_OLD_SWITCH=1 it is as up to NixOS 24.11: it waits for the lock, and what fails before the activation
+# ends with the errno that was left over; here that is 2 (ENOENT), which looks like a failed activation.
 set -u
 trap '' PIPE
 export PATH=@path@:/usr/sbin:/usr/bin
@@ -15,11 +16,11 @@ status=0
 shopt -s nullglob
 
 say() { echo "$*" >&2 || exit 101; }
-die() { exit 2; }
+old() { [ "${NIXPROV_LAB_OLD_SWITCH-}" = 1 ]; }
+die() { if old; then exit 2; else exit 1; fi; }
 
 case $action in
-switch | boot | test | dry-activate) ;;
-check) exec "$out/pre-switch-checks" "$(readlink -f /run/current-system)" "$out" check ;;
+check | switch | boot | test | dry-activate) ;;
 *)
     say "Usage: ${0##*/} [check|switch|boot|test|dry-activate]
 
@@ -37,13 +38,13 @@ if [ ! -e /etc/NIXOS ] && ! grep -qs '^ID="\?nixos' /etc/os-release; then
 fi
 export NIXOS_ACTION=$action LOCALE_ARCHIVE=${LOCALE_ARCHIVE-}
 mkdir -p $lists
-exec 9> $lists/switch-to-configuration.lock
-flock 9 || { say "Could not acquire lock"; exit 1; }
-if [ "$action" != dry-activate ] && [ "${NIXOS_NO_CHECK-}" != 1 ] &&
-    ! "$out/pre-switch-checks" "$(readlink -f /run/current-system)" "$out" "$action"; then
+exec 9>> $lists/switch-to-configuration.lock
+if old; then flock 9; else flock --nonblock 9; fi || { say "Could not acquire lock"; exit 11; } # EAGAIN
+if [ "${NIXOS_NO_CHECK-}" != 1 ] && ! "$out/pre-switch-checks" "$out" "$action"; then
     say "Pre-switch checks failed"
     die
 fi
+[ "$action" != check ] || exit 0
 # A machine of the lab starts its profile; only boot.loader.external has something to do.
 if [ "$action" = switch ] || [ "$action" = boot ]; then
     @installBootLoader@ "$out" || { say "Failed to install bootloader"; die; }

@@ -153,7 +153,7 @@ in {
       activationScripts = option (types.attrsOf snippet) {} "Shell code that makes the running machine this system.";
       userActivationScripts = inert;
       preSwitchChecks =
-        option (types.attrsOf types.str) {} "Shell code that may refuse a switch: the old system, the new one and the action are its arguments.";
+        option (types.attrsOf types.str) {} "Shell code that may refuse a switch: the new system and the action are its arguments.";
       extraDependencies = option (types.listOf types.pathInStore) [] "Paths the system keeps.";
       extraSystemBuilderCmds = text "Shell code of the system's build.";
       systemBuilderCommands = text "The same by its new name.";
