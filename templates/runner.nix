@@ -40,7 +40,7 @@ let
         name = runner.description;
         url = cfg.gitlabUrl;
         id = runner.id;
-        token = "@TOKEN@";
+        token = toml.blank "token";
         # GitLab may hold a request for a minute (long polling), and gitlab-runner warns of less than 2 at each start. It
         # never has more of them than it works on jobs.
         request_concurrency = lib.max 2 (lib.min 4 runner.concurrent);
@@ -49,8 +49,8 @@ let
         pre_build_script = preBuild;
         docker = {
           host = "unix://${engine.socket}";
-          image = if runner.image == null then "@IMAGE@" else runner.image;
-          helper_image = "@IMAGE@";
+          image = if runner.image == null then toml.blank "image" else runner.image;
+          helper_image = toml.blank "image";
           # A list is read by gitlab-runner 13.8 and newer only; NixOS 20.09 has an older one.
           pull_policy = "if-not-present";
           # What a job may ask for: an image, and when it is pulled. Nothing below can be asked for.
@@ -82,6 +82,15 @@ let
     ];
   };
 
+  # The configuration's parts in their order, each a file of the store or a string that the script has read: what is in
+  # the inventory's values is never looked at for a place to put the token.
+  write =
+    name: part:
+    if builtins.isString part then
+      "${pkgs.coreutils}/bin/cat ${pkgs.writeText "nixprov-runner-${name}.toml" part}"
+    else
+      "printf '\"%s\"' \"\$${part.name}\"";
+
   render =
     name: runner:
     pkgs.writeScript "nixprov-runner-config" ''
@@ -94,9 +103,9 @@ let
       case $token in
         "" | *[!A-Za-z0-9._~=+/-]*) echo "the token is empty or has characters that no GitLab token has" >&2; exit 1 ;;
       esac
-      text=$(< ${pkgs.writeText "nixprov-runner-${name}.toml" (toml (settings name runner))})
-      text=''${text//@IMAGE@/"$image"}
-      printf '%s\n' "''${text//@TOKEN@/"$token"}" > "$STATE_DIRECTORY/config.toml.new"
+      {
+        ${lib.concatMapStringsSep "\n  " (write name) (toml.parts (settings name runner))}
+      } > "$STATE_DIRECTORY/config.toml.new"
       ${pkgs.coreutils}/bin/mv "$STATE_DIRECTORY/config.toml.new" "$STATE_DIRECTORY/config.toml"
     '';
 
