@@ -17,8 +17,9 @@ in
           }
         else
           {
-            unit = "nixprov-nix-filter.socket";
-            folder = "/run/nixprov/nix";
+            # A switch leaves a socket as it is that only changes (NixOS/nixpkgs#74899): another wish is another unit.
+            unit = if cfg.shareSocket then "nixprov-nix-shared.socket" else "nixprov-nix-jobs.socket";
+            folder = "/run/nixprov/jobs/nix";
           }
       )
       "The unit of the socket, and its folder, which is mounted into containers.";

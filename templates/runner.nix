@@ -31,7 +31,9 @@ let
     command -v nix > /dev/null 2>&1 || export PATH="''${PATH:-/usr/bin:/bin}:${cfg.jobTools}/bin"
   '';
 
-  settings = name: runner: {
+  settings = name: runner: let
+    security = lib.optional runner.noNewPrivileges "no-new-privileges";
+  in {
     concurrent = runner.concurrent;
     check_interval = 3;
     shutdown_timeout = runner.stopTimeout;
@@ -60,6 +62,12 @@ let
           ];
           privileged = false;
           services_privileged = false;
+          # What Docker gives to every container and podman does not; a capability that is named twice is an error to podman.
+          cap_drop = lib.subtractLists runner.capAdd [
+            "AUDIT_WRITE"
+            "MKNOD"
+            "NET_RAW"
+          ];
           network_mode = engine.network;
           container_labels.nixprov-runner = name;
           disable_cache = true;
@@ -77,6 +85,9 @@ let
           service_cpus = runner.cpus;
           allowed_images = runner.allowedImages;
           allowed_services = runner.allowedImages;
+          cap_add = runner.capAdd;
+          security_opt = security;
+          services_security_opt = security;
         };
       }
     ];
