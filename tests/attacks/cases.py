@@ -159,7 +159,7 @@ PRIVILEGED: Final = (
         'case "$ATTACK_VALUE" in *@TOKEN@*@IMAGE@*) echo value-is-literal ;; *glrt-*) echo token-in-value ;; esac',
         marker="token-in-value",
         plain=Outcome.CLOSED,
-        tried=r"^(\S+Z \w+ )?value-is-literal$",
+        tried=r"^(\S+Z \w+ )?(value-is-literal|token-in-value)$",
     ),
     Case(
         "setuid-in-container",
@@ -176,7 +176,7 @@ PRIVILEGED: Final = (
         TOOLS + MOUNT,
         marker="has-mounted",
         plain=Outcome.CLOSED,
-        tried="mount: Operation not permitted",
+        tried="mount: (Operation not permitted|done)",
     ),
 )
 
