@@ -156,7 +156,8 @@ class ModuleSpec:
     """What is wanted of the module on one host beside its runners; what is not said has the module's default.
 
     `settings` are options of templates/options.nix by group and name, such as `limits` and `buildTimeout`.
-    `accepted_advisories` are ids (templates/advisories.toml); `share_socket`: the host's users may use the jobs' socket too.
+    `accepted_advisories` are ids (templates/advisories.toml).
+    `share_socket`: the host's users may use the jobs' socket too.
     """
 
     settings: Mapping[str, Mapping[str, int]] = field(default_factory=lambda: MappingProxyType({}))

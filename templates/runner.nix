@@ -170,7 +170,13 @@ let
       description = "GitLab runner ${name} of nixprov";
       wantedBy = [ "multi-user.target" ];
       # Not required: a restart of the host's engine is the end of its containers anyhow, not of the runner.
-      wants = [ "network-online.target" ] ++ engine.units;
+      # Nor is who answers jobs' Nix, but it runs as long as the runner does: systemd starts nothing for a socket that is to stop,
+      # and a stop waits for the jobs.
+      wants = [
+        "network-online.target"
+        cfg.door.service
+      ]
+      ++ engine.units;
       requires = [
         "nixprov-image.service"
         cfg.door.unit
@@ -180,6 +186,7 @@ let
         "network-online.target"
         "nixprov-image.service"
         cfg.door.unit
+        cfg.door.service
       ]
       ++ engine.units
       ++ lib.optional (!engine.isShared) "nixprov-podman.service";

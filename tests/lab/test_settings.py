@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from provisioner.lab.running import Lab
-from tests.lab.operator import Operator, Said, leftovers, snapshot
+from tests.lab.operator import Operator, Pause, Said, leftovers, poll, snapshot
 
 HOST = "host1"
 STOP = {"default": "1min 17s", "small": "1min 18s"}
@@ -179,10 +180,24 @@ def test_a_colleague_without_that_word_sees_it_too_and_takes_it_back(lab: Lab, o
 
 
 def test_a_socket_that_was_shared_is_closed_again_and_jobs_go_on(lab: Lab, operator: Operator) -> None:
-    """A switch leaves a socket alone that only changes, so each wish is a unit of its own."""
+    """Each wish is a socket of its own; the old one is there until the jobs that have it are done."""
     for settings, answer in (("nixprov_share_socket=true", r"Trusted: +0"), ("", "Permission denied")):
-        said = say(operator, "up", settings, "--yes", "--json")
+        pause = Pause(lab, HOST, 512)
+        job_id = lab.gitlab.queue_job(f"{pause.shell}\nnix store info 2>&1", host=HOST)
+        pause.begun()
+        with ThreadPoolExecutor() as threads:
+            switched = threads.submit(say, operator, "up", settings, "--yes", "--json")
+            poll(
+                lab,
+                HOST,
+                "the switch waits for the job",
+                "systemctl is-active nixprov-runner-default | grep -x deactivating",
+            )
+            pause.end()
+            said = switched.result()
         assert said.code == 0, said.err
+        job = lab.gitlab.wait_for_job(job_id)
+        assert re.search(r"Trusted: 0", job.trace), job.trace
         assert re.search(answer, nobody_asks(lab))
         job = lab.gitlab.wait_for_job(lab.gitlab.queue_job("nix store info 2>&1", host=HOST))
         assert re.search(r"Trusted: 0", job.trace), job.trace
