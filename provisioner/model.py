@@ -83,6 +83,18 @@ class Engine(Enum):
     DOCKER = "docker"
 
 
+class Capability(Enum):
+    """What a job's own container may have beside the usual: capabilities(7), but for those that reach out of it."""
+
+    AUDIT_WRITE = "AUDIT_WRITE"
+    IPC_LOCK = "IPC_LOCK"
+    MKNOD = "MKNOD"
+    NET_ADMIN = "NET_ADMIN"
+    NET_RAW = "NET_RAW"
+    SYS_NICE = "SYS_NICE"
+    SYS_PTRACE = "SYS_PTRACE"
+
+
 @dataclass(frozen=True, slots=True)
 class Become:
     """How to become root when the login user is not."""
@@ -114,7 +126,7 @@ class RunnerSpec:
     `owner` is a group or project, numeric id or full path, for those types.
     `maximum_timeout_s` is in seconds, at least 600; None is GitLab's default.
     From `concurrent` (jobs at once) on, what is None or empty is left to the module's defaults (templates/options.nix);
-    `memory` and `cpus` are of one container, in Docker's spelling.
+    `memory` and `cpus` are of one container, in Docker's spelling. `cap_add` is beside the usual ones.
     """
 
     name: str = "default"
@@ -133,6 +145,8 @@ class RunnerSpec:
     allowed_images: tuple[str, ...] = ()
     memory: str | None = None
     cpus: str | None = None
+    no_new_privileges: bool | None = None
+    cap_add: tuple[Capability, ...] = ()
     stop_timeout_s: int | None = None
     environment: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
@@ -143,12 +157,14 @@ class ModuleSpec:
 
     `settings` are options of templates/options.nix by group and name, such as `limits` and `buildTimeout`.
     `accepted_advisories` are ids (templates/advisories.toml).
+    `share_socket`: the host's users may use the jobs' socket too.
     """
 
     settings: Mapping[str, Mapping[str, int]] = field(default_factory=lambda: MappingProxyType({}))
     trust: Trust = Trust.NONE
     engine: Engine = Engine.PODMAN
     accepted_advisories: tuple[str, ...] = ()
+    share_socket: bool = False
 
 
 @dataclass(frozen=True, slots=True)

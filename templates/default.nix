@@ -62,10 +62,15 @@ in
       lib.elem name [
         "acceptedAdvisories"
         "engine"
+        "shareSocket"
         "trust"
       ]
     ) settings
   );
 
-  warnings = overruled [ ] settings config.services.nixprov;
+  warnings =
+    overruled [ ] settings config.services.nixprov
+    ++ lib.optional (config.services.nixprov.engine == "docker" && settings.limits or { } ? tasksPerContainer) (
+      "nixprov: the inventory's limits.tasksPerContainer does not count in the host's Docker, and gitlab-runner has no such limit"
+    );
 }

@@ -13,15 +13,18 @@ in
         if isPlain then
           {
             unit = "nix-daemon.socket";
+            service = "nix-daemon.service";
             folder = "/nix/var/nix/daemon-socket";
           }
         else
           {
-            unit = "nixprov-nix-filter.socket";
-            folder = "/run/nixprov/nix";
+            # A switch leaves a socket as it is that only changes (NixOS/nixpkgs#74899): another wish is another unit.
+            unit = if cfg.shareSocket then "nixprov-nix-shared.socket" else "nixprov-nix-jobs.socket";
+            service = "nixprov-nix-filter.service";
+            folder = "/run/nixprov/jobs/nix";
           }
       )
-      "The unit of the socket, and its folder, which is mounted into containers.";
+      "The unit of the socket, who answers there, and the socket's folder, which is mounted into containers.";
 
   config = lib.mkIf isPlain {
     # What `status` asks for, to say it as long as it is so.

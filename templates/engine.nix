@@ -21,8 +21,17 @@ let
   # config.toml gives jobs theirs. The user's podman does not know of our network, nor ours of theirs, and a network in which
   # no container runs shows nowhere: so ours is not from the addresses that podman gives out (containers.conf(5)),
   # unless the host itself is where all others are.
+  # A list of the host's that says so would be added to, where podman knows of that (4.8).
+  only = lib.optionalString (lib.versionAtLeast (lib.getVersion podman) "5.0") ", { append = false }";
+
+  # The capabilities are podman's own default, without what the host's containers.conf adds to it: what package managers and
+  # servers of images need (ADR 0020). gitlab-runner has a word for them in a job's container and none in its services'.
   overrides = pkgs.writeText "nixprov-containers.conf" ''
     [containers]
+    default_capabilities = [
+      "CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "NET_BIND_SERVICE", "SETFCAP", "SETGID", "SETPCAP", "SETUID", "SYS_CHROOT"${only}
+    ]
+    pids_limit = ${toString cfg.limits.tasksPerContainer}
     volumes = [ "/nix/store:/nix/store:ro" ]
     netns = "none"
     [network]

@@ -74,12 +74,15 @@ in
       + " host's network and what they build is not held for later jobs"
     );
 
-    systemd.sockets.nixprov-nix-filter = {
+    systemd.sockets.${lib.removeSuffix ".socket" cfg.door.unit} = {
       description = "Nix for GitLab jobs";
       wantedBy = [ "sockets.target" ];
-      # A folder of its own: it is mounted into the jobs' containers, so the socket may be replaced inside it.
-      listenStreams = [ "/run/nixprov/nix/socket" ];
+      # A folder of its own: it is mounted into the jobs' containers, so the socket may be replaced inside it. Whoever is in
+      # a container comes to it by the mount, whatever their number; the host's users would come by the folder above.
+      listenStreams = [ "${cfg.door.folder}/socket" ];
       socketConfig = {
+        Service = "nixprov-nix-filter.service";
+        ExecStartPre = "${pkgs.coreutils}/bin/install -d -m ${if cfg.shareSocket then "0755" else "0700"} ${dirOf cfg.door.folder}";
         SocketMode = "0666";
         DirectoryMode = "0755";
       };
@@ -88,7 +91,7 @@ in
     systemd.services.nixprov-nix-filter = {
       description = "What GitLab jobs may ask of Nix";
       requires = [
-        "nixprov-nix-filter.socket"
+        cfg.door.unit
         daemon
       ];
       after = [ daemon ];

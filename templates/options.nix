@@ -54,6 +54,26 @@ let
         default = null;
         description = "Processors of one container, as 1.5.";
       };
+      noNewPrivileges = mkOption {
+        type = types.bool;
+        default = true;
+        description = "Whether programs in a job's containers can gain no rights; false where an image needs sudo or su.";
+      };
+      capAdd = mkOption {
+        type = types.listOf (
+          types.enum [
+            "AUDIT_WRITE"
+            "IPC_LOCK"
+            "MKNOD"
+            "NET_ADMIN"
+            "NET_RAW"
+            "SYS_NICE"
+            "SYS_PTRACE"
+          ]
+        );
+        default = [ ];
+        description = "Capabilities of a job's own container beyond those that every container has; none that reaches out of it.";
+      };
       environment = mkOption {
         type = types.attrsOf types.str;
         default = { };
@@ -92,6 +112,7 @@ in
       ioWeight = weight 50 "The same of the disk.";
       memoryPercent = percent 90 "Share of the memory that the builds may take together.";
       tasks = positive 16384 "Processes and threads of all builds together.";
+      tasksPerContainer = positive 2048 "Processes and threads of one container of a job; in our podman, the host's Docker has no such limit.";
     };
     cache = {
       keepDays = positive 14 "Days for which what a job built is held from the garbage collector.";
@@ -118,6 +139,11 @@ in
       type = types.listOf types.str;
       default = [ ];
       description = "Ways to root for jobs that the host's Nix has and its owner accepts, by their ids (advisories.toml).";
+    };
+    shareSocket = mkOption {
+      type = types.bool;
+      default = false;
+      description = "Whether the host's users may use the jobs' socket too, as agents of another CI on the same machine.";
     };
     jobPackages = mkOption {
       type = types.listOf types.package;

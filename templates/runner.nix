@@ -31,7 +31,9 @@ let
     command -v nix > /dev/null 2>&1 || export PATH="''${PATH:-/usr/bin:/bin}:${cfg.jobTools}/bin"
   '';
 
-  settings = name: runner: {
+  settings = name: runner: let
+    security = lib.optional runner.noNewPrivileges "no-new-privileges";
+  in {
     concurrent = runner.concurrent;
     check_interval = 3;
     shutdown_timeout = runner.stopTimeout;
@@ -40,7 +42,7 @@ let
         name = runner.description;
         url = cfg.gitlabUrl;
         id = runner.id;
-        token = "@TOKEN@";
+        token = toml.blank "token";
         # GitLab may hold a request for a minute (long polling), and gitlab-runner warns of less than 2 at each start. It
         # never has more of them than it works on jobs.
         request_concurrency = lib.max 2 (lib.min 4 runner.concurrent);
@@ -49,8 +51,8 @@ let
         pre_build_script = preBuild;
         docker = {
           host = "unix://${engine.socket}";
-          image = if runner.image == null then "@IMAGE@" else runner.image;
-          helper_image = "@IMAGE@";
+          image = if runner.image == null then toml.blank "image" else runner.image;
+          helper_image = toml.blank "image";
           # A list is read by gitlab-runner 13.8 and newer only; NixOS 20.09 has an older one.
           pull_policy = "if-not-present";
           # What a job may ask for: an image, and when it is pulled. Nothing below can be asked for.
@@ -60,6 +62,12 @@ let
           ];
           privileged = false;
           services_privileged = false;
+          # What Docker gives to every container and podman does not; a capability that is named twice is an error to podman.
+          cap_drop = lib.subtractLists runner.capAdd [
+            "AUDIT_WRITE"
+            "MKNOD"
+            "NET_RAW"
+          ];
           network_mode = engine.network;
           container_labels.nixprov-runner = name;
           disable_cache = true;
@@ -77,10 +85,22 @@ let
           service_cpus = runner.cpus;
           allowed_images = runner.allowedImages;
           allowed_services = runner.allowedImages;
+          cap_add = runner.capAdd;
+          security_opt = security;
+          services_security_opt = security;
         };
       }
     ];
   };
+
+  # The configuration's parts in their order, each a file of the store or a string that the script has read: what is in
+  # the inventory's values is never looked at for a place to put the token.
+  write =
+    name: part:
+    if builtins.isString part then
+      "${pkgs.coreutils}/bin/cat ${pkgs.writeText "nixprov-runner-${name}.toml" part}"
+    else
+      "printf '\"%s\"' \"\$${part.name}\"";
 
   render =
     name: runner:
@@ -94,9 +114,9 @@ let
       case $token in
         "" | *[!A-Za-z0-9._~=+/-]*) echo "the token is empty or has characters that no GitLab token has" >&2; exit 1 ;;
       esac
-      text=$(< ${pkgs.writeText "nixprov-runner-${name}.toml" (toml (settings name runner))})
-      text=''${text//@IMAGE@/"$image"}
-      printf '%s\n' "''${text//@TOKEN@/"$token"}" > "$STATE_DIRECTORY/config.toml.new"
+      {
+        ${lib.concatMapStringsSep "\n  " (write name) (toml.parts (settings name runner))}
+      } > "$STATE_DIRECTORY/config.toml.new"
       ${pkgs.coreutils}/bin/mv "$STATE_DIRECTORY/config.toml.new" "$STATE_DIRECTORY/config.toml"
     '';
 
@@ -150,7 +170,13 @@ let
       description = "GitLab runner ${name} of nixprov";
       wantedBy = [ "multi-user.target" ];
       # Not required: a restart of the host's engine is the end of its containers anyhow, not of the runner.
-      wants = [ "network-online.target" ] ++ engine.units;
+      # Nor is who answers jobs' Nix, but it runs as long as the runner does: systemd starts nothing for a socket that is to stop,
+      # and a stop waits for the jobs.
+      wants = [
+        "network-online.target"
+        cfg.door.service
+      ]
+      ++ engine.units;
       requires = [
         "nixprov-image.service"
         cfg.door.unit
@@ -160,6 +186,7 @@ let
         "network-online.target"
         "nixprov-image.service"
         cfg.door.unit
+        cfg.door.service
       ]
       ++ engine.units
       ++ lib.optional (!engine.isShared) "nixprov-podman.service";

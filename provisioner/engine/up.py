@@ -36,7 +36,7 @@ from provisioner.steps.wanted import build
 # What every job needs and no runner waits for: without it jobs would be taken, and fail.
 _FOUNDATION: Final = (
     *("nixprov-image.service", "nixprov-podman.socket", "nixprov-network.service", "nixprov-docker-network.service"),
-    *("nixprov-nix-daemon.socket", "nixprov-nix-filter.socket", "nixprov-counters.socket"),
+    *("nixprov-nix-daemon.socket", "nixprov-nix-jobs.socket", "nixprov-nix-shared.socket", "nixprov-counters.socket"),
 )
 RESET_FAILED: Final = "systemctl reset-failed 'nixprov-*' 2>/dev/null || :"
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 
 from provisioner.inventory.origin import kind_of
-from provisioner.model import Secret
+from provisioner.model import Capability, Secret
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -55,6 +55,14 @@ def _images(value: object) -> object:
         # In INI a quoted list is a string: a pattern that fits nothing, and every job would be refused.
         raise ValueError("a list that is quoted is no list; leave the quotes out")
     return [value] if isinstance(value, str) else value
+
+
+def _capabilities(value: object) -> object:
+    """As Docker takes them: a list or one, with `CAP_` before the name or without."""
+    if not isinstance(value, str | list | tuple):
+        raise wrong("a list of capabilities, or one", value)
+    names = [value] if isinstance(value, str) else value
+    return [name.upper().removeprefix("CAP_") if isinstance(name, str) else name for name in names]
 
 
 def _whole(value: object) -> object:
@@ -109,6 +117,7 @@ Size = Annotated[Text, AfterValidator(_size)]
 Processors = Annotated[str, BeforeValidator(_processors, json_schema_input_type=str | int | float)]
 Image = Annotated[Line, Field(min_length=1)]
 Images = Annotated[tuple[Image, ...], BeforeValidator(_images, json_schema_input_type=list[str] | str)]
+Capabilities = Annotated[tuple[Capability, ...], BeforeValidator(_capabilities, json_schema_input_type=list[str] | str)]
 Owner = Annotated[Line, Field(min_length=1)]
 VariableName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 Value = Annotated[Text, Field(pattern=r"^[^\x00]*$")]

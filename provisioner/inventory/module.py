@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic.alias_generators import to_camel
 
 from provisioner import advisories
-from provisioner.inventory.fields import Line, Whole, explain, first_error, wrong
+from provisioner.inventory.fields import Flag, Line, Whole, explain, first_error, wrong
 from provisioner.inventory.origin import Var, Where
 from provisioner.model import Engine, ModuleSpec, Trust
 
@@ -78,6 +78,9 @@ class Limits(_Settings):
     io_weight: Annotated[Weight | None, Field(description="the same of the disk")] = None
     memory_percent: Annotated[Percent | None, Field(description="of the memory, all builds together")] = None
     tasks: Annotated[Positive | None, Field(description="processes and threads of all builds together")] = None
+    tasks_per_container: Annotated[
+        Positive | None, Field(description="processes and threads of one container, in podman")
+    ] = None
 
 
 class Cache(_Settings):
@@ -109,6 +112,7 @@ class ModuleSettings(BaseModel):
     engine: Annotated[
         Engine, Field(description="docker: jobs run in the host's own Docker, not in a podman of nixprov's")
     ] = Engine.PODMAN
+    share_socket: Annotated[Flag, Field(description="whether the host's users may use the jobs' socket to Nix")] = False
 
     accept_advisories: Annotated[
         Advisories,
@@ -129,6 +133,7 @@ VARIABLES: Final[Mapping[str, tuple[str, ...]]] = {
     for place in (
         ("trust",),
         ("engine",),
+        ("share_socket",),
         ("accept_advisories",),
         *((group, key) for group, model in GROUPS.items() for key in model.model_fields),
     )
@@ -149,7 +154,7 @@ def spec(host: str, variables: Mapping[str, Var], play: Mapping[str, Any]) -> Mo
     except ValidationError as error:
         raise _explained(host, error, own) from None
     settings = {group: options for group in GROUPS if (options := getattr(said, group).options())}
-    return ModuleSpec(settings, said.trust, said.engine, said.accept_advisories)
+    return ModuleSpec(settings, said.trust, said.engine, said.accept_advisories, said.share_socket)
 
 
 def _explained(host: str, error: ValidationError, own: Mapping[tuple[str, ...], Var]) -> Exception:

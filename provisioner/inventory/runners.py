@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from provisioner.inventory import module
 from provisioner.inventory.fields import (
+    Capabilities,
     Flag,
     Image,
     Images,
@@ -66,6 +67,10 @@ class RunnerSettings(BaseModel):
     allowed_images: Annotated[Images, Field(description="patterns of the images that jobs may name; none is any")] = ()
     memory: Annotated[Size | None, Field(description="of one container, as 4g")] = None
     cpus: Annotated[Processors | None, Field(description="processors of one container, as 1.5")] = None
+    no_new_privileges: Annotated[
+        Flag | None, Field(description="whether programs in containers can gain no rights; false: sudo works in images")
+    ] = None
+    cap_add: Annotated[Capabilities, Field(description="capabilities of a job's own container beside the usual")] = ()
     environment: Annotated[dict[VariableName, Value], Field(description="variables of every job; no secrets")] = {}
     stop_timeout: Annotated[
         Whole | None, Field(ge=1, description="seconds that running jobs get when the unit stops")
@@ -118,6 +123,8 @@ class RunnerSettings(BaseModel):
             allowed_images=self.allowed_images,
             memory=self.memory,
             cpus=self.cpus,
+            no_new_privileges=self.no_new_privileges,
+            cap_add=tuple(dict.fromkeys(self.cap_add)),
             stop_timeout_s=self.stop_timeout,
             environment=MappingProxyType(dict(self.environment)),
         )

@@ -79,6 +79,7 @@ def _module(spec: ModuleSpec) -> dict[str, Any]:
         "trust": None if spec.trust is Trust.NONE else spec.trust.value,
         "engine": None if spec.engine is Engine.PODMAN else spec.engine.value,
         "acceptedAdvisories": list(spec.accepted_advisories),
+        "shareSocket": spec.share_socket,
     }
     groups = {group: dict(options) for group, options in spec.settings.items()}
     return {**groups, **{name: value for name, value in said.items() if value}}
@@ -92,6 +93,8 @@ def _runner(spec: RunnerSpec, record: RunnerRecord, host: str) -> dict[str, Any]
         "allowedImages": spec.allowed_images,
         "memory": spec.memory,
         "cpus": spec.cpus,
+        "noNewPrivileges": spec.no_new_privileges,
+        "capAdd": tuple(capability.value for capability in spec.cap_add),
         "stopTimeout": spec.stop_timeout_s,
         "environment": dict(spec.environment),
     }

@@ -19,15 +19,22 @@ AT_ONCE = 4
 CARELESS = r"""
 sed -i 's#^  system.stateVersion = .*#  nix.settings = { require-sigs = false; sandbox = "relaxed"; trusted-users = [ "*" ]; };\n&#' \
   /etc/nixos/configuration.nix
+sed -i 's#^  system.stateVersion = .*#  virtualisation.containers.containersConf.settings.containers.default_capabilities = [ "MKNOD" "NET_RAW" "SYS_ADMIN" ];\n&#' \
+  /etc/nixos/configuration.nix
 grep -q require-sigs /etc/nixos/configuration.nix
+grep -q default_capabilities /etc/nixos/configuration.nix
 """
+
+
+# Texts of the inventory that look like a place for the runner's token.
+VALUES = """nixprov_environment={"ATTACK_VALUE": "@TOKEN@ @IMAGE@"}\n"""
 
 
 def prepare(lab: Lab, home: Path) -> None:
     """Make both runners, with room for several jobs at once, ours on a careless host, and open the plain door on its own."""
     lab.run(HOSTS[Door.OURS], ["sh", "-c", CARELESS])
     inventory = home / "inventory"
-    inventory.write_text(lab.files.inventory.read_text() + f"nixprov_concurrent={AT_ONCE}\n")
+    inventory.write_text(f"{lab.files.inventory.read_text()}nixprov_concurrent={AT_ONCE}\n{VALUES}")
     said = Operator(lab, home)("up", "--yes", "--json", NIXPROV_INVENTORY=str(inventory))
     assert said.code == 0, said.err
     open_plain_door(lab, HOSTS[Door.PLAIN])

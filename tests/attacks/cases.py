@@ -16,9 +16,11 @@ from tests.attacks.shell import (
     MANY_BUILDERS,
     MEET,
     MEMORY_WATCH,
+    MOUNT,
     POISON,
     REMOUNT,
     REPLACE,
+    SETUID,
     SMUGGLE,
     TOOLS,
     hook,
@@ -151,6 +153,30 @@ PRIVILEGED: Final = (
         + '"requiredSystemFeatures = [ \\"recursive-nix\\" ];"\n'
         + "nix-build --no-out-link inside.nix",
         marker="daemon-inside",
+    ),
+    Case(
+        "token-in-values",
+        'case "$ATTACK_VALUE" in *@TOKEN@*@IMAGE@*) echo value-is-literal ;; *glrt-*) echo token-in-value ;; esac',
+        marker="token-in-value",
+        plain=Outcome.CLOSED,
+        tried=r"^(\S+Z \w+ )?(value-is-literal|token-in-value)$",
+    ),
+    Case(
+        "setuid-in-container",
+        TOOLS + SETUID,
+        marker="rights-gained",
+    ),
+    Case(
+        "device-node",
+        "mknod /tmp/disk b 7 0 && echo node-made",
+        marker="node-made",
+    ),
+    Case(
+        "mount-in-container",
+        TOOLS + MOUNT,
+        marker="has-mounted",
+        plain=Outcome.CLOSED,
+        tried="mount: (Operation not permitted|done)",
     ),
 )
 
@@ -331,6 +357,12 @@ NETWORK: Final = (
             ("loopback", "AF_INET", '("127.0.0.1", 9874)'),
             ("abstract-socket", "AF_UNIX", '"\\0nixprov-meet"'),
         )
+    ),
+    Case(
+        "raw-socket",
+        TOOLS
+        + """"$python/bin/python3" -c 'import socket; socket.socket(socket.AF_INET, socket.SOCK_RAW, 1)' && echo raw-socket-made""",
+        marker="raw-socket-made",
     ),
 )
 

@@ -181,6 +181,31 @@ for flags in (32, 32 | 4096):
 PY
 """
 
+# Who is not root any more runs a program of root's that is setuid. A volume would be mounted without; /tmp is the container's.
+SETUID: Final = r"""
+cp "$(readlink -f "$(command -v id)")" /tmp/setuid && chmod 4755 /tmp/setuid
+"$python/bin/python3" - > uid <<'PY'
+import os
+os.setgroups([])
+os.setgid(1000)
+os.setuid(1000)
+os.execv("/tmp/setuid", ["setuid", "-u"])
+PY
+echo "setuid gave $(cat uid)"
+[ "$(cat uid)" = 0 ] && echo rights-gained
+"""
+
+# What CAP_SYS_ADMIN allows.
+MOUNT: Final = r"""
+"$python/bin/python3" - <<'PY'
+import ctypes, os
+kernel = ctypes.CDLL(None, use_errno=True)
+failed = kernel.mount(b"none", b"/tmp", b"tmpfs", 0, None)
+print("mount:", os.strerror(ctypes.get_errno()) if failed else "done")
+print("" if failed else "has-mounted")
+PY
+"""
+
 # Answers on the host's loopback, on an abstract socket, and on its address, where it writes down what it is told.
 LISTENER: Final = r"""
 cat > /run/attack-listener.py <<'PY'

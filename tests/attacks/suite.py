@@ -15,15 +15,18 @@ from tests.attacks.shell import PREPARE
 JOB_S = 180
 UNIT = "nixprov-runner-default.service"
 
-# The set-up of the module of 2018, with today's image: the host daemon's socket and the database in every container.
+# The set-up of the module of 2018, with today's image: the host daemon's socket and the database in every container, which
+# has what Docker gives to each.
 # A runner with our own one's identity takes its place.
 PLAIN = r"""
 set -e
 mkdir -p /root/plain && chmod 0700 /root/plain
-sed -e 's#/run/nixprov/nix:/nix/var/nix/daemon-socket:ro#/nix/var/nix/daemon-socket:/nix/var/nix/daemon-socket:ro#' \
+sed -e 's#/run/nixprov/jobs/nix:/nix/var/nix/daemon-socket:ro#/nix/var/nix/daemon-socket:/nix/var/nix/daemon-socket:ro#' \
     -e 's#"/nix/store:/nix/store:ro"#"/nix/store:/nix/store:ro", "/nix/var/nix/db:/nix/var/nix/db:ro"#' \
+    -e '/security_opt = /d; s#^cap_drop = .*#cap_add = ["AUDIT_WRITE", "MKNOD", "NET_RAW"]#' \
     /var/lib/nixprov-runner/default/config.toml > /root/plain/config.toml
 grep -q /nix/var/nix/daemon-socket:/nix/var/nix/daemon-socket /root/plain/config.toml
+grep -q '^cap_add = ' /root/plain/config.toml
 cp /var/lib/nixprov-runner/default/.runner_system_id /root/plain/
 runner=$(systemctl cat @UNIT@ | sed -n 's/^ExecStart=\([^ ]*\) .*/\1/p')
 systemctl stop @UNIT@

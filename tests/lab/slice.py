@@ -83,9 +83,51 @@ def enforced(lab: Lab, host: str) -> Iterator[Enforced]:
             _remove(group)
 
 
-def _slice(lab: Lab, host: str) -> Path:
+# The job's own container, and what the engine was told of its processes.
+CONTAINER = r"""
+engine=$(systemctl cat nixprov-podman.service | sed -n 's/^ExecStart=\(.*\) system service.*/\1/p')
+$engine ps --quiet --no-trunc --filter label=com.gitlab.gitlab-runner.type=build |
+  xargs $engine inspect --format '{{.Id}} {{.HostConfig.PidsLimit}}'
+"""
+
+
+@dataclass(frozen=True)
+class Container:
+    """`limit` is what the engine was told; `pids` is the group that holds it, v1 or v2."""
+
+    limit: int
+    pids: Path
+
+    def was_stopped(self) -> bool:
+        return bool(_counted(self.pids / "pids.events", "max"))
+
+
+@contextmanager
+def enforced_container(lab: Lab, host: str) -> Iterator[Container]:
+    """The container of the one job that runs. On cgroups v1 its limit is handed over as `enforced` does with the slice."""
+    name, limit = lab.run(host, ["bash", "-c", CONTAINER]).stdout.split()
+    [unified] = _groups(lab, host, f"libpod-{name}")
+    if (unified / "pids.max").exists():
+        yield Container(int(limit), unified)
+        return
+    group = _own_group("pids") / f"nixprov-{lab.id}-container"
+    try:
+        group.mkdir()
+        (group / "pids.max").write_text(limit)
+        _move(_processes(unified), group)
+        yield Container(int(limit), group)
+    finally:
+        _remove(group)
+
+
+def _groups(lab: Lab, host: str, name: str) -> list[Path]:
     # Path.rglob raises for a group that goes while it looks, as those of other units do.
-    found = [Path(folder) for folder, _, _ in os.walk(Path(lab.state.cgroup) / host) if Path(folder).name == SLICE]
+    folders = [Path(folder) for folder, _, _ in os.walk(Path(lab.state.cgroup) / host)]
+    return [folder for folder in folders if folder.name.removesuffix(".scope") == name]
+
+
+def _slice(lab: Lab, host: str) -> Path:
+    found = _groups(lab, host, SLICE)
     assert len(found) == 1, found
     return found[0]
 

@@ -14,7 +14,7 @@ import pytest
 
 from provisioner.lab.gitlab_client import Job
 from provisioner.lab.running import Lab
-from tests.lab.operator import Operator, Said, leftovers, nix_job, snapshot
+from tests.lab.operator import USUAL, Operator, Said, leftovers, nix_job, snapshot
 
 HOST = "host2"
 WAIT_S = 60
@@ -132,6 +132,28 @@ def test_jobs_run_in_the_hosts_docker(lab: Lab, operator: Operator) -> None:
     # The engine's labels tell whose container it is, the kernel which container.
     poll(lab, "the build is in the book", """grep -q '"built": *1' /var/lib/nixprov-counters/jobs.json""")
     assert lab.run(HOST, ["systemctl", "list-units", "--plain", "--no-legend", "nixprov-podman*"]).stdout == ""
+
+
+def test_a_container_has_podmans_capabilities_not_dockers(lab: Lab) -> None:
+    trace = job(lab, "grep -E '^(CapBnd|NoNewPrivs):' /proc/self/status").trace
+    said = {name: int(value, 16) for name, value in re.findall(r"(CapBnd|NoNewPrivs):\s+(\w+)", trace)}
+    assert said == {"CapBnd": USUAL, "NoNewPrivs": 1}
+
+
+# The image of links, for another user than root.
+OF_1000 = (
+    "docker commit --change 'USER 1000' --change 'LABEL nixprov.image=of-1000' nixprov-network localhost/of-1000:1"
+)
+
+
+def test_a_job_of_another_number_reaches_nix(lab: Lab) -> None:
+    lab.run(HOST, ["bash", "-lc", OF_1000])
+    image = "localhost/of-1000:1"
+    queued = lab.gitlab.queue_job("id -u; export HOME=$(mktemp -d); nix store info 2>&1", host=HOST, image=image)
+    trace = lab.gitlab.wait_for_job(queued).trace
+    lab.run(HOST, ["bash", "-lc", f"docker image rm {image}"])
+    assert re.search(r"^(\S+ \w+ )?1000$", trace, re.MULTILINE), trace
+    assert re.search(r"Trusted: +0", trace), trace
 
 
 def test_a_fixed_output_build_has_a_network_without_the_host_in_it(lab: Lab) -> None:

@@ -16,7 +16,7 @@ import pytest
 
 from provisioner.lab.running import Lab
 from tests.lab.operator import Operator, Pause, leftovers, poll
-from tests.lab.slice import Enforced, enforced, limits
+from tests.lab.slice import Enforced, enforced, enforced_container, limits
 
 HOST = "host1"
 TASKS = 300
@@ -25,12 +25,15 @@ MEMORY = 400 << 20
 PROCESSES = 2000
 EATEN = 1 << 30
 DISK = 48 << 20
+CONTAINER_TASKS = 200
 
 
 @pytest.fixture(scope="module")
 def operator(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
     operator = Operator(lab, tmp_path_factory.mktemp("operator"))
-    said = operator("up", HOST, "--yes", "--json")
+    inventory = operator.home / "inventory"
+    inventory.write_text(f"{lab.files.inventory.read_text()}nixprov_limits_tasks_per_container={CONTAINER_TASKS}\n")
+    said = operator("up", HOST, "--yes", "--json", NIXPROV_INVENTORY=str(inventory))
     assert said.code == 0, said.err
     try:
         yield operator
@@ -127,6 +130,41 @@ def test_a_build_that_forks_without_end_is_held(lab: Lab, held: Enforced, stamp:
     poll(lab, HOST, "all of them have ended", "! pgrep -f '[s]leep 50[12]'")
     works(lab, stamp)
     assert starts(lab) == before
+
+
+# Twice what is allowed, in a container; what it made ends with it.
+FORKS = f"""
+python=$(ls -d /nix/store/*-python3-*/bin/python3 | head -n 1)
+"$python" - <<'PY'
+import os, signal
+made = []
+try:
+    for _ in range({2 * CONTAINER_TASKS}):
+        child = os.fork()
+        if not child:
+            signal.pause()
+        made.append(child)
+except BlockingIOError:
+    print("stopped at", len(made))
+for child in made:
+    os.kill(child, signal.SIGKILL)
+PY
+"""
+
+
+def test_a_job_that_forks_without_end_is_held_in_its_container(lab: Lab, operator: Operator, stamp: str) -> None:
+    pause = Pause(lab, HOST, 511)
+    job_id = lab.gitlab.queue_job(f"{pause.shell}\n{FORKS}", host=HOST)
+    pause.begun()
+    with enforced_container(lab, HOST) as held:
+        assert held.limit == CONTAINER_TASKS
+        pause.end()
+        job = lab.gitlab.wait_for_job(job_id)
+        assert held.was_stopped()
+    found = re.search(r"stopped at (\d+)", job.trace)
+    assert found, job.trace
+    assert CONTAINER_TASKS // 2 < int(found[1]) < CONTAINER_TASKS
+    works(lab, stamp)
 
 
 def test_a_build_that_eats_memory_ends_alone(lab: Lab, held: Enforced, stamp: str) -> None:

@@ -65,7 +65,9 @@ def test_up_changed_both_hosts_within_six_commands(up: Said) -> None:
 @pytest.mark.parametrize("host", HOSTS)
 def test_the_unit_is_active_and_the_daemon_is_ours(lab: Lab, up: Said, host: str) -> None:
     assert lab.run(host, ["systemctl", "is-active", RUNNER_UNIT]).stdout == "active\n"
-    ask = "NIX_REMOTE=unix:///run/nixprov/nix/socket nix --extra-experimental-features nix-command store info --json"
+    ask = (
+        "NIX_REMOTE=unix:///run/nixprov/jobs/nix/socket nix --extra-experimental-features nix-command store info --json"
+    )
     assert '"trusted":0' in lab.run(host, ["sh", "-c", ask]).stdout.replace(" ", "").replace("false", "0")
 
 

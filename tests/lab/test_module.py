@@ -15,7 +15,7 @@ import pytest
 
 from provisioner.lab.gitlab_client import Job
 from provisioner.lab.running import Lab
-from tests.lab.operator import Operator, Pause
+from tests.lab.operator import USUAL, Operator, Pause
 
 HOST = "host1"
 WAIT_S = 60
@@ -169,7 +169,7 @@ set -e
 engine=$(systemctl cat nixprov-podman.service | sed -n 's/^ExecStart=\(.*\) system service.*/\1/p')
 image=$($engine images --format '{{.Repository}}:{{.Tag}}' --filter label=nixprov.image=job | head -n 1)
 $engine run --rm --interactive --network none --env NIX_REMOTE=daemon \
-  --volume /nix/store:/nix/store:ro --volume /run/nixprov/nix:/nix/var/nix/daemon-socket:ro "$image" /bin/bash -e
+  --volume /nix/store:/nix/store:ro --volume /run/nixprov/jobs/nix:/nix/var/nix/daemon-socket:ro "$image" /bin/bash -e
 """
 
 
@@ -327,6 +327,8 @@ def several(lab: Lab, operator: Operator) -> None:
         "run_untagged": False,
         "concurrent": 1,
         "image": "localhost/user-image:1",
+        "no_new_privileges": False,
+        "cap_add": ["NET_RAW"],
     }
     limited = {"name": "limited", "tags": ["limited"], "run_untagged": False, "memory": "256m", "cpus": "1.5"}
     runners = repr([{"name": "default", "tags": ["nix"]}, small, limited]).replace(" ", "")
@@ -351,7 +353,8 @@ def test_a_runner_of_2020_can_read_its_configuration(lab: Lab, several: None) ->
     docker = tomllib.loads(config_of(lab, "limited"))["runners"][0]["docker"]
     # What is a list in these is what gitlab-runner 13.2 has as a list too, or does not know and passes over.
     lists = {key for key, value in docker.items() if isinstance(value, list)}
-    assert lists <= {"volumes", "allowed_images", "allowed_services", "allowed_pull_policies"}
+    known = {"volumes", "allowed_images", "allowed_services", "allowed_pull_policies"}
+    assert lists <= known | {"cap_drop", "cap_add", "security_opt", "services_security_opt"}
 
 
 def test_several_runners_differ_in_tags_image_and_limits(lab: Lab, several: None) -> None:
@@ -370,6 +373,65 @@ def test_limits_hold_for_a_jobs_services_too(lab: Lab, several: None) -> None:
         assert f'\n{key} = "256m"\n' in config
     for key in ("cpus", "service_cpus"):
         assert f'\n{key} = "1.5"\n' in config
+
+
+# What every process of a container has, and what is said of the container.
+STATUS = "sed -n 's/^\\(CapBnd\\|CapEff\\|NoNewPrivs\\):[[:space:]]*/\\1 /p' /proc/self/status"
+NET_RAW = 1 << 13
+
+
+def test_a_container_has_the_usual_capabilities_and_gains_none(run: Callable[..., Job]) -> None:
+    said = dict(line.split() for line in run(STATUS).trace.splitlines() if line.startswith(("Cap", "NoNew")))
+    assert {name: int(value, 16) for name, value in said.items()} == {"CapEff": USUAL, "CapBnd": USUAL, "NoNewPrivs": 1}
+
+
+def test_an_image_that_needs_more_gets_it(lab: Lab, several: None) -> None:
+    """The second of the runners alone has asked for it."""
+    job = lab.gitlab.wait_for_job(lab.gitlab.queue_job(STATUS, tags=["small"]))
+    said = dict(line.split() for line in PREFIX.sub("", job.trace).splitlines() if line.startswith(("Cap", "NoNew")))
+    assert {name: int(value, 16) for name, value in said.items()} == {
+        "CapEff": USUAL | NET_RAW,
+        "CapBnd": USUAL | NET_RAW,
+        "NoNewPrivs": 0,
+    }
+    config = config_of(lab, "default")
+    assert 'cap_drop = ["AUDIT_WRITE", "MKNOD", "NET_RAW"]\n' in config
+    assert '\nservices_security_opt = ["no-new-privileges"]\n' in config
+    assert "cap_add" not in config
+
+
+# By whoever it is on the host; the socket's folder is mounted into containers, the one above is closed.
+ASK = r"""
+set -e
+. /etc/set-environment
+cd /
+setpriv --reuid=@UID@ --regid=@UID@ --clear-groups env HOME=/tmp NIX_REMOTE=unix:///run/nixprov/jobs/nix/socket \
+  nix --extra-experimental-features nix-command store info 2>&1
+"""
+
+
+def test_the_hosts_users_do_not_reach_the_jobs_socket(lab: Lab, operator: Operator) -> None:
+    for uid in ("65534", "1000"):
+        said = lab.run(HOST, ["bash", "-c", ASK.replace("@UID@", uid)], check=False)
+        assert said.returncode
+        assert "Permission denied" in said.stdout
+    assert re.search(r"Trusted: +0", lab.run(HOST, ["bash", "-c", ASK.replace("@UID@", "0")]).stdout)
+    ways = lab.run(HOST, ["stat", "--format=%a %U %n", "/run/nixprov/jobs", "/run/nixprov/jobs/nix"]).stdout
+    assert ways == "700 root /run/nixprov/jobs\n755 root /run/nixprov/jobs/nix\n"
+
+
+# The image of links, for another user than root.
+OF_1000 = r"""
+engine=$(systemctl cat nixprov-podman.service | sed -n 's/^ExecStart=\(.*\) system service.*/\1/p')
+$engine commit --quiet --change 'USER 1000' --change 'LABEL nixprov.image=of-1000' nixprov-network localhost/of-1000:1
+"""
+
+
+def test_a_job_reaches_it_whatever_its_number(lab: Lab, run: Callable[..., Job], stamp: str) -> None:
+    lab.run(HOST, ["bash", "-c", OF_1000])
+    trace = run(f"export HOME=/tmp\ncd /tmp\nid -u\n{build(stamp)}", image="localhost/of-1000:1").trace
+    assert re.search(r"^1000$", trace, re.MULTILINE)
+    assert path_in(trace).endswith(f"job-{stamp}")
 
 
 WRITABLE = r"""
@@ -392,6 +454,6 @@ def test_jobs_of_two_runners_share_nothing_writable(lab: Lab, several: None) -> 
         lab.gitlab.cancel_job(job_id)
     poll(lab, "both jobs are gone", "! pgrep -f '[s]leep 30[45]'")
     shared = set(mounts["default"]) & set(mounts["small"])
-    assert shared - {""} == {"false /nix/store", "false /run/nixprov/nix"}
+    assert shared - {""} == {"false /nix/store", "false /run/nixprov/jobs/nix"}
     for lines in mounts.values():
         assert any(line.startswith("true ") for line in lines), lines

@@ -54,6 +54,7 @@ HOST_FACTORS: Mapping[str, Mapping[str, str]] = {
 OWN: Mapping[str, str] = {
     "jobPackages": "[ pkgs.hello ]",
     "acceptedAdvisories": to_nix([one.id for one in advisories.known()]),
+    "shareSocket": "true",
     "trust": '"plain"',
     "engine": '"docker"',
     "limits.buildTimeout": "60",
@@ -65,6 +66,7 @@ OWN: Mapping[str, str] = {
     "limits.ioWeight": "20",
     "limits.memoryPercent": "50",
     "limits.tasks": "6000",
+    "limits.tasksPerContainer": "100",
     "cache.keepDays": "1",
     "cache.minFreePercent": "1",
     "cache.maxFreePercent": "7",
@@ -73,6 +75,8 @@ OWN: Mapping[str, str] = {
     "runners.*.allowedImages": '[ "a/*" "b\\"c" ]',
     "runners.*.memory": '"4g"',
     "runners.*.cpus": '"1.5"',
+    "runners.*.noNewPrivileges": "false",
+    "runners.*.capAdd": '[ "NET_RAW" ]',
     "runners.*.environment": """{ A = "b c"; B = "\\"'' \\${x} \\n"; }""",
     "runners.*.stopTimeout": "1",
 }
@@ -297,6 +301,7 @@ def test_a_podman_that_cannot_do_what_jobs_need_is_refused(lab: Lab, module: str
         ('services.nixprov.runners.default.id = lib.mkForce "seven";', "is not of type"),
         ("services.nixprov.runners.default.colour = 1;", "does not exist"),
         ("services.nixprov.limits.tasks = -1;", "is not of type"),
+        ('services.nixprov.runners.default.capAdd = [ "SYS_ADMIN" ];', "is not of type"),
     ],
 )
 def test_a_mistake_stops_at_evaluation(lab: Lab, module: str, own: str, said: str) -> None:

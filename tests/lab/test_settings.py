@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from provisioner.lab.running import Lab
-from tests.lab.operator import Operator, Said, leftovers, snapshot
+from tests.lab.operator import Operator, Pause, Said, leftovers, poll, snapshot
 
 HOST = "host1"
 STOP = {"default": "1min 17s", "small": "1min 18s"}
@@ -26,6 +27,7 @@ nixprov_limits_io_weight=70
 nixprov_limits_tasks=5000
 nixprov_limits_builds_per_client=3
 nixprov_cache_keep_days=2
+nixprov_share_socket=true
 """
 
 # The host's own wishes, one of each strength, in a file that says nothing where our module is not.
@@ -81,6 +83,18 @@ def shown(lab: Lab, unit: str, *properties: str) -> dict[str, str]:
     return dict(line.split("=", 1) for line in asked.splitlines())
 
 
+# Of somebody on the host, at the jobs' socket.
+ASK = r"""
+. /etc/set-environment
+setpriv --reuid=65534 --regid=65534 --clear-groups env HOME=/tmp NIX_REMOTE=unix:///run/nixprov/jobs/nix/socket \
+  nix --extra-experimental-features nix-command store info 2>&1
+"""
+
+
+def nobody_asks(lab: Lab) -> str:
+    return lab.run(HOST, ["bash", "-c", f"cd /{ASK}"], check=False).stdout
+
+
 def test_a_unit_that_jobs_need_and_that_does_not_start_stops_up(lab: Lab, operator: Operator) -> None:
     """Its runner polls all the same, and each of its jobs would fail."""
     broken = 'systemd.services.nixprov-network.serviceConfig.ExecStartPre = "/run/current-system/sw/bin/false";\n}\n'
@@ -113,6 +127,7 @@ def test_what_the_inventory_says_arrives(lab: Lab, operator: Operator) -> None:
     program = re.search(r"path=(\S+)", start)
     assert program
     assert "jobs=3\n" in lab.run(HOST, ["cat", program[1]]).stdout
+    assert re.search(r"Trusted: +0", nobody_asks(lab))
 
 
 def test_what_is_overruled_is_no_drift(operator: Operator) -> None:
@@ -162,3 +177,27 @@ def test_a_colleague_without_that_word_sees_it_too_and_takes_it_back(lab: Lab, o
     assert say(operator, "status", "", "--json").warnings() == []
     job = lab.gitlab.wait_for_job(lab.gitlab.queue_job("nix store info 2>&1", host=HOST))
     assert re.search(r"Trusted: 0", job.trace), job.trace
+
+
+def test_a_socket_that_was_shared_is_closed_again_and_jobs_go_on(lab: Lab, operator: Operator) -> None:
+    """Each wish is a socket of its own; the old one is there until the jobs that have it are done."""
+    for settings, answer in (("nixprov_share_socket=true", r"Trusted: +0"), ("", "Permission denied")):
+        pause = Pause(lab, HOST, 512)
+        job_id = lab.gitlab.queue_job(f"{pause.shell}\nnix store info 2>&1", host=HOST)
+        pause.begun()
+        with ThreadPoolExecutor() as threads:
+            switched = threads.submit(say, operator, "up", settings, "--yes", "--json")
+            poll(
+                lab,
+                HOST,
+                "the switch waits for the job",
+                "systemctl is-active nixprov-runner-default | grep -x deactivating",
+            )
+            pause.end()
+            said = switched.result()
+        assert said.code == 0, said.err
+        job = lab.gitlab.wait_for_job(job_id)
+        assert re.search(r"Trusted: 0", job.trace), job.trace
+        assert re.search(answer, nobody_asks(lab))
+        job = lab.gitlab.wait_for_job(lab.gitlab.queue_job("nix store info 2>&1", host=HOST))
+        assert re.search(r"Trusted: 0", job.trace), job.trace

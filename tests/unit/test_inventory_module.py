@@ -14,7 +14,7 @@ from provisioner.errors import InventoryError
 from provisioner.inventory import load
 from provisioner.inventory.module import GROUPS, VARIABLES
 from provisioner.inventory.runners import VARIABLES as OF_RUNNERS
-from provisioner.model import Engine, ModuleSpec, Trust
+from provisioner.model import Capability, Engine, ModuleSpec, Trust
 
 PAGE = Path(__file__).parents[2] / "docs" / "inventory.md"
 
@@ -31,7 +31,12 @@ def test_nothing_said_is_nothing_written(tmp_path: Path) -> None:
 
 def test_every_variable_is_an_option_of_the_module(tmp_path: Path) -> None:
     """By name, and no option of these groups is without a variable."""
-    words = {"nixprov_trust": "plain", "nixprov_engine": "docker", "nixprov_accept_advisories": "CVE-2026-39860"}
+    words = {
+        "nixprov_trust": "plain",
+        "nixprov_engine": "docker",
+        "nixprov_share_socket": "yes",
+        "nixprov_accept_advisories": "CVE-2026-39860",
+    }
     said = _module(tmp_path, {name: words.get(name, 7) for name in VARIABLES})
     text = (resources.templates() / "options.nix").read_text()
     for group in GROUPS:
@@ -41,6 +46,14 @@ def test_every_variable_is_an_option_of_the_module(tmp_path: Path) -> None:
         assert set(said.settings[group].values()) == {7}
     assert (said.trust, said.engine, said.accepted_advisories) == (Trust.PLAIN, Engine.DOCKER, ("CVE-2026-39860",))
     assert "acceptedAdvisories = mkOption" in text
+    assert said.share_socket
+
+
+def test_the_capabilities_of_the_inventory_are_the_modules() -> None:
+    text = (resources.templates() / "options.nix").read_text()
+    block = re.search(r"^      capAdd = .*?^      };", text, re.MULTILINE | re.DOTALL)
+    assert block
+    assert re.findall(r'^ +"(\w+)"$', block[0], re.MULTILINE) == [capability.value for capability in Capability]
 
 
 def test_the_page_says_the_defaults_of_the_module() -> None:
@@ -103,6 +116,7 @@ def test_a_hosts_own_list_of_accepted_advisories_replaces_the_plays(tmp_path: Pa
         ),
         ({"nixprov_cache_keep_days": -1}, "nixprov_cache_keep_days: expected greater than or equal to 1", 5),
         ({"nixprov_trust": "full"}, "host h1: nixprov_trust: expected 'none' or 'plain'", 5),
+        ({"nixprov_share_socket": "all"}, "host h1: nixprov_share_socket: expected true or false", 5),
         ({"nixprov_engine": "lxc"}, "host h1: nixprov_engine: expected 'podman' or 'docker'", 5),
         (
             {"nixprov_accept_advisories": ["CVE-2026-39860", "CVE-1"]},

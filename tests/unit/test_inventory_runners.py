@@ -11,7 +11,7 @@ import pytest
 from provisioner.errors import InventoryError
 from provisioner.inventory import load
 from provisioner.inventory.runners import VARIABLES
-from provisioner.model import AccessLevel, RunnerSpec, RunnerType
+from provisioner.model import AccessLevel, Capability, RunnerSpec, RunnerType
 
 PLAY = ({"name": "default", "tags": ["nix"], "concurrent": 4, "group": "ci/all"},)
 
@@ -45,6 +45,8 @@ def test_every_variable_reaches_the_spec(tmp_path: Path) -> None:
         "nixprov_allowed_images": ["{ruby,python}:*", "local/*"],
         "nixprov_memory": "4g",
         "nixprov_cpus": 1.5,
+        "nixprov_no_new_privileges": "no",
+        "nixprov_cap_add": ["NET_RAW", "cap_sys_ptrace", "NET_RAW"],
         "nixprov_environment": {"A": "b", "N": 3},
         "nixprov_stop_timeout": "600",
     }
@@ -66,6 +68,8 @@ def test_every_variable_reaches_the_spec(tmp_path: Path) -> None:
             allowed_images=("{ruby,python}:*", "local/*"),
             memory="4g",
             cpus="1.5",
+            no_new_privileges=False,
+            cap_add=(Capability.NET_RAW, Capability.SYS_PTRACE),
             stop_timeout_s=600,
             environment={"A": "b", "N": "3"},
         ),
@@ -99,9 +103,11 @@ def test_runners_of_the_host_replace_those_of_the_play(tmp_path: Path) -> None:
         ({"nixprov_memory": "512M"}, "memory", "512M"),
         ({"nixprov_memory": None}, "memory", None),
         ({"nixprov_allowed_images": "{a,b}:*"}, "allowed_images", ("{a,b}:*",)),
+        ({"nixprov_cap_add": "net_raw"}, "cap_add", (Capability.NET_RAW,)),
+        ({"nixprov_no_new_privileges": None}, "no_new_privileges", None),
     ],
 )
-def test_limits_of_containers_are_spelled_as_people_do(
+def test_what_a_container_gets_is_spelled_as_people_do(
     tmp_path: Path, variables: dict[str, object], field: str, value: object
 ) -> None:
     [spec] = _runners(tmp_path, variables)
@@ -135,6 +141,10 @@ def test_no_runner_at_all_can_be_said(tmp_path: Path) -> None:
         ({"nixprov_allowed_images": ["a", 5.0]}, "host h1: nixprov_allowed_images: expected a string, got a number"),
         ({"nixprov_allowed_images": "['a/*']"}, "host h1: nixprov_allowed_images: a list that is quoted is no list;"),
         ({"nixprov_allowed_images": [""]}, "host h1: nixprov_allowed_images: is empty"),
+        ({"nixprov_cap_add": ["SYS_ADMIN"]}, "host h1: nixprov_cap_add: expected 'AUDIT_WRITE', 'IPC_LOCK', 'MKNOD', "),
+        ({"nixprov_cap_add": "ALL"}, "host h1: nixprov_cap_add: expected 'AUDIT_WRITE', 'IPC_LOCK', 'MKNOD', "),
+        ({"nixprov_cap_add": 5}, "host h1: nixprov_cap_add: expected a list of capabilities, or one, got a number"),
+        ({"nixprov_no_new_privileges": "sudo"}, "host h1: nixprov_no_new_privileges: expected true or false"),
         ({"nixprov_stop_timeout": 0}, "host h1: nixprov_stop_timeout: expected greater than or equal to 1"),
         ({"nixprov_allowed_image": "x"}, "there is no variable nixprov_allowed_image; did you mean nixprov_allowed_images"),
         ({"nixprov_type": "world"}, "host h1: nixprov_type: expected 'instance', 'group' or 'project'"),

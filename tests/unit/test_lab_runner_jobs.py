@@ -173,7 +173,8 @@ def test_gitlab_env_reaches_after_script(bench: Bench) -> None:
 def test_the_containers_get_what_config_toml_says(bench: Bench) -> None:
     bench.run(
         ["true"],
-        docker='volumes = ["/nix/store:/nix/store:ro"]\ncap_drop = ["ALL"]\nmemory = "64m"\nnetwork_mode = "none"',
+        docker='volumes = ["/nix/store:/nix/store:ro"]\ncap_drop = ["ALL"]\nmemory = "64m"\nnetwork_mode = "none"\n'
+        'cap_add = ["NET_RAW"]\nsecurity_opt = ["no-new-privileges"]\nservices_security_opt = ["no-new-privileges"]',
     )
     build, helper = bench.engine.body_of("-build"), bench.engine.body_of("-predefined")
     assert build["HostConfig"] == helper["HostConfig"]
@@ -181,6 +182,7 @@ def test_the_containers_get_what_config_toml_says(bench: Bench) -> None:
     assert re.fullmatch(rf"runner-\S+-cache-\w{{32}}:{bench.directory}/builds", build["HostConfig"]["Binds"][1])
     assert (build["HostConfig"]["CapDrop"], build["HostConfig"]["Memory"]) == (["ALL"], 64 * 1024 * 1024)
     assert (build["HostConfig"]["NetworkMode"], build["HostConfig"]["Privileged"]) == ("none", False)
+    assert (build["HostConfig"]["CapAdd"], build["HostConfig"]["SecurityOpt"]) == (["NET_RAW"], ["no-new-privileges"])
     assert build["Labels"]["com.gitlab.gitlab-runner.managed"] == "true"
     assert build["Labels"]["com.gitlab.gitlab-runner.type"] == "build"
     assert bench.engine.volumes == set()

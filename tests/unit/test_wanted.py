@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from provisioner import __version__, resources, version
-from provisioner.model import Connection, Engine, HostSpec, ModuleSpec, RunnerSpec, Trust
+from provisioner.model import Capability, Connection, Engine, HostSpec, ModuleSpec, RunnerSpec, Trust
 from provisioner.steps.base import Wanted
 from provisioner.steps.wanted import CODE, SETTINGS, _code, build
 from tests.unit.hosts import RECORD, URL
@@ -36,11 +36,17 @@ def test_what_was_said_is_written_under_the_options_names(nix_eval: Callable[[st
         allowed_images=("a:*",),
         memory="4g",
         cpus="1.5",
+        no_new_privileges=False,
+        cap_add=(Capability.NET_RAW,),
         stop_timeout_s=60,
         environment={"A": "${b}"},
     )
     module = ModuleSpec(
-        {"limits": {"buildLogMiB": 0}, "cache": {"keepDays": 2}}, Trust.PLAIN, Engine.DOCKER, ("CVE-1",)
+        {"limits": {"buildLogMiB": 0}, "cache": {"keepDays": 2}},
+        Trust.PLAIN,
+        Engine.DOCKER,
+        ("CVE-1",),
+        share_socket=True,
     )
     assert settings(nix_eval, runner, module) == {
         "gitlabUrl": URL,
@@ -49,6 +55,7 @@ def test_what_was_said_is_written_under_the_options_names(nix_eval: Callable[[st
         "trust": "plain",
         "engine": "docker",
         "acceptedAdvisories": ["CVE-1"],
+        "shareSocket": True,
         "runners": {
             "default": {
                 **IDENTITY,
@@ -57,6 +64,8 @@ def test_what_was_said_is_written_under_the_options_names(nix_eval: Callable[[st
                 "allowedImages": ["a:*"],
                 "memory": "4g",
                 "cpus": "1.5",
+                "noNewPrivileges": False,
+                "capAdd": ["NET_RAW"],
                 "stopTimeout": 60,
                 "environment": {"A": "${b}"},
             }

@@ -69,6 +69,10 @@ build -o /nix/var/nix/gcroots/nixprov-lab/package -E '
     with import <nixpkgs> { };
     [ libraries busybox python3 cacert git nix openssh curl podman stdenv.environment hello ] ++ stdenv.initialPath' > /dev/null
 
+step "crun"
+mv /usr/bin/crun $lab/crun
+install -m 0755 $sources/tools/crun.sh /usr/bin/crun
+
 step "Debian's own units"
 # What Debian starts by links in /etc is of no use here, or is started by a unit of NixOS' now.
 rm -rf /etc/systemd/system /etc/sudoers.d /etc/containers
