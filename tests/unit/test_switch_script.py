@@ -152,13 +152,23 @@ def test_a_unit_that_the_host_itself_has_stopped_is_not_called_dead(
     assert (done.returncode, words in done.stderr) == (status, True), done.stderr
 
 
-@pytest.mark.parametrize(("program", "verb"), [("switch.sh", "settle"), ("preview.sh", "no")])
-def test_the_hosts_environment_may_name_what_only_a_session_has(tmp_path: Path, program: str, verb: str) -> None:
+@pytest.mark.parametrize(
+    ("programs", "arguments", "status"),
+    [
+        (("switch.sh",), ("settle",), 20),
+        (("aside.sh", "preview.sh"), ("", "", "no"), 0),
+        (("aside.sh", "origin.sh"), ("", "", "no"), 0),
+    ],
+)
+def test_the_hosts_environment_may_name_what_only_a_session_has(
+    tmp_path: Path, programs: Sequence[str], arguments: Sequence[str], status: int
+) -> None:
     host = Host(tmp_path)
     host.program("etc/set-environment", 'export SSH_AUTH_SOCK="$OF_A_SESSION/ssh-agent"\n')
     (host.state / "result").write_text("build running 4 \n")
-    done = host.run(files("provisioner.hosts").joinpath(program).read_bytes(), verb)
-    assert (done.returncode, "OF_A_SESSION" in done.stderr) == (20 if program == "switch.sh" else 0, False), done.stderr
+    script = b"".join(files("provisioner.hosts").joinpath(program).read_bytes() for program in programs)
+    done = host.run(script.replace(b"@EDITS@", b":"), *arguments)
+    assert (done.returncode, "OF_A_SESSION" in done.stderr) == (status, False), done.stderr
 
 
 def test_a_full_disk_leaves_the_result_before_and_no_empty_one(tmp_path: Path) -> None:
