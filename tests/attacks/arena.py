@@ -20,6 +20,7 @@ CARELESS = r"""
 sed -i 's#^  system.stateVersion = .*#  nix.settings = { require-sigs = false; sandbox = "relaxed"; trusted-users = [ "*" ]; };\n&#' \
   /etc/nixos/configuration.nix
 grep -q require-sigs /etc/nixos/configuration.nix
+nixos-rebuild switch
 """
 
 
