@@ -9,6 +9,7 @@
     │   │   └── HostKeyError   the key is unknown or has changed
     │   ├── HostRefused        connected, but may not: authentication, sudo, not NixOS
     │   ├── HookRefused        the user's configuration cannot be edited surely
+    │   ├── NotDescribed       what runs is not what the user's configuration describes
     │   ├── RemoteFailed       a remote command ended with an unexpected status
     │   │   └── NothingChanged ... a transaction, before its first change: full disk, read-only disk
     │   ├── ConnectionLost     the connection went while a command was running
@@ -77,6 +78,10 @@ class HostRefused(HostError):
 
 
 class HookRefused(HostError):
+    pass
+
+
+class NotDescribed(HostError):
     pass
 
 

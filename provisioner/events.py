@@ -10,11 +10,15 @@ from types import MappingProxyType
 
 
 class Outcome(Enum):
-    """How a host ended. SKIPPED: never begun, because too many others had failed."""
+    """How a host ended. SKIPPED: never begun, because too many others had failed.
+
+    NOT_DESCRIBED: its system is not what its configuration describes, so nothing was changed.
+    """
 
     UNCHANGED = "unchanged"
     CHANGED = "changed"
     UNREACHABLE = "unreachable"
+    NOT_DESCRIBED = "not described"
     FAILED = "failed"
     FORGE = "gitlab"
     ROLLED_BACK = "rolled back"
@@ -65,13 +69,21 @@ def exit_code(results: Sequence[HostResult]) -> int:
     ):
         if outcome in bad:
             return code
-    for outcome, code in ((Outcome.UNREACHABLE, 6), (Outcome.ROLLED_BACK, 7), (Outcome.FORGE, 9)):
+    for outcome, code in (
+        (Outcome.UNREACHABLE, 6),
+        (Outcome.ROLLED_BACK, 7),
+        (Outcome.FORGE, 9),
+        (Outcome.NOT_DESCRIBED, 10),
+    ):
         if set(bad) == {outcome}:
             return code
     return 5 if len(bad) == len(results) else 4
 
 
-_FAILED = (Outcome.FAILED, Outcome.FORGE, Outcome.ROLLED_BACK, Outcome.ROLLBACK_FAILED, Outcome.INTERRUPTED)
+_FAILED = (
+    *(Outcome.NOT_DESCRIBED, Outcome.FAILED, Outcome.FORGE),
+    *(Outcome.ROLLED_BACK, Outcome.ROLLBACK_FAILED, Outcome.INTERRUPTED),
+)
 
 
 def summary(results: Sequence[HostResult], gitlab_writes: int, seconds: float) -> Mapping[str, object]:

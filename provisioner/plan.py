@@ -14,7 +14,7 @@ from provisioner.errors import HookRefused, HostRefused
 from provisioner.forge.compare import Difference, differences
 from provisioner.hosts.facts import Facts
 from provisioner.hosts.journal import NO_TOKEN, Journal, Phase, RunnerRecord
-from provisioner.hosts.script import RemoveFile, WriteFile
+from provisioner.hosts.script import Part, RemoveFile, WriteFile
 from provisioner.model import ForgeRunner, HostSpec, Mark, RunnerSpec, Secret
 from provisioner.steps import STEPS, State, Wanted
 from provisioner.steps.hook import PATH as HOOK_PATH
@@ -77,6 +77,11 @@ class HostPlan:
         return bool(self.steps or self.switch)
 
     @property
+    def leads_to_switch(self) -> bool:
+        """A new token is a change of the system too, whatever else is as wanted."""
+        return bool(self.switch) or any(action.verb.makes_a_token for action in self.runners)
+
+    @property
     def is_empty(self) -> bool:
         return not (self.forge_changes or self.changes_host)
 
@@ -127,7 +132,10 @@ def require_no_downgrade(plan: HostPlan) -> None:
 
 
 def plan_down(spec: HostSpec, facts: Facts, journal: Journal, view: ForgeView) -> HostPlan:
-    """Everything of ours that is left, on the host and in GitLab."""
+    """Everything of ours that is left, on the host and in GitLab.
+
+    A system that has nothing of ours is its owner's: what feeds the next one goes, and nothing is built or switched.
+    """
     known = [runner for found in view.found.values() for runner in found] + list(view.surplus)
     runners = tuple(
         RunnerAction(_runner_name(runner), RunnerVerb.DELETE, f"id {runner.id}", runner.id)
@@ -139,11 +147,7 @@ def plan_down(spec: HostSpec, facts: Facts, journal: Journal, view: ForgeView) -
         for what in [_some(step.remains(facts, journal))]
         if what
     )
-    in_system = facts.revision or facts.revision_at_boot
-    feeding = {step.name for step in STEPS if step.feeds_system}
-    hooked = [action.why for action in steps if action.step in feeding]
-    why = "the system contains our module" if in_system else ", ".join(hooked)
-    return HostPlan(spec.name, runners, steps, why)
+    return HostPlan(spec.name, runners, steps, "the system contains our module" if facts.has_ours else "")
 
 
 def _some(things: Sequence[str]) -> str:
@@ -250,6 +254,11 @@ def file_changes(plan: HostPlan, facts: Facts, journal: Journal) -> tuple[FileCh
         parts = [part for step in STEPS for part in step.write(plan.wanted, facts, journal)]
     else:
         parts = [part for step in STEPS if step.feeds_system for part in step.remove(facts, journal)]
+    return changes_of(parts, facts)
+
+
+def changes_of(parts: Sequence[Part], facts: Facts) -> tuple[FileChange, ...]:
+    """What a transaction's parts would change below /etc/nixos."""
     changed = ((_in_etc(part.path, facts), part) for part in parts if isinstance(part, WriteFile | RemoveFile))
     return tuple(FileChange(path, _content(facts, path), _after(part)) for path, part in changed if path)
 

@@ -15,6 +15,7 @@ import click
 RARE: Final = frozenset(
     {
         "--accept-new-host-keys",
+        "--adopt-configuration",
         "--all",
         "--any-errors-fatal",
         "--ask-become-pass",
@@ -38,6 +39,7 @@ RARE: Final = frozenset(
         "--play",
         "--progress",
         "--resume",
+        "--serial",
         "--ssh-config",
         "--take-over",
         "--timeout",

@@ -25,6 +25,7 @@ EXIT_CODES: Final = (
     ("7", "all that failed were rolled back: they are as before the run"),
     ("8", "a rollback failed: a host is somewhere between"),
     ("9", "GitLab said no, or did not answer"),
+    ("10", "all that failed run another system than their configuration describes; nothing was changed"),
     ("130", "interrupted"),
 )
 ENVIRONMENT: Final = (

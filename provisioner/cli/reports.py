@@ -86,7 +86,7 @@ def typed(options: dict[str, Any], verb: str) -> Typed:
             words += [flag, str(one)]
     flags = {"ask_become_pass": "-K", "accept_new_host_keys": "--accept-new-host-keys"}
     words += [flag for name, flag in flags.items() if options.get(name)]
-    return Typed(verb, tuple(words), tuple(_rails(options)))
+    return Typed(verb, tuple(words), tuple(_rails(options)), has_built=bool(options.get("build")))
 
 
 def _rails(options: dict[str, Any]) -> Iterator[str]:

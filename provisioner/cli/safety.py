@@ -35,6 +35,11 @@ SAFETY_OPTIONS: Final = (
         metavar="SECONDS",
         help="How long jobs that run may take to finish; default: an hour.",
     ),
+    click.option(
+        "--adopt-configuration",
+        is_flag=True,
+        help="Go on where a host runs another system than /etc/nixos describes: it is replaced.",
+    ),
     click.option("--force", is_flag=True, help="Do not wait for jobs that run: end them."),
 )
 
@@ -61,4 +66,5 @@ def choices(options: dict[str, Any]) -> Choices:
         force=options.get("force", False),
         new_tokens=options.get("new_tokens", False),
         downgrade=options.get("downgrade", False),
+        adopt_configuration=options.get("adopt_configuration", False),
     )

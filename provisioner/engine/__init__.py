@@ -12,14 +12,14 @@ from enum import Enum
 from typing import Final
 
 from provisioner import limits
-from provisioner.engine import down, preview, status, up
+from provisioner.engine import down, origin, preview, status, up
 from provisioner.engine.batches import Rules, Stage
 from provisioner.engine.host import Choices, HostRun, Limits
 from provisioner.engine.pool import Pool, Task
 from provisioner.engine.preview import Depth
 from provisioner.engine.prune import Known
 from provisioner.engine.unwind import RollbackFailed, RolledBack
-from provisioner.errors import ForgeError, NixprovError, Unreachable
+from provisioner.errors import ForgeError, NixprovError, NotDescribed, Unreachable
 from provisioner.events import Emit, Event, HostResult, Outcome
 from provisioner.forge import Forge
 from provisioner.hosts.journal import Run
@@ -187,9 +187,11 @@ class Engine:
         planner, apply = _VERBS[verb]
         wanted = planner(run)
         files = file_changes(wanted, run.facts, run.journal) if self.diff else ()
+        own = origin.look(run, wanted)
         seen = None if verb.changes else preview.look(run, wanted, files, self.depth)
         run.emit("plan", plan=wanted, files=files, system=seen, check=not verb.changes)
         preview.require_good(run.host, seen)
+        origin.require(run, own)
         if wanted.is_empty:
             return Outcome.UNCHANGED
         if verb.changes:
@@ -259,6 +261,8 @@ def _outcome(failure: NixprovError) -> Outcome:
             return Outcome.ROLLBACK_FAILED
         case Unreachable():
             return Outcome.UNREACHABLE
+        case NotDescribed():
+            return Outcome.NOT_DESCRIBED
         case ForgeError():
             return Outcome.FORGE
         case _:

@@ -15,11 +15,12 @@ from provisioner.engine.unwind import RolledBack, clean, ours, release, unwind
 from provisioner.engine.up import switch_error, with_switch
 from provisioner.errors import ForgeError, ForgeUnavailable, HostError, Locked, NixprovError, NothingChanged
 from provisioner.hosts import switch
-from provisioner.hosts.facts import Facts
+from provisioner.hosts.facts import Facts, digest
 from provisioner.hosts.journal import Journal, Phase, RunnerRecord
 from provisioner.hosts.script import Part, Shell
 from provisioner.plan import ForgeView, HostPlan, RunnerAction, RunnerVerb, plan_down
 from provisioner.steps import STEPS
+from provisioner.steps.hook import PATH as HOOK_PATH
 from provisioner.steps.module import written_by
 
 _PAUSED: Final = "runner {} in GitLab is paused"
@@ -38,6 +39,8 @@ def plan(run: HostRun) -> HostPlan:
         run.emit("warning", text=f"{error.message}: the host's side goes on, the deletion stays in the journal")
         view = ForgeView(run.forge.url, {})
     found = plan_down(run.spec, run.facts, run.journal, view)
+    if not found.switch and _of_the_next_system(run):
+        run.emit("warning", text="nothing that runs or boots there is ours: our files go, and nothing is switched")
     return replace(found, runners=_with_journal(run, found.runners))
 
 
@@ -52,7 +55,7 @@ def _warn_of_newer(run: HostRun) -> None:
 def apply(run: HostRun, wanted: HostPlan) -> None:
     """Take everything back. Raises RolledBack, ForgeError (host done, deletion queued), HostError."""
     # Before anything is paused: a file that we cannot edit surely ends the run here.
-    parts = [part for step in reversed(STEPS) if step.feeds_system for part in step.remove(run.facts, run.journal)]
+    parts = _of_the_next_system(run)
     before = (run.facts, run.journal)
     if wanted.switch:
         run.claim(Phase.DRAINING)
@@ -63,6 +66,8 @@ def apply(run: HostRun, wanted: HostPlan) -> None:
             release(run, before[1])
             raise
         _take_out(run, wanted, parts, before)
+    elif parts:
+        _take_files(run, parts)
     pending = _delete(run, wanted)
     run.phase("clean")
     if pending:
@@ -71,6 +76,12 @@ def apply(run: HostRun, wanted: HostPlan) -> None:
     if wanted.changes_host:
         clean(run)
         _look_again(run)
+        if wanted.switch:
+            _say_what_came_back(run, before[1])
+
+
+def _of_the_next_system(run: HostRun) -> list[Part]:
+    return [part for step in reversed(STEPS) if step.feeds_system for part in step.remove(run.facts, run.journal)]
 
 
 def _with_journal(run: HostRun, actions: tuple[RunnerAction, ...]) -> tuple[RunnerAction, ...]:
@@ -100,6 +111,13 @@ def _take_out(run: HostRun, wanted: HostPlan, parts: list[Part], before: tuple[F
     except NixprovError as error:
         _put_back(run, wanted, before, is_unchanged=isinstance(error, NothingChanged))
         raise RolledBack(run.host, error) from error
+
+
+def _take_files(run: HostRun, parts: list[Part]) -> None:
+    """The system is its owner's, and so is the next one once these are gone: to build it is not our business."""
+    run.phase("write")
+    with crash.around("write"):
+        run.transact("write", [Shell(switch.DISARM), *parts], run.journal_for(Phase.SWITCHED_BACK))
 
 
 def _put_back(run: HostRun, wanted: HostPlan, before: tuple[Facts, Journal], *, is_unchanged: bool) -> None:
@@ -196,3 +214,16 @@ def _look_again(run: HostRun) -> None:
     if run.remains:
         hint = "run `down` again, or remove it by hand"
         raise HostError(run.host, "not everything of ours went from the host", hint=hint)
+
+
+def _say_what_came_back(run: HostRun, journal: Journal) -> None:
+    """Where it is not the system from before us; `journal` as it was when this run began."""
+    before = journal.baseline.system if journal.baseline else run.facts.system
+    if before == run.facts.system:
+        return
+    why = f"{HOOK_PATH} describes another one now"
+    if journal.checked and journal.checked.adopted:
+        why = f"{HOOK_PATH} did not describe that one (--adopt-configuration)"
+    elif journal.hook and digest(run.facts.records.get("configuration.data")) != journal.hook.sha256_before:
+        why = f"{HOOK_PATH} was edited since"
+    run.emit("warning", text=f"the system is not the one from before nixprov ({before}): {why}")

@@ -26,7 +26,7 @@ from provisioner.forge import Forge
 from provisioner.hosts import lock, switch, trust
 from provisioner.hosts.facts import Facts, probe_script
 from provisioner.hosts.flaws import Flaws
-from provisioner.hosts.journal import Journal, Phase, Run
+from provisioner.hosts.journal import Checked, Journal, Phase, Run
 from provisioner.hosts.script import (
     LOCKED_STATUS,
     PATH,
@@ -76,6 +76,7 @@ class Choices:
     force: bool = False
     new_tokens: bool = False
     downgrade: bool = False
+    adopt_configuration: bool = False
     stop: threading.Event = field(default_factory=threading.Event)
 
 
@@ -96,6 +97,7 @@ class HostRun:
     """Mutable on purpose: facts and journal are replaced as the run goes on; everything in them is frozen.
 
     `machines`: the machines that the whole run is at, with the name by which it came to each; shared by its hosts.
+    `checked`: what this run knows of the running system's origin; None when there was no need to ask.
     `remains`: what this run could not take back, in words.
     """
 
@@ -110,6 +112,7 @@ class HostRun:
     machines: dict[str, str] = field(default_factory=dict)
     facts: Facts = field(init=False)
     journal: Journal = field(init=False)
+    checked: Checked | None = None
     remains: list[str] = field(default_factory=list)
 
     @property

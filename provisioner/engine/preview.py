@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from enum import Enum
 from typing import Final
 
+from provisioner.engine import aside
 from provisioner.engine.host import HostRun
 from provisioner.errors import BuildFailed
 from provisioner.hosts import preview
 from provisioner.hosts.preview import Preview
-from provisioner.hosts.stream import Lines
 from provisioner.plan import FileChange, HostPlan
 
 _HINT: Final = "it would leave the host as it is: mend /etc/nixos, then plan again"
@@ -32,11 +32,9 @@ def look(run: HostRun, wanted: HostPlan, files: Sequence[FileChange], depth: Dep
     run.phase(depth.value)
     edits = {change.path: change.after for change in files}
     script = preview.script(run.run.id, edits, build=depth is Depth.BUILD)
-    log = _Log(run)
-    done = run.session.run(script, timeout_s=preview.LIMIT_S, on_output=log, cancel=run.cancel)
+    done = aside.ask(run, script)
     if done.status:
-        last = (done.stderr.splitlines() or ["it said nothing"])[-1]
-        return Preview(unknown=f"the host cannot look (status {done.status}): {last}")
+        return Preview(unknown=f"the host cannot look ({aside.last_words(done)})")
     return checked(preview.read(run.host, done.stdout), wanted)
 
 
@@ -53,19 +51,3 @@ def require_good(host: str, seen: Preview | None) -> None:
     """Raises BuildFailed when `up` or `down` would fail."""
     if seen is not None and seen.failed:
         raise BuildFailed(host, f"a switch would fail: {seen.failed}", hint=_HINT)
-
-
-@dataclass(slots=True)
-class _Log:
-    """Cuts the answer's stream into lines and emits those of the log."""
-
-    run: HostRun
-    lines: Lines = field(default_factory=Lines)
-    is_log: bool = False
-
-    def __call__(self, chunk: bytes) -> None:
-        for line, goes_on in self.lines.feed(chunk):
-            text = line if goes_on else preview.log_line(line)
-            self.is_log = self.is_log if goes_on else text is not None
-            if self.is_log:
-                self.run.emit("log", text=text)

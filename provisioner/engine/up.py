@@ -121,7 +121,7 @@ def _change(run: HostRun, wanted: HostPlan, made: _Made) -> None:
         # What was there before is known from now on, whatever becomes of us; a token that is to go counts as gone.
         phase = Phase.CLAIMED if not run.journal.phase.has_installed else run.journal.phase
         ending = [action.name for action in wanted.forge_changes if action.verb.makes_a_token]
-        run.claim(phase, **_origin(run), runners=run.journal.without_tokens(ending).runners)
+        run.claim(phase, **_found(run), runners=run.journal.without_tokens(ending).runners)
         made.claimed = True
     _forge_changes(run, wanted, made)
     if wanted.changes_host or made.records:
@@ -231,7 +231,7 @@ def _intent(run: HostRun, wanted: Wanted, made: _Made, phase: Phase) -> Journal:
     used = {record.id for record in records.values()}
     pending = tuple(record for record in run.journal.pending_deletions if record.id not in used)
     writer = _writer(run, wanted)
-    return run.journal_for(phase, **_origin(run), nixprov=writer, runners=records, pending_deletions=pending)
+    return run.journal_for(phase, **_found(run), nixprov=writer, runners=records, pending_deletions=pending)
 
 
 def _writer(run: HostRun, wanted: Wanted) -> str:
@@ -240,9 +240,11 @@ def _writer(run: HostRun, wanted: Wanted) -> str:
     return first or wanted.version
 
 
-def _origin(run: HostRun) -> Mapping[str, object]:
+def _found(run: HostRun) -> Mapping[str, object]:
+    """What was there before the first run of ours, and before this one."""
     hook = run.journal.hook or Hook().record(run.facts)
-    return {"hook": hook, "baseline": run.journal.baseline or Baseline(run.facts.generation, run.facts.system)}
+    baseline = run.journal.baseline or Baseline(run.facts.generation, run.facts.system)
+    return {"hook": hook, "baseline": baseline, "checked": run.checked or run.journal.checked}
 
 
 def _switch(run: HostRun) -> SwitchResult:

@@ -59,6 +59,10 @@ echo "$switch" | say switch
 """
 
 
+# No part of a system: they end with a run, or stay known after it.
+_OF_A_SWITCH: Final = ("nixprov-switch.", "nixprov-back.")
+
+
 @dataclass(frozen=True, slots=True)
 class FileFact:
     """A path as found: `real` is the path behind all links, and the rest is of what is there.
@@ -136,6 +140,12 @@ class Facts:
     @property
     def revision_at_boot(self) -> str:
         return self.text("revision-at-boot")
+
+    @property
+    def has_ours(self) -> bool:
+        """What runs, or what boots next, contains our module; units of ours run only by such a system."""
+        at_work = [unit for unit in self.units if not (unit.name.startswith(_OF_A_SWITCH) or unit.active == "failed")]
+        return bool(self.revision or self.revision_at_boot or at_work)
 
     @property
     def trusts_jobs(self) -> bool:

@@ -77,6 +77,18 @@ class Baseline:
 
 
 @dataclass(frozen=True, slots=True)
+class Checked:
+    """The running system that the last run compared with the configuration before it changed anything.
+
+    `adopted`: they were not the same, and the operator said to go on.
+    """
+
+    system: str
+    adopted: bool
+    unknown: Unknown = field(default_factory=lambda: _NOTHING, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
 class HookRecord:
     """The user's file before our edit; `backup` is where its bytes lie on the host, times are seconds of the epoch."""
 
@@ -113,6 +125,7 @@ class Journal:
     phase: Phase = Phase.NONE
     run: Run | None = None
     baseline: Baseline | None = None
+    checked: Checked | None = None
     hook: HookRecord | None = None
     runners: Mapping[str, RunnerRecord] = field(default_factory=lambda: MappingProxyType({}))
     pending_deletions: tuple[RunnerRecord, ...] = ()
@@ -166,6 +179,7 @@ class Journal:
             "phase": Phase(data.pop("phase")),
             "run": _maybe(Run, data.pop("run", None)),
             "baseline": _maybe(Baseline, data.pop("baseline", None)),
+            "checked": _maybe(Checked, data.pop("checked", None)),
             "hook": _maybe(HookRecord, data.pop("hook", None)),
             "runners": {name: _record(RunnerRecord, record) for name, record in data.pop("runners", {}).items()},
             "pending_deletions": tuple(_record(RunnerRecord, one) for one in data.pop("pending_deletions", [])),
@@ -183,6 +197,7 @@ class Journal:
             "phase": self.phase.value,
             "run": _fields(self.run),
             "baseline": _fields(self.baseline),
+            "checked": _fields(self.checked),
             "hook": _fields(self.hook),
             "runners": {name: _fields(record) for name, record in sorted(self.runners.items())},
             "pending_deletions": [_fields(record) for record in self.pending_deletions],

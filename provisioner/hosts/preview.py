@@ -9,20 +9,13 @@ names.cc, DrvName); switch-to-configuration dry-activate (nixpkgs, "would restar
 
 from __future__ import annotations
 
-import base64
 import re
-import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
-from importlib.resources import files
 from typing import Final
 
+from provisioner.hosts import aside
 from provisioner.hosts.facts import read_records
-from provisioner.hosts.lock import CONNECTION
-
-FOLDER: Final = "/etc/nixos"
-LIMIT_S: Final = 3600
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,60 +64,22 @@ class Preview:
 
 
 def script(run: str, edits: Mapping[str, bytes | None], *, build: bool) -> bytes:
-    """For `sh -s`, as root: `edits` are files below FOLDER as they would be (None: absent); `build` what is missing."""
-    program = _program().replace("@EDITS@", "\n".join(_edit(path, content) for path, content in edits.items()))
-    unit = f"nixprov-plan-{run}"
-    values = {"unit": unit, "limit": LIMIT_S, "build": "yes" if build else "no"}
-    return _START.format(**values, find=CONNECTION, program=program).encode()
-
-
-# The unit's folder goes with it, in whatever way it ends. The program is on standard input, and read whole before it
-# starts: what the user's files hold is nobody else's to read.
-_START: Final = """\
-export LC_ALL=C PATH="/run/wrappers/bin:/run/current-system/sw/bin:$PATH"
-{find}set -- $(connection)
-systemd-run --quiet --collect --pipe --wait --service-type=exec --unit={unit} --description='nixprov: plan' \\
-  --property=RuntimeDirectory={unit} --property=RuntimeDirectoryMode=0700 --property=PrivateMounts=yes \\
-  --property=RuntimeMaxSec={limit} --property='ExecStopPost=-/bin/sh /run/{unit}/forget.sh' \\
-  /bin/sh -s -- {build} "${{1-}}" "${{2-}}" << 'END-OF-PREVIEW'
-{{
-{program}
-}} < /dev/null
-END-OF-PREVIEW
-"""
-
-
-@cache
-def _program() -> str:
-    return files("provisioner.hosts").joinpath("preview.sh").read_text(encoding="utf-8")
-
-
-def _edit(path: str, content: bytes | None) -> str:
-    place = shlex.quote(path.removeprefix(f"{FOLDER}/"))
-    if content is None:
-        return f"rm -f {place}"
-    data = base64.b64encode(content).decode()
-    # Not through a link, which would lead out of the copy.
-    return f'mkdir -p "$(dirname {place})" && rm -f {place} && printf %s {shlex.quote(data)} | base64 -d > {place}'
-
-
-def log_line(line: str) -> str | None:
-    """The text of a line of the log; None for a record."""
-    return line.removeprefix("log ") if line.startswith("log ") else None
+    """For `sh -s`, as root: `edits` are files below /etc/nixos as they would be; `build` what is missing."""
+    return aside.script("plan", run, "preview.sh", edits, "yes" if build else "no")
 
 
 def read(host: str, answer: bytes) -> Preview:
     """Raises RemoteFailed for an answer that is cut short."""
-    records = read_records(host, answer, "preview-end")
+    records = read_records(host, answer, aside.LAST)
     text = {name: content.decode("utf-8", "replace").strip() for name, content in records.items()}
     if "cannot" in text:
         return Preview(unknown=text["cannot"])
     if "failed" in text:
-        return Preview(failed=_complaint(text["failed"]))
+        return Preview(failed=complaint(text["failed"]))
     if "dry-run" in text:
         return _to_do(text["dry-run"])
     added, removed = _paths(text.get("added", "")), _paths(text.get("removed", ""))
-    units = [UnitChange("add", tuple(text.get("new-units", "").split())), *_unit_changes(text.get("dry-activate", ""))]
+    units = [UnitChange("add", tuple(text.get("new-units", "").split())), *unit_changes(text.get("dry-activate", ""))]
     return Preview(
         Closure(
             len(added),
@@ -186,11 +141,11 @@ def _to_do(said: str) -> Preview:
     return Preview(build=tuple(lists["built"]), fetch=tuple(lists["fetched"]), sizes=sizes)
 
 
-def _unit_changes(said: str) -> list[UnitChange]:
+def unit_changes(said: str) -> list[UnitChange]:
     return [UnitChange(verb, tuple(units.split(", "))) for no, verb, units in _UNITS.findall(said) if not no]
 
 
-def _complaint(said: str) -> str:
+def complaint(said: str) -> str:
     """The innermost of Nix's errors, which it prints last."""
     errors = _ERROR.findall(said)
     return errors[-1] if errors else (said.splitlines() or ["nixos-rebuild failed"])[-1].strip()

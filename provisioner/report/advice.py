@@ -16,12 +16,14 @@ PLAN_DOWN = "plan down"
 class Typed:
     """What the operator typed: the verb, and the options a next command needs as well (inventory, play, ...).
 
+    `has_built`: a plan that built what it shows.
     `rails` are those of a roll-out (--serial, ...): what is typed again must not be bolder than what failed.
     """
 
     verb: str = "up"
     options: tuple[str, ...] = ()
     rails: tuple[str, ...] = ()
+    has_built: bool = False
 
     def command(self, verb: str, *words: str) -> str:
         check = ("--check",) if verb == PLAN_DOWN else ()
@@ -37,10 +39,19 @@ def next_commands(typed: Typed, results: Sequence[HostResult], retry: Sequence[s
     hosts (`--resume RUN`, `--limit @FILE`).
     """
     unclear = [r.host for r in results if r.outcome in (Outcome.INTERRUPTED, Outcome.ROLLBACK_FAILED)]
-    again = [r.host for r in results if not r.outcome.is_good]
+    other = [r.host for r in results if r.outcome is Outcome.NOT_DESCRIBED]
+    again = [r.host for r in results if not (r.outcome.is_good or r.outcome is Outcome.NOT_DESCRIBED)]
     commands = [typed.command("status", ",".join(unclear[:_NAMED_HOSTS]))] if unclear and typed.verb != "status" else []
     if again and (len(again) <= _NAMED_HOSTS or not retry):
         commands.append(typed.command(typed.verb, ",".join(again)))
     elif again:
         commands.append(typed.command(typed.verb, *retry))
-    return tuple(commands)
+    return (*commands, *_for_not_described(typed, other))
+
+
+def _for_not_described(typed: Typed, hosts: Sequence[str]) -> tuple[str, ...]:
+    """First a look at what would be replaced, then the word that it may be."""
+    if not hosts:
+        return ()
+    adopt = typed.command("down" if "down" in typed.verb else "up", "--adopt-configuration", ",".join(hosts))
+    return (adopt,) if typed.has_built else (typed.command("plan", "--build", ",".join(hosts)), adopt)

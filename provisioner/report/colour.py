@@ -21,6 +21,7 @@ COLOURS: Final = {
     Outcome.UNCHANGED: "dim",
     Outcome.CHANGED: "green",
     Outcome.UNREACHABLE: "yellow",
+    Outcome.NOT_DESCRIBED: "yellow",
     Outcome.FAILED: "red",
     Outcome.FORGE: "red",
     Outcome.ROLLED_BACK: "magenta",

@@ -13,6 +13,7 @@ OutcomeName = Literal[
     "unchanged",
     "changed",
     "unreachable",
+    "not described",
     "failed",
     "gitlab",
     "rolled back",
@@ -46,7 +47,7 @@ class Phase(TypedDict):
     host: str
     phase: Annotated[
         str,
-        "connect, probe, plan, evaluate, create, write, build, switch, confirm, drain, delete, clean, unwind; "
+        "connect, probe, plan, own, evaluate, create, write, build, switch, confirm, drain, delete, clean, unwind; "
         "more may come",
     ]
 
@@ -111,6 +112,24 @@ class Plan(TypedDict):
     switch: Annotated[str | None, "why the system is built and activated, or null"]
     diff: Annotated[list[str], "unified diffs, with --diff; secrets are stars"]
     system: Annotated[System | None, "`plan` with --diff or --build, when the system changes"]
+
+
+class Origin(TypedDict):
+    """The running system is not what the configuration describes (`up`, `plan`, `down`)."""
+
+    host: str
+    kind: Annotated[
+        str,
+        "other nixos-config, on trial, for the next boot, specialisation, another machine, flake, does not evaluate, "
+        "channel not switched, edits not switched, other file, unknown",
+    ]
+    why: Annotated[str, "one line"]
+    running: Annotated[str, "the running system's store path"]
+    boot: Annotated[str, "that of the system that boots next"]
+    configured: Annotated[str | None, "what the configuration evaluates to without nixprov's module, or null"]
+    built: Annotated[bool, "whether that one is built, so that `units` can be told"]
+    changes: Annotated[list[str], "what a switch would change beside nixprov's module, lines for people"]
+    units: Annotated[list[UnitChange], "what its activation would do"]
 
 
 class Log(TypedDict):
@@ -287,6 +306,7 @@ DOCUMENTS: Final[dict[str, type]] = {
     "batch": Batch,
     "phase": Phase,
     "plan": Plan,
+    "origin": Origin,
     "log": Log,
     "drain": Drain,
     "warning": Warned,

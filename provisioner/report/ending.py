@@ -59,6 +59,8 @@ class Ending:
         for line in that_matter(first.log):
             yield from self._wrap(line, "  │ ")
         yield from self._wrap(clean(result.error), "  ")
+        for line in first.origin[1:]:  # the first is the error
+            yield from self._wrap(line, "  ")
         for line in left_behind(hosts):
             yield from self._wrap(line, "  ", "red")
         yield from self._wrap(clean(result.hint), "  ", "cyan")
@@ -128,7 +130,7 @@ def _kind(host: HostRecord) -> tuple[object, ...]:
     assert isinstance(result, HostResult)  # noqa: S101 - narrows for mypy
     text = _ADDRESS.sub("ADDRESS", result.error.replace(host.name, "HOST"))
     log = "\n".join(that_matter(host.log)).replace(host.name, "HOST")
-    return result.outcome, host.phase_of_failure, _NUMBER.sub("N", text), _NUMBER.sub("N", log)
+    return result.outcome, host.phase_of_failure, host.origin[1:], _NUMBER.sub("N", text), _NUMBER.sub("N", log)
 
 
 def _outcome(host: HostRecord) -> Outcome:
@@ -141,7 +143,8 @@ def plan_groups(hosts: Iterable[HostRecord], *, diff: bool) -> list[list[HostRec
     groups: dict[object, list[HostRecord]] = {}
     for host in hosts:
         if host.changes:
-            groups.setdefault((host.changes, host.system, host.diffs if diff else ()), []).append(host)
+            key = (host.changes, host.system, host.origin, host.diffs if diff else ())
+            groups.setdefault(key, []).append(host)
     return list(groups.values())
 
 
@@ -154,7 +157,7 @@ def plan_lines(hosts: Sequence[HostRecord], paint: Painter, *, diff: bool) -> It
     for text in host.diffs if diff else ():
         yield from paint.diff(visible(text)).splitlines()
     # Last, where the eye is when all has been printed.
-    yield from (f"  {paint(line, '' if line.startswith(' ') else 'cyan')}" for line in host.system)
+    yield from (f"  {paint(line, '' if line.startswith(' ') else 'cyan')}" for line in (*host.system, *host.origin))
 
 
 def status_lines(report: HostReport, paint: Painter) -> Iterator[str]:

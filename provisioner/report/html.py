@@ -167,6 +167,7 @@ def _inside(host: HostRecord) -> Iterator[str]:
     yield from _list("Changes", host.changes)
     if host.system:
         yield f"<h3>System</h3><pre>{markup(chr(10).join(host.system))}</pre>"
+    yield from _list("Origin", host.origin)
     if host.status is not None:
         yield from _list("Runners", map(_runner, host.status.runners))
         yield from _list("Jobs", counter_lines(host.status.counters) if host.status.counters else ())

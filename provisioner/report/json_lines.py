@@ -17,7 +17,8 @@ from provisioner.engine.status import HostReport, RunnerReport
 from provisioner.events import Event, HostResult
 from provisioner.hosts.counters import Counters, JobCount
 from provisioner.hosts.flaws import Flaws
-from provisioner.hosts.preview import Closure, Preview
+from provisioner.hosts.origin import Origin
+from provisioner.hosts.preview import Closure, Preview, UnitChange
 from provisioner.plan import HostPlan, RunnerAction
 from provisioner.report import documents
 from provisioner.report.diff import plan_diffs
@@ -63,6 +64,8 @@ class JsonLines:
         match event.kind:
             case "plan":
                 return _plan(event, diff=self.diff)
+            case "origin":
+                return _origin(event)
             case "status":
                 return _status(event.fields["report"])
             case "host":
@@ -98,6 +101,22 @@ def _system(seen: object) -> System | None:
     }
 
 
+def _origin(event: Event) -> documents.Origin:
+    found = event.fields["origin"]
+    assert isinstance(found, Origin)  # noqa: S101 - narrows for mypy
+    return {
+        "host": event.host,
+        "kind": found.kind.value,
+        "why": found.why,
+        "running": found.running,
+        "boot": found.boot,
+        "configured": found.configured or None,
+        "built": found.is_built,
+        "changes": list(found.changes),
+        "units": [_units(change) for change in found.units],
+    }
+
+
 def _closure(closure: Closure) -> documents.Closure:
     return {
         "added": closure.added,
@@ -107,8 +126,12 @@ def _closure(closure: Closure) -> documents.Closure:
             {"name": one.name, "before": list(one.before), "after": list(one.after), "size": one.size}
             for one in closure.packages
         ],
-        "units": [{"verb": change.verb, "units": list(change.units)} for change in closure.units],
+        "units": [_units(change) for change in closure.units],
     }
+
+
+def _units(change: UnitChange) -> documents.UnitChange:
+    return {"verb": change.verb, "units": list(change.units)}
 
 
 def _action(action: RunnerAction) -> RunnerPlan:

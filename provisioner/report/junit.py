@@ -14,7 +14,7 @@ from provisioner.report.lines import that_matter
 from provisioner.report.record import HostRecord, RunRecord
 from provisioner.report.wording import clean, told
 
-_NOT_TRIED: Final = (Outcome.UNREACHABLE, Outcome.INTERRUPTED)
+_NOT_TRIED: Final = (Outcome.UNREACHABLE, Outcome.NOT_DESCRIBED, Outcome.INTERRUPTED)
 
 
 def document(record: RunRecord) -> bytes:
@@ -73,7 +73,7 @@ def _problem(host: HostRecord, result: HostResult) -> ET.Element:
 
 def _said(host: HostRecord) -> list[str]:
     drift = [f"drift: {line}" for line in host.status.drift] if host.status else []
-    return [*host.changes, *drift, *(f"warning: {text}" for text in host.warnings)]
+    return [*host.changes, *host.origin, *drift, *(f"warning: {text}" for text in host.warnings)]
 
 
 def _text(text: str) -> str:

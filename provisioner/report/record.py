@@ -17,9 +17,10 @@ from typing import Any, Final
 
 from provisioner.engine.status import HostReport
 from provisioner.events import Event, HostResult, Outcome
+from provisioner.hosts.origin import Origin
 from provisioner.plan import HostPlan
 from provisioner.report.diff import for_people, plan_diffs
-from provisioner.report.system import system_lines
+from provisioner.report.system import origin_lines, system_lines
 from provisioner.report.wording import clean, draining, without_hashes
 
 LOG_LINES_KEPT: Final = 300
@@ -48,6 +49,7 @@ class HostRecord:
     changes: tuple[str, ...] = ()
     diffs: tuple[str, ...] = ()
     system: tuple[str, ...] = ()
+    origin: tuple[str, ...] = ()
     check: bool = False
     status: HostReport | None = None
     traceback: str = ""
@@ -168,6 +170,8 @@ class RunRecord:
                 host.last_line = draining(int(str(event.fields["jobs"])), float(str(event.fields["limit_s"])))
             case "plan":
                 _plan(host, event.fields)
+            case "origin":
+                host.origin = _origin(event.fields["origin"])
             case "status":
                 host.status = _report(event.fields["report"])
             case "bug":
@@ -197,6 +201,11 @@ def _plan(host: HostRecord, fields: Mapping[str, Any]) -> None:
     host.check = bool(fields["check"])
     host.diffs = for_people(plan_diffs(plan, fields["files"]))
     host.system = tuple(map(clean, system_lines(fields.get("system"))))
+
+
+def _origin(found: object) -> tuple[str, ...]:
+    assert isinstance(found, Origin)  # noqa: S101 - narrows for mypy
+    return tuple(map(clean, origin_lines(found)))
 
 
 def _gone(event: Event) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from provisioner.hosts.preview import Closure, PackageChange, Preview
+from provisioner.hosts.origin import Origin
+from provisioner.hosts.preview import Closure, PackageChange, Preview, UnitChange
 from provisioner.report.wording import count, names, size
 
 # As `nix store diff-closures` has it: what changed neither its version nor its size by this much is not worth a line.
@@ -45,8 +46,20 @@ def _closure(closure: Closure) -> Iterator[str]:
     yield from (f"  {_package(package)}" for package in told[:_LINES])
     if len(told) > _LINES:
         yield f"  and {len(told) - _LINES} more"
-    for change in closure.units:
-        yield f"  {_UNITS.get(change.verb, change.verb)} {names(change.units)}"
+    yield from _unit_lines(closure.units)
+
+
+def origin_lines(found: Origin) -> Iterator[str]:
+    """Why a system is not what its configuration describes, and below it what would change beside our module."""
+    yield f"origin: {found.why}"
+    yield from (f"  {line}" for line in found.changes)
+    yield from _unit_lines(found.units)
+    if found.configured and not found.is_built:
+        yield "  it is not built: more than this may change, and --build tells"
+
+
+def _unit_lines(changes: Sequence[UnitChange]) -> Iterator[str]:
+    yield from (f"  {_UNITS.get(change.verb, change.verb)} {names(change.units)}" for change in changes)
 
 
 _UNITS: Final = {"add": "new units:", "start": "starts", "stop": "stops", "restart": "restarts", "reload": "reloads"}

@@ -51,8 +51,8 @@ class PlainText:
                     self._say("", f"{self.record.batch}: {names(hosts)}")
                 case "interrupt":
                     self._say("", "interrupted: each host stops at its next safe place")
-                case "plan":
-                    self._plan(self.record.host(event.host))
+                case "plan" | "origin":
+                    self._before(event.kind, self.record.host(event.host))
                 case "host":
                     self._host(event.fields["result"])
                 case "bug" if self.debug:
@@ -74,9 +74,13 @@ class PlainText:
         stream.writelines(f"{line}\n" for line in lines)
         stream.flush()
 
-    def _plan(self, host: HostRecord) -> None:
+    def _before(self, kind: str, host: HostRecord) -> None:
         """What is about to be done; a plan that was asked for comes at the end."""
         if host.check:
+            return
+        if kind == "origin":
+            for line in host.origin:
+                self._say(host.name, f"  {line}")
             return
         for change in host.changes:
             self._say(host.name, f"{self.paint('~', 'yellow')} {clean(change)}")

@@ -14,6 +14,7 @@ PHASES: Final = (
     "connect",
     "probe",
     "plan",
+    "own",
     "evaluate",
     "create",
     "drain",

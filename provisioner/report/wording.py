@@ -14,6 +14,7 @@ SYMBOLS: Final = {
     Outcome.UNCHANGED: "=",
     Outcome.CHANGED: "✓",
     Outcome.UNREACHABLE: "!",
+    Outcome.NOT_DESCRIBED: "≠",
     Outcome.FAILED: "✗",
     Outcome.FORGE: "✗",
     Outcome.ROLLED_BACK: "↶",

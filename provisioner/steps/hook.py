@@ -14,6 +14,7 @@ from provisioner.steps.base import Comparison, State, Step, Wanted
 PATH: Final = "/etc/nixos/configuration.nix"
 
 _ABSOLUTE: Final = b"/etc/nixos/nixprov"
+ABSOLUTE_LINE: Final = imports.HOOK.replace("./nixprov", _ABSOLUTE.decode())
 _TAKE_OUT: Final = "take it out by hand and run again"
 _HINTS: Final = {imports.Presence.UNREADABLE: "nix-instantiate --parse on the host says where"}
 
@@ -110,7 +111,7 @@ def _classic(facts: Facts) -> FileFact:
         raise HookRefused(
             facts.host,
             "/etc/nixos/flake.nix is there, and nixprov never edits a flake",
-            hint=f"add to a module of yours: imports = [ {imports.HOOK} ];",
+            hint="nixprov needs a classic configuration.nix so far: take the host out of the inventory",
         )
     file = facts.file("configuration", PATH)
     if file is None or file.content is None:
@@ -131,7 +132,7 @@ def _require_beside_module(facts: Facts, file: FileFact) -> None:
         raise HookRefused(
             facts.host,
             f"{PATH} is a link to {file.real}, where imports of ./nixprov would be looked up",
-            hint=f"have in its imports: {imports.HOOK.replace('./nixprov', _ABSOLUTE.decode())}",
+            hint=f"have in its imports: {ABSOLUTE_LINE}",
         )
 
 

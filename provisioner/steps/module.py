@@ -20,6 +20,7 @@ from provisioner.hosts.script import (
 )
 from provisioner.nix.header import Header
 from provisioner.steps.base import Comparison, State, Step, Wanted
+from provisioner.steps.wanted import SETTINGS
 
 DIR: Final = "/etc/nixos/nixprov"
 MODE: Final = 0o644
@@ -122,6 +123,15 @@ def newer_writer(wanted: Wanted, facts: Facts, journal: Journal) -> str:
         return "" if has_bodies(wanted, facts) else writer
     # Somebody took the files away; what was built from them is there as long as a system has it.
     return writer if {facts.revision, facts.revision_at_boot} - {"", wanted.revision} else ""
+
+
+def is_as_built(facts: Facts) -> bool:
+    """Whether the files of ours are those that the running system was built with."""
+    found = _ours(_found(facts))
+    settings = found.get(SETTINGS)
+    headers = [_header(file) for file in found.values()]
+    is_its_own = settings is not None and f'revision = "{facts.revision}";'.encode() in (settings.content or b"")
+    return is_its_own and all(header and header.is_intact for header in headers)
 
 
 def _copies_of(found: dict[str, FileFact], parts: Sequence[WriteFile | RemoveFile]) -> list[KeepCopy]:

@@ -23,6 +23,7 @@ sed -i 's#^  system.stateVersion = .*#  virtualisation.containers.containersConf
   /etc/nixos/configuration.nix
 grep -q require-sigs /etc/nixos/configuration.nix
 grep -q default_capabilities /etc/nixos/configuration.nix
+nixos-rebuild switch
 """
 
 

@@ -29,6 +29,27 @@ def edited(lab: Lab, host: str, *lines: str) -> Iterator[None]:
 
 
 @contextmanager
+def edited_for_us(lab: Lab, host: str, *lines: str) -> Iterator[None]:
+    """The same, but only a system with our module gets these lines: what runs is what the rest of it describes.
+
+    So `up` gets as far as the switch that the lines are to spoil. An edit that waits to be switched to stops it before.
+    """
+    folder = CONFIGURATION.rpartition("/")[0]
+    lab.run(host, ["cp", "-a", CONFIGURATION, "/root/kept"])
+    body = "\n".join(f"  {line}" for line in lines)
+    module = (
+        f"{{ config, lib, pkgs, ... }}:\nlib.optionalAttrs (builtins.pathExists ./nixprov/default.nix) {{\n{body}\n}}\n"
+    )
+    lab.run(host, ["tee", f"{folder}/theirs.nix"], stdin=module)
+    lab.run(host, ["sed", "-i", r"s#\./hardware-configuration\.nix#& ./theirs.nix#", CONFIGURATION])
+    try:
+        yield
+    finally:
+        lab.run(host, ["mv", "/root/kept", CONFIGURATION])
+        lab.run(host, ["rm", f"{folder}/theirs.nix"])
+
+
+@contextmanager
 def untouched(lab: Lab, host: str, operator: Operator) -> Iterator[None]:
     """Whatever happens inside, afterwards a `down` leaves nothing on the host and nothing in GitLab."""
     before = snapshot(lab, host)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from provisioner.lab.running import Lab
-from tests.faults.machine import Begun, edited, runners, system, until_phase, untouched
+from tests.faults.machine import Begun, edited_for_us, runners, system, until_phase, untouched
 from tests.lab.operator import Operator, Pause, leftovers, snapshot
 
 STEPS = 28
@@ -46,7 +46,7 @@ def impatient(lab: Lab, operator: Operator) -> dict[str, str]:
 def test_cut_in_the_build_and_by_the_switch_itself(lab: Lab, operators: Callable[[], Operator]) -> None:
     operator, pause = operators(), Pause(lab, "host2", 521)
     build = slow_build(STEPS, pause.shell)
-    with edited(lab, "host2", build, CUTS_ITSELF_OFF), untouched(lab, "host2", operator):
+    with edited_for_us(lab, "host2", build, CUTS_ITSELF_OFF), untouched(lab, "host2", operator):
         run = Begun(operator, "up", "host2", "--yes", **impatient(lab, operator))
         said = run.collect(lambda event: "step 3." in str(event.get("text")))
         lab.cut_network("host2")
@@ -87,7 +87,7 @@ def test_cut_for_longer_than_the_host_waits(lab: Lab, operator: Operator) -> Non
 
 def test_killed_while_it_builds_the_next_one_follows_to_the_end(lab: Lab, operators: Callable[[], Operator]) -> None:
     pause = Pause(lab, "host2", 522)
-    with edited(lab, "host2", slow_build(4, pause.shell)), untouched(lab, "host2", operators()):
+    with edited_for_us(lab, "host2", slow_build(4, pause.shell)), untouched(lab, "host2", operators()):
         run = Begun(operators(), "up", "host2", "--yes")
         run.log("step 2.")
         run.process.kill()
@@ -108,7 +108,7 @@ def test_killed_while_it_builds_the_next_one_follows_to_the_end(lab: Lab, operat
 def test_killed_while_it_builds_what_cannot_be_built(lab: Lab, operators: Callable[[], Operator]) -> None:
     """Nobody is there to take the files back, and a configuration that does not build stops every rebuild of its owner."""
     fails = "echo no such luck >&2; exit 3"
-    with edited(lab, "host2", slow_build(6, fails)), untouched(lab, "host2", operators()):
+    with edited_for_us(lab, "host2", slow_build(6, fails)), untouched(lab, "host2", operators()):
         before = (system(lab, "host2"), snapshot(lab, "host2"))
         run = Begun(operators(), "up", "host2", "--yes")
         run.log("step 2.")

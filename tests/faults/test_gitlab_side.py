@@ -142,7 +142,9 @@ def test_a_token_that_was_replaced_by_a_run_that_failed_is_used(
     with untouched(lab, HOST, operators()):
         assert operators()("up", HOST, "--yes").code == 0
         with edited(lab, HOST, "environment.nope = 1;"):
-            said = operators()("up", HOST, "--yes", "--json", "--new-tokens", NIXPROV_CRASH=crash)
+            # Else the run would end before the token is replaced.
+            words = ("--yes", "--json", "--new-tokens", "--adopt-configuration")
+            said = operators()("up", HOST, *words, NIXPROV_CRASH=crash)
             if crash:
                 assert said.code == -signal.SIGKILL
             else:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import pytest
 
 from provisioner.lab.running import Lab
-from tests.faults.machine import Begun, edited, runners, system, until_phase, untouched
+from tests.faults.machine import Begun, edited, edited_for_us, runners, system, until_phase, untouched
 from tests.lab.operator import Operator, leftovers, snapshot
 
 UNIT = "nixprov-runner-default.service"
@@ -55,7 +55,7 @@ RARE = ("the system does not build", "a pre-switch check says no, with an errno"
 def test_refused_before_anything_moved(
     lab: Lab, operator: Operator, lines: tuple[str, ...], words: str, own_words: str
 ) -> None:
-    with edited(lab, "host2", *lines):
+    with edited_for_us(lab, "host2", *lines):
         before = (system(lab, "host2"), snapshot(lab, "host2"))
         said = operator("up", "host2", "--yes", "--json")
         assert said.code == 7, said.err
@@ -84,7 +84,7 @@ OF_A_SESSION = 'environment.variables.SSH_AUTH_SOCK = "$XDG_RUNTIME_DIR/ssh-agen
 
 def test_a_switch_in_which_systemd_executes_itself_anew(lab: Lab, operator: Operator) -> None:
     """As when systemd itself was upgraded: it answers nobody meanwhile, and the switch goes on."""
-    with edited(lab, "host2", REEXECUTES, OF_A_SESSION), untouched(lab, "host2", operator):
+    with edited_for_us(lab, "host2", REEXECUTES, OF_A_SESSION), untouched(lab, "host2", operator):
         said = operator("up", "host2", "--yes", "--json")
         assert said.code == 0, said.err
         assert len(runners(lab, "host2")) == 1
@@ -122,7 +122,7 @@ LOADER = """boot.loader.external = {
 def test_rolled_back_with_the_reason(
     lab: Lab, operator: Operator, lines: tuple[str, ...], words: tuple[str, ...]
 ) -> None:
-    with edited(lab, "host2", *lines):
+    with edited_for_us(lab, "host2", *lines):
         before = (system(lab, "host2"), snapshot(lab, "host2"))
         said = operator("up", "host2", "--yes", "--json", "--confirm-limit", "40")
         assert said.code == 7, said.err
@@ -174,7 +174,7 @@ DEAF = """system.activationScripts.deaf = ''
 
 def test_a_crash_half_way_is_taken_back(lab: Lab, operator: Operator) -> None:
     """101: a log that broke makes switch-to-configuration panic."""
-    with edited(lab, "host2", DEAF), rebooted(lab):
+    with edited_for_us(lab, "host2", DEAF), rebooted(lab):
         before = (system(lab, "host2"), snapshot(lab, "host2"))
         said = operator("up", "host2", "--yes", "--json")
         assert said.code == 7, said.err
@@ -188,7 +188,7 @@ def test_a_crash_half_way_with_nobody_there_is_taken_back_by_the_host(
     lab: Lab, operators: Callable[[], Operator]
 ) -> None:
     """The log is as broken on the way back, in the same unit."""
-    with edited(lab, "host2", DEAF), untouched(lab, "host2", operators()), rebooted(lab):
+    with edited_for_us(lab, "host2", DEAF), untouched(lab, "host2", operators()), rebooted(lab):
         before = (system(lab, "host2"), snapshot(lab, "host2"))
         run = Begun(operators(), "up", "host2", "--yes", "--confirm-limit", "5")
         run.log("nixprov: activate")
@@ -210,7 +210,7 @@ def rebooted(lab: Lab) -> Iterator[None]:
 
 def test_somebody_elses_unit_is_reported_and_left_alone(lab: Lab, operator: Operator) -> None:
     lab.run("host2", ["systemctl", "reset-failed"])
-    with edited(lab, "host2", STRANGER), untouched(lab, "host2", operator):
+    with edited_for_us(lab, "host2", STRANGER), untouched(lab, "host2", operator):
         assert "fail since this switch" in warnings_of(lab, operator)
     lab.run("host2", ["systemctl", "reset-failed", "stranger.service"], check=False)
 

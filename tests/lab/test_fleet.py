@@ -22,7 +22,13 @@ from tests.lab.operator import Operator, Said, leftovers
 HOSTS = [f"host{number}" for number in range(1, 13)]
 MUTE, BROKEN, LAST = "host6", "host7", "host12"
 DONE = [host for host in HOSTS if host not in (MUTE, BROKEN, LAST)]
-BREAK = "cp -a $0 /root/whole && sed -i 's/^}$/  services.nosuch.enable = true;\\n}/' $0"
+# Only with our module in it the configuration does not evaluate: what runs is what it describes.
+BREAK = r"""
+cp -a $0 /root/whole
+echo '{ lib, ... }: lib.optionalAttrs (builtins.pathExists ./nixprov/default.nix) { services.nosuch.enable = true; }' \
+  > /etc/nixos/broken.nix
+sed -i 's#\./hardware-configuration\.nix#& ./broken.nix#' $0
+"""
 CONFIGURATION = "/etc/nixos/configuration.nix"
 ONE_RUNNER = """\
 - hosts: all
@@ -67,7 +73,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def up(operator: Operator, fleet: Lab, files: Path) -> Said:
     """A canary, then four, then half of all, then the rest; a fifth of a batch may fail."""
     fleet.run(MUTE, ["systemctl", "stop", "sshd.service"])
-    fleet.run(BROKEN, ["sh", "-c", BREAK, CONFIGURATION])
+    fleet.run(BROKEN, ["sh", "-ec", BREAK, CONFIGURATION])
     batches = ("--serial", "1,4,50%", "--max-fail-percentage", "20")
     reports = ("--json", "--report", str(files / "page.html"), "--junit", str(files / "junit.xml"))
     return operator.at_a_terminal("up", "--yes", *reports, *batches, "--forks", "6", "--connect-retries", "0")

@@ -44,7 +44,7 @@ def test_plan_says_all_and_changes_nothing(operator: Operator, lab: Lab, before:
     said = operator("plan", "--diff", "--json")
     assert said.code == 0, said.err
     assert said.summary["gitlab_writes"] == 0
-    assert said.summary["remote_commands"] == 2 * len(HOSTS)
+    assert said.summary["remote_commands"] == 3 * len(HOSTS)
     plan = next(event for event in said.events if event["event"] == "plan")
     assert plan["runners"][0]["verb"] == "create"
     assert any("+" in diff and "nixprov" in diff for diff in plan["diff"])

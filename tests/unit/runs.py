@@ -12,6 +12,7 @@ from provisioner.events import Event, HostResult, Outcome, summary
 from provisioner.forge.compare import Difference
 from provisioner.hosts.counters import Counters
 from provisioner.hosts.facts import UnitFact
+from provisioner.hosts.origin import Kind, Origin
 from provisioner.hosts.preview import Closure, PackageChange, Preview, UnitChange
 from provisioner.model import Connection, ForgeRunner, HostSpec, Manager, RunnerSpec, RunnerStatus, RunnerType
 from provisioner.plan import FileChange, HostPlan, RunnerAction, RunnerVerb, StepAction
@@ -43,6 +44,16 @@ BOOK = json.dumps(
 )
 PREVIEW = Preview(
     Closure(2, 1, 2048, (PackageChange("podman", (), ("5.4.2",), 2048),), (UnitChange("add", ("a<b>.service",)),))
+)
+FOREIGN = Origin(
+    Kind.OTHER_FILE,
+    "/nix/store/aaa-nixos-system-a-25.11",
+    "/nix/store/aaa-nixos-system-a-25.11",
+    "/nix/store/bbb-nixos-system-b-25.11",
+    "it was built from another file",
+    ("host name: a -> b", "users that go: mallory<b>"),
+    (UnitChange("stop", ("production.service",)),),
+    is_built=True,
 )
 CHANGE = FileChange("/etc/nixos/configuration.nix", b"a\nb\n", b"a\nc\n")
 

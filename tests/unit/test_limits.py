@@ -275,8 +275,8 @@ def test_masking_takes_no_square_of_the_length(text: str) -> None:
 @pytest.mark.parametrize("said", ["\n" * MANY, "will be built (" * MANY, "would restart the following units: " * MANY])
 def test_reading_what_a_preview_says_takes_no_square_of_the_length(said: str) -> None:
     preview._to_do(said)
-    preview._complaint(said)
-    preview._unit_changes(said)
+    preview.complaint(said)
+    preview.unit_changes(said)
 
 
 def test_what_went_wrong_is_a_line_that_is_read() -> None:

@@ -45,7 +45,7 @@ would restart the following units: e.service
 def answer(**records: str) -> bytes:
     lines = {name.replace("_", "-"): b64encode(text.encode()).decode() for name, text in records.items()}
     log = "log these derivations will be built\nlog aGVsbG8=\n"
-    return (log + "".join(f"{name} {data}\n" for name, data in lines.items()) + "preview-end eWVzCg==\n").encode()
+    return (log + "".join(f"{name} {data}\n" for name, data in lines.items()) + "answer-end eWVzCg==\n").encode()
 
 
 def paths(*names: tuple[int, str]) -> str:
@@ -112,7 +112,7 @@ def test_what_files_hold_is_in_no_argument() -> None:
     script = preview.script(
         "r", {"/etc/nixos/configuration.nix": b"{ poison }", "/etc/nixos/a b/c.nix": None}, build=True
     )
-    arguments, _, program = script.partition(b"<< 'END-OF-PREVIEW'")
+    arguments, _, program = script.partition(b"<< 'END-OF-QUESTION'")
     poison = b64encode(b"{ poison }")
     assert poison in program
     assert poison not in arguments

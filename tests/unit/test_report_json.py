@@ -18,7 +18,7 @@ from provisioner.report import schema
 from provisioner.report.documents import DOCUMENTS, VERSION
 from provisioner.report.json_lines import JsonLines
 from tests.unit.hosts import runner
-from tests.unit.runs import CHANGE, PREVIEW, Play, host_plan, host_report
+from tests.unit.runs import CHANGE, FOREIGN, PREVIEW, Play, host_plan, host_report
 
 ROOT = Path(__file__).parents[2]
 RESULT = HostResult("host1", Outcome.FAILED, 1.0, error="it broke", hint="mend it", remains=("runner 7",))
@@ -27,6 +27,7 @@ SAMPLES: dict[str, tuple[str, Mapping[str, object]]] = {
     "batch": ("", {"batch": 1, "of": 2, "play": "", "hosts": ["host1"]}),
     "phase": ("host1", {"phase": "probe"}),
     "plan": ("host1", {"plan": host_plan(), "files": (CHANGE,), "system": PREVIEW, "check": True}),
+    "origin": ("host1", {"origin": FOREIGN}),
     "log": ("host1", {"text": "building"}),
     "drain": ("host1", {"jobs": 2, "limit_s": 3600.0}),
     "warning": ("", {"text": "careful"}),

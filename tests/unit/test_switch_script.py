@@ -155,12 +155,22 @@ def test_a_unit_that_the_host_itself_has_stopped_is_not_called_dead(
     assert (done.returncode, words in done.stderr) == (status, True), done.stderr
 
 
-@pytest.mark.parametrize(("program", "verb"), [("switch.sh", "settle"), ("preview.sh", "no")])
-def test_the_hosts_environment_may_name_what_only_a_session_has(tmp_path: Path, program: str, verb: str) -> None:
+@pytest.mark.parametrize(
+    ("programs", "arguments"),
+    [
+        (("switch.sh",), ("settle",)),
+        (("aside.sh", "preview.sh"), ("", "", "no")),
+        (("aside.sh", "origin.sh"), ("", "", "no")),
+    ],
+)
+def test_the_hosts_environment_may_name_what_only_a_session_has(
+    tmp_path: Path, programs: Sequence[str], arguments: Sequence[str]
+) -> None:
     host = Host(tmp_path)
     host.program("etc/set-environment", 'export SSH_AUTH_SOCK="$OF_A_SESSION/ssh-agent"\n')
     (host.state / "result").write_text("build running 4 \n")
-    done = host.run(files("provisioner.hosts").joinpath(program).read_bytes(), verb)
+    script = b"".join(files("provisioner.hosts").joinpath(program).read_bytes() for program in programs)
+    done = host.run(script.replace(b"@EDITS@", b":"), *arguments)
     assert (done.returncode, "OF_A_SESSION" in done.stderr) == (0, False), done.stderr
 
 

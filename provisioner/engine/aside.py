@@ -1,0 +1,37 @@
+"""Asks a host what changes nothing there (hosts/aside.py): one more remote command, its log emitted as it comes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from provisioner.engine.host import HostRun
+from provisioner.hosts import aside
+from provisioner.hosts.ssh_run import Completed
+from provisioner.hosts.stream import Lines
+
+
+def ask(run: HostRun, script: bytes) -> Completed:
+    """Raises HostError."""
+    return run.session.run(script, timeout_s=aside.LIMIT_S, on_output=_Log(run), cancel=run.cancel)
+
+
+def last_words(done: Completed) -> str:
+    """Why a host could not be asked, in its own words."""
+    last = (done.stderr.splitlines() or ["it said nothing"])[-1]
+    return f"status {done.status}: {last}"
+
+
+@dataclass(slots=True)
+class _Log:
+    """Cuts the answer's stream into lines and emits those of the log."""
+
+    run: HostRun
+    lines: Lines = field(default_factory=Lines)
+    is_log: bool = False
+
+    def __call__(self, chunk: bytes) -> None:
+        for line, goes_on in self.lines.feed(chunk):
+            text = line if goes_on else aside.log_line(line)
+            self.is_log = self.is_log if goes_on else text is not None
+            if self.is_log:
+                self.run.emit("log", text=text)

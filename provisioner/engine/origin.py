@@ -1,0 +1,148 @@
+"""Whether a host's configuration describes its system, asked before anything is written or made (ADR 0023)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from provisioner.engine import aside
+from provisioner.engine.host import HostRun
+from provisioner.errors import BuildFailed, HookRefused, Locked, NotDescribed, RemoteFailed
+from provisioner.hosts import origin
+from provisioner.hosts.facts import Facts
+from provisioner.hosts.journal import Checked, Journal, Phase
+from provisioner.hosts.origin import Expected, Kind, Origin
+from provisioner.nix import imports
+from provisioner.plan import HostPlan, changes_of, file_changes
+from provisioner.steps import STEPS
+from provisioner.steps.hook import ABSOLUTE_LINE, Hook
+from provisioner.steps.hook import PATH as HOOK_PATH
+from provisioner.steps.module import is_as_built
+
+_MEND: Final = "mend it: `nixos-rebuild build` on the host shows the whole error"
+
+
+def look(run: HostRun, wanted: HostPlan) -> Origin | None:
+    """None where no switch follows, where only systems of ours would be replaced, or where a dead run has looked.
+
+    One remote command. Raises HostError.
+    """
+    asked = _asked(run.facts, run.journal, wanted)
+    if asked is None:
+        return None
+    run.phase("own")
+    done = aside.ask(run, origin.script(run.run.id, asked.edits))
+    if done.status:
+        raise RemoteFailed(run.host, f"the host cannot say from where its system is ({aside.last_words(done)})")
+    found = origin.read(run.host, done.stdout, asked.expected)
+    if found.running != run.facts.system:
+        raise Locked(run.host, "another system was switched to a moment ago", hint="run again")
+    run.checked = Checked(found.running, adopted=not found.is_described)
+    return found
+
+
+def require(run: HostRun, found: Origin | None) -> None:
+    """Raises NotDescribed, BuildFailed, unless the operator goes on knowingly; HookRefused: nobody could go on."""
+    if found is None or found.is_described:
+        return
+    run.emit("origin", origin=found)
+    if found.kind is Kind.UNREAD:
+        hint = f"have in its imports: {ABSOLUTE_LINE}"
+        raise HookRefused(run.host, f"{HOOK_PATH} is not what is built: {found.why}", hint=hint)
+    message = f"the running system is not what {HOOK_PATH} describes: {found.why}"
+    if run.choices.adopt_configuration:
+        run.emit("warning", text=f"{message}; it is replaced all the same (--adopt-configuration)")
+    elif found.kind is Kind.BROKEN:
+        raise BuildFailed(run.host, f"a switch would fail: {found.why}", hint=_MEND)
+    else:
+        raise NotDescribed(run.host, message, hint=_ways_on(run, found.kind))
+
+
+def _ways_on(run: HostRun, kind: Kind) -> str:
+    verb = "down" if run.run.verb.endswith("down") else "up"
+    switch = "`nixos-rebuild switch` on the host makes them the same; " if kind.is_waiting else ""
+    look = f"`nixprov plan --build {run.host}` shows what would change; "
+    return f"{switch}{look}`nixprov {verb} --adopt-configuration {run.host}` goes on knowingly"
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    edits: Mapping[str, bytes | None]
+    expected: Expected
+
+
+def _asked(facts: Facts, journal: Journal, wanted: HostPlan) -> _Asked | None:
+    if not wanted.leads_to_switch:
+        return None
+    if wanted.wanted is None:
+        return _before_down(facts, journal)
+    if facts.revision:
+        return _as_we_made_it(facts, journal, wanted)
+    if _was_adopted(facts, journal):
+        return None
+    return _Asked(_without_ours(facts, journal), Expected(facts.system, _known_boots(facts, journal)))
+
+
+def _before_down(facts: Facts, journal: Journal) -> _Asked | None:
+    """Of what runs and what boots, the one that is not ours must be what `down` would build."""
+    if facts.revision and facts.revision_at_boot:
+        return None
+    edits = _without_ours(facts, journal)
+    if facts.revision:
+        return _Asked(edits, Expected(None))
+    return _Asked(edits, Expected(facts.system, {facts.text("profile")} if facts.revision_at_boot else ()))
+
+
+def _as_we_made_it(facts: Facts, journal: Journal, wanted: HostPlan) -> _Asked | None:
+    """A system with our module: with the files that it was built with, the configuration evaluates to it.
+
+    Those are on the host, or they are those that are wanted. Where a dead run has left others, that run had looked; and
+    where a person has, the configuration without ours must still be what was there before us.
+    """
+    expected = Expected(facts.system, _known_boots(facts, journal))
+    if is_as_built(facts) and _is_hooked(facts):
+        return _Asked({}, expected)
+    if wanted.wanted is not None and wanted.wanted.revision == facts.revision:
+        edits = {change.path: change.after for change in file_changes(wanted, facts, journal)}
+        return _Asked(edits, expected)
+    if _has_looked(facts, journal):
+        return None
+    before = journal.baseline.system if journal.baseline else facts.system
+    return _Asked(_without_ours(facts, journal), Expected(before, expected.boots))
+
+
+def _known_boots(facts: Facts, journal: Journal) -> set[str]:
+    """What may boot next though it does not run: a system of ours, or one that was there before us."""
+    ours = [facts.text("profile")] if facts.revision_at_boot else []
+    before = [journal.baseline.system] if journal.baseline else []
+    return {*ours, *before, *([journal.checked.system] if journal.checked else [])}
+
+
+def _has_looked(facts: Facts, journal: Journal) -> bool:
+    """A run that did not end has looked at the very system that runs."""
+    is_open = journal.phase not in (Phase.NONE, Phase.CONFIRMED)
+    return is_open and journal.checked is not None and journal.checked.system == facts.system
+
+
+def _was_adopted(facts: Facts, journal: Journal) -> bool:
+    return _has_looked(facts, journal) and journal.checked is not None and journal.checked.adopted
+
+
+def _is_hooked(facts: Facts) -> bool:
+    present = (imports.Presence.PRESENT, imports.Presence.ELSEWHERE)
+    return imports.find(facts.records.get("configuration.data", b"")) in present
+
+
+def _without_ours(facts: Facts, journal: Journal) -> dict[str, bytes | None]:
+    """Without the module our line does nothing; it goes too where it was us who put it into the folder's own file."""
+    file = facts.file("configuration", HOOK_PATH)
+    is_ours = (
+        file is not None
+        and file.real == f"{facts.text('etc-nixos')}/configuration.nix"
+        and journal.hook is not None
+        and file.sha256 != journal.hook.sha256_before
+    )
+    steps = [step for step in STEPS if step.feeds_system and (is_ours or step.name != Hook.name)]
+    parts = [part for step in steps for part in step.remove(facts, journal)]
+    return {change.path: change.after for change in changes_of(parts, facts)}

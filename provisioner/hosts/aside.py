@@ -1,0 +1,66 @@
+"""A question to a host that changes nothing but its store: asked in a unit of its own, over other files if need be.
+
+`aside.sh` beside this file is the frame of such a question; `preview.sh` and `origin.sh` ask (ADR 0015, 0023).
+"""
+
+from __future__ import annotations
+
+import base64
+import shlex
+from collections.abc import Mapping
+from functools import cache
+from importlib.resources import files
+from typing import Final
+
+from provisioner.hosts.lock import CONNECTION
+
+FOLDER: Final = "/etc/nixos"
+LIMIT_S: Final = 3600
+# The record that stands last in an answer that is whole.
+LAST: Final = "answer-end"
+
+
+def script(purpose: str, run: str, question: str, edits: Mapping[str, bytes | None], *arguments: str) -> bytes:
+    """For `sh -s`, as root: `question` names the file that asks; `edits` are files below FOLDER as they would be.
+
+    A file of None is absent.
+    """
+    frame = _text("aside.sh").replace("@EDITS@", "\n  ".join(_edit(path, content) for path, content in edits.items()))
+    unit = f"nixprov-{purpose}-{run}"
+    values = {"unit": unit, "purpose": purpose, "limit": LIMIT_S, "arguments": shlex.join(arguments)}
+    return _START.format(**values, find=CONNECTION, program=frame + _text(question)).encode()
+
+
+# The unit's folder goes with it, in whatever way it ends. The program is on standard input, and read whole before it
+# starts: what the user's files hold is nobody else's to read.
+_START: Final = """\
+export LC_ALL=C PATH="/run/wrappers/bin:/run/current-system/sw/bin:$PATH"
+{find}set -- $(connection)
+systemd-run --quiet --collect --pipe --wait --service-type=exec --unit={unit} --description='nixprov: {purpose}' \\
+  --property=RuntimeDirectory={unit} --property=RuntimeDirectoryMode=0700 --property=PrivateMounts=yes \\
+  --property=RuntimeMaxSec={limit} --property='ExecStopPost=-/bin/sh /run/{unit}/forget.sh' \\
+  /bin/sh -s -- "${{1-}}" "${{2-}}" {arguments} << 'END-OF-QUESTION'
+{{
+{program}
+}} < /dev/null
+END-OF-QUESTION
+"""
+
+
+@cache
+def _text(name: str) -> str:
+    return files("provisioner.hosts").joinpath(name).read_text(encoding="utf-8")
+
+
+def _edit(path: str, content: bytes | None) -> str:
+    place = shlex.quote(path.removeprefix(f"{FOLDER}/"))
+    if content is None:
+        return f"rm -f {place}"
+    data = base64.b64encode(content).decode()
+    # Not through a link, which would lead out of the copy.
+    return f'mkdir -p "$(dirname {place})" && rm -f {place} && printf %s {shlex.quote(data)} | base64 -d > {place}'
+
+
+def log_line(line: str) -> str | None:
+    """The text of a line of the log; None for a record."""
+    return line.removeprefix("log ") if line.startswith("log ") else None

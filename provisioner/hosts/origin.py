@@ -1,0 +1,250 @@
+"""From where a host's running system comes: whether the configuration describes it, and what else would change.
+
+`origin.sh` beside this file asks, in the frame of `aside.sh`: one evaluation, no build (ADR 0023). Here are the script
+that starts it and the reading of its answer. Pure.
+
+Formats: nix-instantiate --eval --json; `nixos-version --json`; units of NixOS' own making are links to a path of their
+own, `/nix/store/HASH-unit-NAME/NAME` (nixpkgs, nixos/lib/systemd-lib.nix, makeUnit, generateUnits); names of declared
+users in /var/lib/nixos/declarative-users (nixpkgs, nixos/modules/config/update-users-groups.pl).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, Final
+
+from provisioner.hosts import aside
+from provisioner.hosts.facts import read_records
+from provisioner.hosts.preview import UnitChange, complaint, unit_changes
+
+_OURS: Final = "nixprov-"
+CLASSIC: Final = f"{aside.FOLDER}/configuration.nix"
+
+
+class Kind(Enum):
+    """What is known of the running system's origin; the values stand in `--json`."""
+
+    DESCRIBED = "described"
+    UNREAD = "other nixos-config"
+    TRIED = "on trial"
+    NEXT_BOOT = "for the next boot"
+    SPECIALISATION = "specialisation"
+    ELSEWHERE = "another machine"
+    FLAKE = "flake"
+    BROKEN = "does not evaluate"
+    CHANNEL = "channel not switched"
+    EDITS = "edits not switched"
+    OTHER_FILE = "other file"
+    UNKNOWN = "unknown"
+
+    @property
+    def is_waiting(self) -> bool:
+        """The owner's own `nixos-rebuild switch` would make configuration and system the same."""
+        return self in (Kind.TRIED, Kind.NEXT_BOOT, Kind.CHANNEL, Kind.EDITS)
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What the evaluated system is compared with.
+
+    `system`: the store path that it should be; None: the running system is ours in any case. `boots`: store paths that
+    may boot next beside it.
+    """
+
+    system: str | None
+    boots: Collection[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What a host said; `configured` is empty where the configuration does not evaluate.
+
+    `why` is one line for people. `changes` are lines of what a switch would change beside our module, as far as that
+    can be told without a build; `is_built`: the configured system is there, and `units` are what it would do to them.
+    """
+
+    kind: Kind
+    running: str
+    boot: str
+    configured: str = ""
+    why: str = ""
+    changes: tuple[str, ...] = ()
+    units: tuple[UnitChange, ...] = ()
+    is_built: bool = False
+
+    @property
+    def is_described(self) -> bool:
+        return self.kind is Kind.DESCRIBED
+
+
+def script(run: str, edits: Mapping[str, bytes | None]) -> bytes:
+    """For `sh -s`, as root: `edits` are files below /etc/nixos as they are for this evaluation."""
+    return aside.script("origin", run, "origin.sh", edits, "yes" if edits else "no")
+
+
+def read(host: str, answer: bytes, expected: Expected) -> Origin:
+    """Raises RemoteFailed for an answer that is cut short."""
+    records = read_records(host, answer, aside.LAST)
+    return _Answer({name: content.decode("utf-8", "replace").strip() for name, content in records.items()}, expected)()
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    text: Mapping[str, str]
+    expected: Expected
+    described: Mapping[str, Any] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "described", json.loads(self.get("described") or "{}"))
+
+    def __call__(self) -> Origin:
+        kind, why = next(self._found())
+        is_known = bool(self.configured) and kind not in (Kind.DESCRIBED, Kind.UNREAD)
+        return Origin(
+            kind,
+            self.get("running"),
+            self.get("boot"),
+            self.configured,
+            why,
+            tuple(self._changes()) if is_known else (),
+            tuple(unit_changes(self.get("dry-activate"))) if is_known else (),
+            "dry-activate" in self.text,
+        )
+
+    def get(self, name: str) -> str:
+        return self.text.get(name, "")
+
+    @property
+    def configured(self) -> str:
+        return str(self.described.get("system") or "")
+
+    def _found(self) -> Iterator[tuple[Kind, str]]:
+        """The first that is true; what an owner's own switch would mend comes after what it would replace."""
+        if "cannot" in self.text:
+            yield Kind.UNKNOWN, f"it cannot be compared: {self.get('cannot')}"
+        if "flake" in self.text:
+            yield Kind.FLAKE, f"{aside.FOLDER}/flake.nix is what nixos-rebuild builds"
+        yield from self._unread()
+        yield from self._same()
+        yield from self._from_elsewhere()
+        if not self.configured:
+            yield Kind.BROKEN, f"{CLASSIC} does not evaluate: {complaint(self.get('failed'))}"
+        yield from self._not_switched()
+        yield Kind.OTHER_FILE, f"it was built from another file, or channel: nothing in {aside.FOLDER} is newer than it"
+
+    def _unread(self) -> Iterator[tuple[Kind, str]]:
+        config, real = self.get("config"), self.get("config-real")
+        is_ours = real == self.get("classic") or "config-imports-ours" in self.text
+        if config and not is_ours:
+            yield Kind.UNREAD, f"nixos-rebuild builds {config} (nixos-config in NIX_PATH, or NIXOS_CONFIG)"
+
+    def _same(self) -> Iterator[tuple[Kind, str]]:
+        if not self.configured:
+            return
+        running, boot, configured = self.get("running"), self.get("boot"), self.configured
+        is_expected = self.expected.system in (None, configured)
+        may_boot = boot == configured or boot in self.expected.boots or (boot == running and is_expected)
+        if is_expected and may_boot:
+            yield Kind.DESCRIBED, ""
+        elif is_expected:
+            yield Kind.TRIED, f"it is only tried: {_name(boot)} boots next, which {CLASSIC} does not describe"
+        elif name := self.get("specialisation"):
+            yield Kind.SPECIALISATION, f"it is the specialisation {name.splitlines()[0]} of the system that boots"
+        elif boot == configured:
+            yield Kind.NEXT_BOOT, f"{_name(boot)} is what {CLASSIC} describes, and waits for the next boot"
+
+    def _from_elsewhere(self) -> Iterator[tuple[Kind, str]]:
+        deployers = [_DEPLOYERS[sign] for sign in self.get("deployers").splitlines() if sign in _DEPLOYERS]
+        if deployers:
+            yield Kind.ELSEWHERE, f"it is deployed by {deployers[0]}"
+        if "pushed" in self.text:
+            yield Kind.ELSEWHERE, "it was built on another machine: its derivation is not here"
+        revision = str(_parsed(self.get("version-json")).get("configurationRevision") or "")
+        if revision and revision != self.described.get("revision"):
+            yield Kind.FLAKE, f"it was built from revision {revision} of a repository, as flakes are"
+        flakes = self.get("flakes").splitlines()
+        if flakes:
+            yield Kind.FLAKE, f"its settings name a flake: {flakes[0]}"
+        if _pins_nixpkgs(self.get("registry")) and not self._would_pin_nixpkgs():
+            yield Kind.FLAKE, "it was built from a flake: its registry has nixpkgs as a path of the store"
+
+    def _would_pin_nixpkgs(self) -> bool:
+        """Also said of a configuration that is broken, but for one that lacks nixpkgs itself."""
+        if not self.configured:
+            return _NO_CHANNEL not in self.get("failed")
+        return _pins_nixpkgs(str(self.described.get("registry") or ""))
+
+    def _not_switched(self) -> Iterator[tuple[Kind, str]]:
+        then, now = self.get("version"), str(self.described.get("version") or "")
+        if now and then != now:
+            yield Kind.CHANNEL, f"it is {then}, and the channel has {now}, which is not switched to yet"
+        edited = self.get("newer").splitlines()
+        if edited:
+            yield Kind.EDITS, f"edits are not switched to yet: {_some(edited)}"
+
+    def _changes(self) -> Iterator[str]:
+        then, now = self.get("host-name").partition(".")[0], str(self.described.get("hostName") or "")
+        if now and then != now:
+            yield f"host name: {then} -> {now}"
+        if (then := self.get("version")) != (now := str(self.described.get("version") or then)):
+            yield f"NixOS: {then} -> {now}"
+        kernel = _KERNEL.search(self.get("kernel"))
+        if kernel and (now := str(self.described.get("kernel") or kernel[1])) != kernel[1]:
+            yield f"kernel: {kernel[1]} -> {now}"
+        yield from self._named("units", *self._units())
+        yield from self._named("users", self._users(), ())
+
+    def _named(self, what: str, gone: Sequence[str], new: Sequence[str]) -> Iterator[str]:
+        for names, verb in ((gone, "go"), (new, "come")):
+            if names:
+                yield f"{what} that {verb}: {_some(names)}"
+
+    def _units(self) -> tuple[list[str], list[str]]:
+        """Units of NixOS' own making by their names: gone and new. That one changes is not seen here."""
+        configured = set(self.described.get("units") or ())
+        lines = [line.split(" ", 2) for line in self.get("units").splitlines()]
+        there = {name.removesuffix(".d") for _, name, *_ in lines}
+        made = {name for kind, name, *to in lines if kind == "f" or (kind == "l" and "-unit-" in "".join(to))}
+        if not configured:
+            return [], []
+        return _others(made - configured), _others(configured - there)
+
+    def _users(self) -> list[str]:
+        configured = set(self.described.get("users") or ())
+        return _others(set(self.get("users").split()) - configured) if configured else []
+
+
+_DEPLOYERS: Final = {"deploy-rs-activate": "deploy-rs", "comin.service": "comin"}
+_NO_CHANNEL: Final = "was not found in the Nix search path"
+_KERNEL: Final = re.compile(r"-linux-(\d[^/]*)/")
+_NAMED: Final = 8
+
+
+def _pins_nixpkgs(registry: str) -> bool:
+    return '"path":"/nix/store/' in registry.replace(" ", "")
+
+
+def _parsed(text: str) -> Mapping[str, Any]:
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _others(names: Collection[str]) -> list[str]:
+    return sorted(name for name in names if not name.startswith(_OURS))
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return f"{', '.join(names[:_NAMED])}{more}"
+
+
+def _name(path: str) -> str:
+    """`nixos-system-a-25.11` of /nix/store/HASH-nixos-system-a-25.11."""
+    return path.rpartition("/")[2].partition("-")[2] or path

@@ -1,0 +1,77 @@
+# Says what the configuration describes, what runs and what boots, and from where the running system may come.
+#
+#   OTHER   yes: the configuration is the one with the other files
+other=$1
+
+profile=/nix/var/nix/profiles/system
+running=$(readlink -f /run/current-system)
+boot=$(readlink -f "$profile")
+folder=$(readlink -f /etc/nixos)
+
+# NIXOS_CONFIG beats nixos-config in NIX_PATH (nixpkgs, nixos/default.nix).
+config=${NIXOS_CONFIG-}
+[ -n "$config" ] || config=$(nix-instantiate --find-file nixos-config 2>/dev/null)
+echo "$config" | say config
+readlink -f "$config" 2>/dev/null | say config-real
+readlink -f /etc/nixos/configuration.nix | say classic
+! grep -qsE '/etc/nixos/(nixprov|configuration\.nix)' "$config" || echo yes | say config-imports-ours
+[ ! -e /etc/nixos/flake.nix ] || echo yes | say flake
+
+echo "$running" | say running
+echo "$boot" | say boot
+cat "$running/nixos-version" 2>/dev/null | say version
+cat /proc/sys/kernel/hostname | say host-name
+readlink -f "$running/kernel" 2>/dev/null | say kernel
+for specialisation in "$boot"/specialisation/*; do
+  [ "$(readlink -f "$specialisation")" != "$running" ] || echo "${specialisation##*/}"
+done | say specialisation
+
+# Those that the configuration makes are files, or links to a unit's own path; others come with systemd and packages.
+find "$running/etc/systemd/system/" -mindepth 1 -maxdepth 1 -printf '%y %f %l\n' 2>/dev/null | say units
+tr ' ' '\n' < /var/lib/nixos/declarative-users 2>/dev/null | say users
+
+# The derivation of what was built here is here, unless nothing keeps derivations.
+deriver=$(nix-store --query --deriver "$running" 2>/dev/null)
+[ -e "$deriver" ] || grep -qsE '^[[:space:]]*keep-derivations[[:space:]]*=[[:space:]]*false' /etc/nix/nix.conf ||
+  echo yes | say pushed
+for sign in "$running/deploy-rs-activate" "$boot/deploy-rs-activate" "$running/etc/systemd/system/comin.service"; do
+  [ ! -e "$sign" ] || echo "${sign##*/}"
+done | say deployers
+nixos-version --json 2>/dev/null | say version-json
+cat "$running/etc/nix/registry.json" 2>/dev/null | say registry
+upgrade=$(sed -n 's/^ExecStart=//p' "$running/etc/systemd/system/nixos-upgrade.service" 2>/dev/null)
+{ [ -z "$upgrade" ] || grep -hoE -- '--flake [^ ]+' ${upgrade%% *} 2>/dev/null
+  grep -hoE 'NH_FLAKE="?[^"]+' /etc/set-environment 2>/dev/null | tr -d '"'; } | say flakes
+# What came into the folder since the system became the one that boots.
+find "$folder" -name .git -prune -o -path "$folder/nixprov" -prune -o \
+  -type f -newer "${profile%/*}/$(readlink "$profile" | sed 's|.*/||')" -print 2>/dev/null | head -n 20 | say newer
+
+[ "$other" != yes ] || other_files
+
+# Read-write, so that imports from derivations work as they do for nixos-rebuild; nothing is built for it but those.
+cat > "$here/question.nix" << 'END'
+let
+  config = (import <nixpkgs/nixos> { }).config;
+  attempt = value: let tried = builtins.tryEval value; in if tried.success then tried.value else null;
+in {
+  system = config.system.build.toplevel.outPath;
+  version = attempt (config.system.nixos.label or null);
+  hostName = attempt (config.networking.hostName or null);
+  kernel = attempt (config.boot.kernelPackages.kernel.version or null);
+  revision = attempt (config.system.configurationRevision or null);
+  registry = attempt (config.environment.etc."nix/registry.json".text or null);
+  units = attempt (builtins.attrNames config.systemd.units);
+  users = attempt (map (user: user.name) (builtins.attrValues config.users.users));
+}
+END
+if nix-instantiate --eval --strict --json --read-write-mode "$here/question.nix" > "$here/described" 2> "$here/said"; then
+  say described < "$here/described"
+  system=$(sed -n 's/.*"system":"\([^"]*\)".*/\1/p' "$here/described")
+  # What the activation would do can be told when it happens to be built.
+  [ "$system" = "$running" ] || [ ! -x "$system/bin/switch-to-configuration" ] ||
+    "$system/bin/switch-to-configuration" dry-activate 2>&1 | say dry-activate
+else
+  say failed < "$here/said"
+fi
+sed 's/^/log /' "$here/said"
+end
