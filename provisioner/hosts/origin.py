@@ -13,10 +13,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final
 
+from provisioner.errors import RemoteFailed
 from provisioner.hosts import aside
 from provisioner.hosts.facts import read_records
 from provisioner.hosts.preview import UnitChange, complaint, unit_changes
@@ -87,19 +88,23 @@ def script(run: str, edits: Mapping[str, bytes | None]) -> bytes:
 
 
 def read(host: str, answer: bytes, expected: Expected) -> Origin:
-    """Raises RemoteFailed for an answer that is cut short."""
+    """Raises RemoteFailed for an answer that is cut short, or whose description is not one."""
     records = read_records(host, answer, aside.LAST)
-    return _Answer({name: content.decode("utf-8", "replace").strip() for name, content in records.items()}, expected)()
+    text = {name: content.decode("utf-8", "replace").strip() for name, content in records.items()}
+    try:
+        described = json.loads(text.get("described") or "{}")
+    except ValueError:
+        described = None
+    if not isinstance(described, dict):
+        raise RemoteFailed(host, "what its configuration describes cannot be read", hint="run again with --debug")
+    return _Answer(text, expected, described)()
 
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
     text: Mapping[str, str]
     expected: Expected
-    described: Mapping[str, Any] = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "described", json.loads(self.get("described") or "{}"))
+    described: Mapping[str, Any]
 
     def __call__(self) -> Origin:
         kind, why = next(self._found())
@@ -206,7 +211,8 @@ class _Answer:
     def _units(self) -> tuple[list[str], list[str]]:
         """Units of NixOS' own making by their names: gone and new. That one changes is not seen here."""
         configured = set(self.described.get("units") or ())
-        lines = [line.split(" ", 2) for line in self.get("units").splitlines()]
+        # A name with a newline in it makes a line that is none.
+        lines = [words for line in self.get("units").split("\n") if len(words := line.split(" ", 2)) > 1]
         there = {name.removesuffix(".d") for _, name, *_ in lines}
         made = {name for kind, name, *to in lines if kind == "f" or (kind == "l" and "-unit-" in "".join(to))}
         if not configured:

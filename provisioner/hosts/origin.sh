@@ -68,8 +68,11 @@ if nix-instantiate --eval --strict --json --read-write-mode "$here/question.nix"
   say described < "$here/described"
   system=$(sed -n 's/.*"system":"\([^"]*\)".*/\1/p' "$here/described")
   # What the activation would do can be told when it happens to be built.
-  [ "$system" = "$running" ] || [ ! -x "$system/bin/switch-to-configuration" ] ||
-    "$system/bin/switch-to-configuration" dry-activate 2>&1 | say dry-activate
+  if [ "$system" != "$running" ] && [ -x "$system/bin/switch-to-configuration" ]; then
+    "$system/bin/switch-to-configuration" dry-activate > "$here/would" 2>&1
+    # 11: somebody else's switch is at work, and nothing was said of this one.
+    [ $? = 11 ] || say dry-activate < "$here/would"
+  fi
 else
   say failed < "$here/said"
 fi

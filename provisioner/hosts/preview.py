@@ -96,7 +96,8 @@ _Path = tuple[str, int]
 
 
 def _paths(text: str) -> list[_Path]:
-    return [(_name(path), int(size)) for size, _, path in (line.partition(" ") for line in text.splitlines())]
+    found = (line.partition(" ") for line in text.splitlines())
+    return [(_name(path), int(size)) for size, _, path in found if size.isascii() and size.isdigit()]
 
 
 def _name(path: str) -> str:

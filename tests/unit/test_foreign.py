@@ -54,8 +54,9 @@ from provisioner.report.wording import clean, told
 from provisioner.steps import STEPS
 from tests.unit.engine_fakes import FakeForge, FakeSession
 from tests.unit.hosts import MACHINE_ID, converged, runner, with_file
-from tests.unit.runs import CHANGE, PREVIEW, Play, host_plan, host_report
+from tests.unit.runs import CHANGE, FOREIGN, PREVIEW, Play, host_plan, host_report
 from tests.unit.test_layers import PACKAGE, trees
+from tests.unit.test_origin import DESCRIBED, SAID, answer
 from tests.unit.test_report_pages import Strict
 
 # No colour of ours and no movement of the table's: both could be told from it.
@@ -100,6 +101,7 @@ SAMPLES: Final[dict[str, dict[str, Any]]] = {
     "batch": {"batch": 1, "of": 2, "play": "builders", "hosts": ["host1"]},
     "phase": {"phase": "switch"},
     "plan": {"plan": host_plan(), "files": (CHANGE,), "system": PREVIEW, "check": True},
+    "origin": {"origin": FOREIGN},
     "log": {"text": "error: no such option"},
     "drain": {"jobs": 1, "limit_s": 9.0},
     "warning": {"text": "mind this"},
@@ -121,7 +123,7 @@ SAMPLES: Final[dict[str, dict[str, Any]]] = {
     "summary": {"run": "r", "failed_hosts_file": "/f", "seconds": 1.0, "gitlab_writes": 1},
 }
 # They are made of values whose fields `poisoned` knows.
-OF_VALUES: Final = {"plan", "status", "host"}
+OF_VALUES: Final = {"origin", "plan", "status", "host"}
 
 
 def test_every_event_and_every_field_of_it_has_a_sample() -> None:
@@ -342,7 +344,14 @@ def test_no_record_of_a_host_leaves_raw(scene: Scene, record: str, verb: tuple[s
     assert_harmless(scene.run(*verb))
 
 
-@pytest.mark.parametrize("verb", [("up", "--yes", "--diff"), ("down", "--yes", "--diff"), ("plan", "--build")])
+@pytest.mark.parametrize(
+    "verb",
+    [
+        ("up", "--yes", "--diff", "--adopt-configuration"),
+        ("down", "--yes", "--diff"),
+        ("plan", "--build"),
+    ],
+)
 def test_no_file_and_no_log_of_a_host_leaves_raw(scene: Scene, verb: tuple[str, ...]) -> None:
     hostile = (
         b"{ ... }:\n/* "
@@ -352,10 +361,14 @@ def test_no_file_and_no_log_of_a_host_leaves_raw(scene: Scene, verb: tuple[str, 
     scene.records = with_file(scene.records, "configuration", "/etc/nixos/configuration.nix", hostile)
     scene.records = with_file(scene.records, "module/default.nix", "/etc/nixos/nixprov/default.nix", hostile)
 
+    spoken = HOSTILE.replace("\udcff", "")
+
     def answers(script: str) -> Completed | None:
         if "after=" in script:
             lines = (b"log " + BYTES, BYTES, b"failed " + BYTES, b"end exited activate 4 4")
             return Completed(0, b"\n".join(lines) + b"\n", HOSTILE)
+        if "nixprov-origin-" in script:
+            return Completed(0, answer({name: f"{text}{spoken}" for name, text in SAID.items()}, DESCRIBED), "")
         if "nixprov-plan-" in script:
             return Completed(1, b"log " + BYTES + b"\n", HOSTILE)
         return None

@@ -66,6 +66,12 @@ def told(said: Mapping[str, str], described: Mapping[str, object] | None, expect
     return read("host1", answer(said, described), expected or Expected(RUNS))
 
 
+@pytest.mark.parametrize("described", ["{", "[]", '"text"', "7"])
+def test_a_description_that_is_none_is_one_line(described: str) -> None:
+    with pytest.raises(RemoteFailed, match="cannot be read"):
+        read("host1", answer({"described": described}, None), Expected(RUNS))
+
+
 ELSEWHERE = {"config": "/home/me/a.nix", "config-real": "/home/me/a.nix"}
 PINNED = '{"flakes":[{"to":{"path":"/nix/store/x-source","type":"path"}}]}'
 
