@@ -321,6 +321,7 @@ def _quick(init: Any) -> Any:
     return made
 
 
+RUNNING: Final = {"running": "system", "boot": "profile"}
 SAYS: Final = re.compile(r"\| ?\n? *say ([\w.-]+)|say_file ([\w./-]+) ")
 
 
@@ -368,7 +369,9 @@ def test_no_file_and_no_log_of_a_host_leaves_raw(scene: Scene, verb: tuple[str, 
             lines = (b"log " + BYTES, BYTES, b"failed " + BYTES, b"end exited activate 4 4")
             return Completed(0, b"\n".join(lines) + b"\n", HOSTILE)
         if "nixprov-origin-" in script:
-            return Completed(0, answer({name: f"{text}{spoken}" for name, text in SAID.items()}, DESCRIBED), "")
+            system = {name: scene.records[record].decode().strip() for name, record in RUNNING.items()}
+            said = {name: f"{text}{spoken}" for name, text in SAID.items()} | system
+            return Completed(0, answer(said, DESCRIBED), "")
         if "nixprov-plan-" in script:
             return Completed(1, b"log " + BYTES + b"\n", HOSTILE)
         return None
