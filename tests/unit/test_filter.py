@@ -432,6 +432,16 @@ def test_of_an_activity_no_more_is_held_than_is_counted() -> None:
     assert tally.fields == [DRV.encode()] * 8
 
 
+def test_contents_out_of_bounds_are_refused_after_the_daemon_has_spoken(ends: Ends) -> None:
+    ends.greet()
+    ends.say(flat())
+    ends.told(len(flat()))
+    ends.answer(TALK)
+    assert ends.heard(len(TALK)) == TALK
+    ends.say(number(2**32))
+    assert "frame" in ends.hears_error()
+
+
 def test_the_log_passes_while_contents_are_sent(ends: Ends) -> None:
     ends.greet()
     ends.say(flat())

@@ -152,6 +152,8 @@ def test_a_container_gets_no_more_connections_than_its_share(
     assert admitted(["a"] * 65, 64, 512, monkeypatch) == {"a": 64}
     assert capfd.readouterr().err == "too many connections: 64 of this container, 64 in all\n"
     assert admitted(["a"] * 3, 64, 2, monkeypatch) == {"a": 2}
+    # Of the last quarter no more than of the rest.
+    assert admitted([*"bbccddeeffgg", *"aaaaa"], 2, 16, monkeypatch)["a"] == 2
 
 
 def test_those_that_nobody_knows_share_few(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
