@@ -9,7 +9,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,7 +77,11 @@ class Program:
 
 
 def sockets_of(pid: int) -> list[str]:
-    found = [str(handle.readlink()) for handle in Path(f"/proc/{pid}/fd").iterdir()]
+    found = []
+    for handle in Path(f"/proc/{pid}/fd").iterdir():
+        # It may be closed while it is looked at.
+        with suppress(FileNotFoundError):
+            found.append(str(handle.readlink()))
     return [handle for handle in found if handle.startswith("socket:")]
 
 
