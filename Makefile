@@ -1,5 +1,5 @@
 # Two commands do everything on a fresh machine: `make demo` and `make test`. CONTRIBUTING.md names the others.
-.PHONY: demo test faults attacks check fix lab clean
+.PHONY: demo test faults attacks mutants check fix lab clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -12,6 +12,9 @@ test: $(VENV)/ready
 
 attacks: $(VENV)/ready
 	PATH="$(CURDIR)/$(BIN):$$PATH" scripts/attacks
+
+mutants: $(VENV)/ready
+	PATH="$(CURDIR)/$(BIN):$$PATH" scripts/mutants
 
 faults: $(VENV)/ready
 	PATH="$(CURDIR)/$(BIN):$$PATH" scripts/faults

@@ -15,7 +15,17 @@ import os
 import threading
 from typing import TYPE_CHECKING
 
-from grammar import MESSAGES, PRETENCE, STDERR_START_ACTIVITY, Limits, Operation, Verdict, greeting, operations
+from grammar import (
+    MESSAGES,
+    PRETENCE,
+    STDERR_START_ACTIVITY,
+    Limits,
+    Operation,
+    Verdict,
+    any_bytes,
+    greeting,
+    operations,
+)
 from wire import (
     CLIENT_MAGIC,
     DAEMON_MAGIC,
@@ -104,9 +114,8 @@ class Session:
             return
         values = [field(self._client, Nowhere()) for field in operation.request]
         if operation.contents is not None:
-            frames = Frames(self._client)
-            operation.contents(values, frames, Nowhere())
-            frames.finish()
+            # Nobody has them, so nobody judges them.
+            any_bytes(values, Frames(self._client), Nowhere())
         if operation.verdict is Verdict.PRETENDED:
             self._client.send(PRETENCE)
         else:
@@ -158,7 +167,6 @@ class Session:
 
     def _answer(self, operation: Operation, before: Sequence[Field] = ()) -> Answer:
         """Pass on what the daemon says to one request: its log, then a result or an error."""
-        self._is_between = False
         for field in before:
             field(self._daemon, self._to_client)
         answer = self._log()

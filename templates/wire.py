@@ -95,7 +95,7 @@ class Source:
 
     def skip_padding(self, size: int) -> None:
         pad = padding(size)
-        if pad and self.exactly(pad) != bytes(pad):
+        if self.exactly(pad) != bytes(pad):
             raise Refused("padding that is not zero")
 
     def move(self, size: int, sink: Sink) -> None:
@@ -130,7 +130,8 @@ class Peer(Source):
         if size < SPLICED or sink.peer is None or not hasattr(os, "splice"):
             super().move(size, sink)
             return
-        buffered = min(size, len(self._buffer) - self._at)
+        # Fewer: a buffer is smaller than what is worth a pipe.
+        buffered = len(self._buffer) - self._at
         super().move(buffered, sink)
         sink.flush()
         self._splice(size - buffered, sink.peer)
@@ -183,7 +184,7 @@ class Frames(Source):
     def _more(self) -> bytes:
         if not self._is_open():
             raise Refused("contents that end too early")
-        piece = self._client.some(min(self._left, RECEIVED))
+        piece = self._client.some(self._left)
         self._left -= len(piece)
         return piece
 
@@ -206,6 +207,10 @@ class Frames(Source):
             raise Refused("contents that do not end where they should")
 
 
+def _nothing(_: bytes) -> None:
+    pass
+
+
 class Sink:
     """Collects what one side is to hear and sends it in few pieces.
 
@@ -213,11 +218,11 @@ class Sink:
     """
 
     def __init__(
-        self, send: Callable[[bytes], None], note: Callable[[bytes], None] | None = None, peer: Peer | None = None
+        self, send: Callable[[bytes], None], note: Callable[[bytes], None] = _nothing, peer: Peer | None = None
     ) -> None:
         self._send = send
         self._pending = bytearray()
-        self.note = note or _nothing
+        self.note = note
         self.peer = peer
 
     def raw(self, data: bytes) -> None:
@@ -296,10 +301,6 @@ class Nowhere(Sink):
 
     def raw(self, data: bytes) -> None:
         pass
-
-
-def _nothing(_: bytes) -> None:
-    pass
 
 
 def padding(size: int) -> int:

@@ -79,7 +79,9 @@ TOO_LONG: Final = number(2**63)
 DIRTY: Final = number(3) + b"abc\0\0\0\0\1"
 MANY: Final = number(2**18 + 1)
 
-BAD_TEXTS: Final = (TOO_LONG, number(2**64 - 1), DIRTY)
+LARGEST_NAME: Final = 4095
+BAD_FREE: Final = (TOO_LONG, number(2**64 - 1), DIRTY)
+BAD_TEXTS: Final = (*BAD_FREE, number(LARGEST_NAME + 1))
 BAD_PATHS: Final = (
     *BAD_TEXTS,
     *map(
@@ -160,24 +162,33 @@ METHOD_OF_ARCHIVE: Final = Kind(same(text("fixed:r:sha256"), text("fixed:r:sha1"
 A_HASH: Final = Kind(same(text(HASH)), (*BAD_TEXTS, *map(text, ("", HASH[1:], HASH + "0", "g" * 64, "A" * 64))))
 ADDRESS_OR_NONE: Final = Kind(
     same(text(ADDRESS), text(""), text("text:sha256:" + "0" * 52), text("fixed:md5:" + "0" * 26)),
-    (*BAD_TEXTS, *map(text, ("x", "fixed:git:sha1:" + "0" * 32, "fixed:blake3:" + "0" * 52, ADDRESS[:40]))),
+    (
+        *BAD_TEXTS,
+        *map(text, ("x", "fixed:git:sha1:" + "0" * 32, "fixed:blake3:" + "0" * 52, ADDRESS[:40], ADDRESS[:-1] + "A")),
+        *map(text, ("nar:sha256:" + "0" * 52, ADDRESS + "0" * 52)),
+    ),
 )
-SIGNATURE: Final = Kind(same(text("key:c2ln==")), (*BAD_TEXTS, *map(text, ("", "key", "a b:c", "k:" + "s" * 300))))
+SIGNATURE: Final = Kind(
+    same(text("key:c2ln==")),
+    (*BAD_TEXTS, *map(text, ("", "key", "a b:c", "k:a b", "k" * 256 + ":s", "k:" + "s" * 256, ":s", "k:"))),
+)
 SIGNATURES: Final = listed(SIGNATURE, 2**8)
 PART: Final = Kind(same(text("0" * 32)), (*BAD_TEXTS, *map(text, ("", "0" * 31, "0" * 33, "e" * 32))))
 REALISATION: Final = Kind(
-    same(text(f"sha256:{HASH}!out")), (*BAD_TEXTS, *map(text, ("", f"sha1:{HASH}!out", f"sha256:{HASH}!", HASH)))
+    same(text(f"sha256:{HASH}!out")),
+    (
+        *BAD_TEXTS,
+        *map(text, ("", f"sha1:{HASH}!out", f"sha256:{HASH}!", HASH, f"sha256:{HASH[1:]}!out")),
+        *map(text, (f"sha256:{'g' * 64}!out", f"sha256:{HASH}!a b")),
+    ),
 )
 
 
 def free(maximum: int) -> Kind:
     """Any bytes, up to so many."""
-    return Kind(
-        same(text(""), text(b"\0\xff\n"), text(b"x" * 9)), (*BAD_TEXTS, number(maximum + 1) + b"x" * (maximum + 8))
-    )
+    return Kind(same(text(""), text(b"\0\xff\n"), text(b"x" * 9)), (*BAD_FREE, number(maximum + 1)))
 
 
-LARGEST_NAME: Final = 4095
 DERIVATION: Final = sequence(
     listed(
         sequence(
@@ -202,7 +213,7 @@ ARCHIVES: Final = Kind(
         *map(
             nar,
             (
-                *(file(), file(b""), file(b"x" * 70_000, executable=True), link("../else"), link("t" * 4095)),
+                *(file(), file(b""), file(b"x" * 70_001, executable=True), link("../else"), link("t" * 4095)),
                 *(
                     folder(),
                     folder(a=file(), b=link("a"), c=folder(d=file())),
@@ -210,19 +221,23 @@ ARCHIVES: Final = Kind(
                     folder(**{"n" * 255: file()}),
                 ),
                 node("regular", ")"),
+                node("regular", "executable", "", ")"),
             ),
         )
     ),
     (
-        *(b"", TOO_LONG, text("nix-archive-2"), nar(b""), nar(file()[:-8]), nar(file()) + b"\0", nar(file()) * 2),
+        *(TOO_LONG, number(33), text("nix-archive-2"), nar(file()) + b"\0", nar(file()) * 2),
         *(nar(nested(64)), nar(nested(2000)), nar(link("")), nar(link(b"a\0")), nar(link("t" * 4096))),
         *(nar(entries_of([(name, file())])) for name in (b"", b".", b"..", b"a/b", b"a\0", b"n" * 256)),
-        *(nar(node(word, ")")) for word in ("socket", "")),
-        *(nar(node("regular", word, "", ")")) for word in ("other", "Contents")),
+        *(nar(node(word)) for word in ("socket", "")),
+        *(nar(node("regular", word)) for word in ("other", "Contents")),
+        nar(node("regular", "executable", "", "other")),
+        nar(node("regular", "executable", "", "executable")),
         nar(node("regular", "executable", "x", "contents", "", ")")),
         nar(node("regular", "contents") + number(2**40 + 1)),
         nar(node("regular", "contents") + DIRTY + text(")")),
         nar(text("[") + text("type")),
+        nar(text("(") + text("tape") + text("regular") + text(")")),
         nar(node("regular", "contents", "x", "]")),
         nar(node("directory") + text("entry") + text("[")),
         nar(node("directory") + text("entry") + text("(") + text("nome")),
@@ -230,11 +245,13 @@ ARCHIVES: Final = Kind(
         nar(
             node("directory") + text("entry") + text("(") + text("name") + text("a") + text("node") + file() + text("]")
         ),
+        nar(node("directory") + b"".join(map(text, ("entry", "(", "name", "a", "node"))) + folder() + text("]")),
         nar(node("directory") + text("else")),
         nar(node("symlink", "tarquin", "x", ")")),
         nar(node("symlink", "target", "x", "]")),
     ),
 )
+CUT_ARCHIVES: Final = (b"", nar(b""), nar(file()[:-8]), nar(folder(a=file())[:-24]), nar(link("x")[:-16]))
 BYTES: Final = Kind(same(b"", b"x", b"xy", b"x" * 47, b"x" * 200_000), ())
 SEVERAL: Final = listed(sequence(*INFO, Kind(ARCHIVES.good, ())), 2**18)
 

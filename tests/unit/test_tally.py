@@ -113,6 +113,28 @@ def test_what_was_built_or_fetched_for_it_was_not_there(daemon: str) -> None:
     assert counted.settle(daemon) == (1, 0, 120)
 
 
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (([DRV], []), b'{"built": 1, "found": 0, "bytes": 120}'),
+        (([], [SOURCE]), b'{"built": 0, "found": 1, "bytes": 0}'),
+        (([], [b"/nix/store/gone"]), b""),
+    ],
+)
+def test_what_was_counted_is_told_where_there_is_something(
+    daemon: str, names: tuple[list[bytes], list[bytes]], said: bytes
+) -> None:
+    built, asked = names
+    counted = began(tally.ACT_BUILD, *built)
+    for name in asked:
+        counted.asks(name)
+    reader, writer = os.pipe()
+    filter_.report(counted, daemon, writer)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as told:
+        assert told.read() == said
+
+
 def test_a_connection_that_asked_for_nothing_asks_nobody() -> None:
     assert Tally().settle("/no/such/socket") == (0, 0, 0)
 
@@ -165,7 +187,10 @@ def test_the_pipe_is_introduced_with_the_container_and_the_child_only_has_the_pi
 @pytest.mark.parametrize("path", ["", "/no/such/socket"])
 def test_without_a_receiver_nothing_is_counted_and_nothing_fails(path: str) -> None:
     with sender(path) as counters:
+        handles = len(list(Path("/proc/self/fd").iterdir()))
         assert counters.introduce("a" * 64) is None
+        assert counters.introduce(None) is None
+        assert len(list(Path("/proc/self/fd").iterdir())) == handles
 
 
 def test_a_receiver_that_does_not_listen_holds_nobody_up(tmp_path: Path) -> None:
@@ -188,6 +213,9 @@ def test_a_receiver_that_does_not_listen_holds_nobody_up(tmp_path: Path) -> None
         (f"0::/system.slice/docker-{'d' * 64}.scope\n", "d" * 64),
         (f"0::/docker/{'d' * 64}/libpod-{'b' * 64}\n", "d" * 64),
         ("0::/system.slice/ssh.service\n", None),
+        (f"0::/machine.slice/libpod-{'a' * 63}\n", None),
+        (f"0::/machine.slice/libpod-{'g' * 64}\n", None),
+        (f"0::/docker_{'d' * 64}\n", None),
         ("", None),
     ],
 )
