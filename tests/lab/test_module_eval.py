@@ -344,4 +344,6 @@ def test_the_script_for_real_trees_evaluates_one(lab: Lab, module: str) -> None:
 
 def test_code_and_templates_are_the_same_files() -> None:
     folder = Path(str(resources.templates()))
-    assert {path.name for path in folder.iterdir() if path.suffix != ".j2" and path.is_file()} == set(CODE)
+    assert {path.name for path in folder.iterdir() if path.suffix not in (".j2", ".css") and path.is_file()} == set(
+        CODE
+    )

@@ -90,10 +90,10 @@ def operator(lab: Lab, tmp_path: Path) -> Operator:
 def machine(lab: Lab) -> Iterator[Machine]:
     """Given back with the configuration and the system that it had."""
     machine = Machine(lab, HOST)
-    machine.sh("cp -a /etc/nixos /root/kept")
+    machine.sh("cp -a /etc/nixos /root/kept-nixos")
     before = snapshot(lab, HOST), machine.systems
     yield machine
-    machine.sh(f"rm -rf /etc/nixos {OTHER}; mv /root/kept /etc/nixos")
+    machine.sh(f"rm -rf /etc/nixos {OTHER}; mv /root/kept-nixos /etc/nixos")
     machine.rebuild("switch", "-I", "nixos-config=/etc/nixos/configuration.nix")
     # Those that the owner's own rebuilds made are the owner's.
     machine.sh("nix-env -p /nix/var/nix/profiles/system --delete-generations old")
