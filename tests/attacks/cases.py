@@ -22,6 +22,7 @@ from tests.attacks.shell import (
     REPLACE,
     SETUID,
     SMUGGLE,
+    THROUGH_A_LINK_BY_BYTES,
     TOOLS,
     hook,
     through_a_link,
@@ -136,6 +137,12 @@ PRIVILEGED: Final = (
             ("var-tmp", "/var/tmp"),
             ("home", "/root"),
         )
+    ),
+    Case(
+        "copy-through-link-by-bytes",
+        TOOLS + THROUGH_A_LINK_BY_BYTES.replace("@TARGET@", "/run/attack-bytes-$stamp"),
+        seen="grep -q pwned-$stamp /run/attack-bytes-$stamp",
+        tried=r"attack-bytes-\w+$",
     ),
     Case(
         "copy-through-link-store",

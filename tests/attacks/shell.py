@@ -376,6 +376,28 @@ def through_a_link(target: str) -> str:
     return TOOLS + THROUGH_A_LINK.replace("@TARGET@", target)
 
 
+# The same from the protocol's bytes: no command of Nix asks for the build.
+THROUGH_A_LINK_BY_BYTES: Final = (
+    THROUGH_A_LINK.replace("nix-build --no-out-link through.nix", "drv=$(nix-instantiate through.nix)")
+    + r"""
+"$python/bin/python3" - "$drv" <<'PY'
+import re, socket, struct, sys
+def number(value): return struct.pack("<Q", value)
+def text(value): return number(len(value)) + value.encode() + b"\0" * (-len(value) % 8)
+daemon = socket.socket(socket.AF_UNIX)
+daemon.settimeout(60)
+daemon.connect("/nix/var/nix/daemon-socket/socket")
+daemon.sendall(number(0x6E697863) + number(0x125) + number(0) * 2)
+daemon.sendall(number(9) + number(1) + text(sys.argv[1] + "!out") + number(0))
+answer = b""
+while number(0x63787470) not in answer:
+    answer += daemon.recv(65536) or sys.exit("no answer")
+for words in re.findall(rb"[ -~]{8,}", answer):
+    print(words.decode(), flush=True)
+PY
+"""
+)
+
 # More builders than there are processors: each says when it starts and ends, the job counts the most at a time.
 MANY_BUILDERS: Final = r"""
 count=$(($(nproc) + 2))
