@@ -41,7 +41,7 @@ def main(arguments: list[str]) -> None:
     for name in ("LISTEN_FDS", "LISTEN_PID"):
         os.environ.pop(name, None)
     os.set_inheritable(LISTENER, False)
-    # Whoever has served a connection to its end is nobody's zombie.
+    # Without this each ended connection would leave a zombie.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     listener = socket.socket(fileno=LISTENER)
     while True:

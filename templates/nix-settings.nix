@@ -1,5 +1,5 @@
 # What becomes of each setting of Nix 2.18 to 2.34 in the jobs' daemon: its configuration belongs to the host's owner, and
-# each line of it may be one that a job gains by. Whoever adds a setting says which it is; a test knows all names.
+# each line of it may be one that a job gains by. A new setting needs a class here; a test knows all names.
 {
   # Ours, whatever nix.conf says. From `nix`, the package, and what daemon.nix knows.
   forced =

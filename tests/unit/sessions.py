@@ -19,9 +19,7 @@ from tests.unit.protocol import (
     UNKNOWN,
     VALID_PATH,
     Request,
-    file,
     frames,
-    nar,
     number,
     text,
     texts,
@@ -142,5 +140,3 @@ SESSIONS: Final = st.lists(
     min_size=1,
     max_size=4,
 ).map(lambda parts: [*parts, number(VALID_PATH) + text(f"{STORE}/{'0' * 32}-last")])
-
-SMALL_ARCHIVE: Final = nar(file(b"x"))
