@@ -21,6 +21,8 @@ HOST_LOG: Final = 1024 * MIB
 HOST_GREETING: Final = 1 * MIB
 # Before there is a root shell: what sudo, doas or run0 say, a lecture and a refusal.
 HOST_ELEVATION: Final = 64 * KIB
+# Lines of a log that wait for the cursor behind them; beyond it they are shown, and after a cut some come twice.
+HELD_LOG: Final = 1 * MIB
 # A line of a log; a longer one is cut into pieces.
 HOST_LINE: Final = 64 * KIB
 # Characters of a line that says what went wrong.

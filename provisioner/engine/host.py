@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from provisioner import limits
 from provisioner.engine import crash
 from provisioner.errors import (
     ConnectionLost,
@@ -301,7 +302,7 @@ class HostRun:
 
     def _follow(self, follower: _Follower) -> None:
         # Over a new connection the host would look free, for as long as a build takes.
-        script = lock.keep(self.run.id).encode() + switch.follow(follower.cursor)
+        script = lock.keep(self.run.id).encode() + switch.follow(follower.begin())
         self._run(script, self.limits.switch_s, follower)
 
     def _again(self, action: Callable[[], object], what: str, *, fresh: bool = False) -> None:
@@ -379,18 +380,36 @@ class HostRun:
 
     def _run(self, script: bytes, timeout_s: float, follower: _Follower | None) -> Completed:
         keep = follower is None
-        return self.session.run(script, timeout_s=timeout_s, on_output=follower, cancel=self.cancel, keep=keep)
+        done = self.session.run(script, timeout_s=timeout_s, on_output=follower, cancel=self.cancel, keep=keep)
+        if follower is not None:
+            follower.release()
+        return done
 
 
 @dataclass(slots=True)
 class _Follower:
-    """Cuts the follower's stream into lines, emits the log, remembers where to go on."""
+    """Cuts the follower's stream into lines, emits the log, remembers where to go on.
+
+    A line is emitted with the cursor behind it: one whose cursor a cut connection swallowed comes again over the next.
+    """
 
     run: HostRun
     cursor: str = ""
     failed: tuple[str, ...] = ()
     result: SwitchResult | None = None
     lines: Lines = field(default_factory=Lines)
+    _held: list[str] = field(default_factory=list)
+    _size: int = 0
+
+    def begin(self) -> str:
+        """Forget what the connection before did not finish; the cursor to go on from."""
+        self.lines, self._held, self._size = Lines(), [], 0
+        return self.cursor
+
+    def release(self) -> None:
+        for text in self._held:
+            self.run.emit("log", text=text)
+        self._held, self._size = [], 0
 
     def __call__(self, chunk: bytes) -> None:
         for line, goes_on in self.lines.feed(chunk):
@@ -399,7 +418,10 @@ class _Follower:
 
     def _line(self, said: Followed) -> None:
         if said.log is not None:
-            self.run.emit("log", text=said.log)
+            self._held.append(said.log)
+            self._size += len(said.log) + 1
+        if said.cursor or self._size > limits.HELD_LOG:
+            self.release()
         self.cursor = said.cursor or self.cursor
         self.failed = self.failed if said.failed is None else said.failed
         self.result = said.result or self.result

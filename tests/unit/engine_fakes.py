@@ -30,10 +30,14 @@ QUICK = Limits(contact_s=0.05, poll_s=0.01, confirm_s=180)
 
 @dataclass
 class FakeSession:
-    """`records` is what a probe finds; `answers` is asked first: what a script is answered with, None for the usual."""
+    """`records` is what a probe finds; `answers` is asked first: what a script is answered with, None for the usual.
+
+    `cuts`: what still comes of each next answer before the connection is lost.
+    """
 
     records: dict[str, bytes]
     answers: Callable[[str], Completed | None] = lambda _script: None
+    cuts: list[bytes] = field(default_factory=list)
     scripts: list[str] = field(default_factory=list)
     limits: list[float] = field(default_factory=list)
     journals: list[bytes] = field(default_factory=list)
@@ -44,6 +48,9 @@ class FakeSession:
         text = script.decode()
         self.scripts.append(text)
         self.limits.append(options["timeout_s"])
+        if self.cuts:
+            options["on_output"](self.cuts.pop(0))
+            raise ConnectionLost("host1", "cut")
         answer = self.answers(text) or self._usual(text)
         if options.get("on_output"):
             options["on_output"](answer.stdout)

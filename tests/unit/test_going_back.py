@@ -461,3 +461,23 @@ def test_a_lock_that_is_held_at_the_beginning_is_said_to_be() -> None:
 @pytest.mark.parametrize(("substate", "goes_on"), [("auto-restart", True), ("exited", False), ("failed", False)])
 def test_a_switch_between_two_starts_goes_on(substate: str, *, goes_on: bool) -> None:
     assert Facts("host1", {"switch": f"SubState={substate}\n".encode()}).is_switching == goes_on
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        b"log step 1.\ncursor c1\nlog step 2.\n",
+        b"log step 1.\ncursor c1\nlog step 2.\ncursor c",
+        b"log step 1.\ncursor c1\nlog step 2.\nlog ste",
+    ],
+    ids=["before the cursor", "in the cursor", "in a line"],
+)
+def test_a_line_cut_off_from_its_cursor_is_told_once(first: bytes) -> None:
+    """The next connection goes on after the last cursor, so the host says that line again."""
+    it = stage(new_host(), None)
+    it.session.cuts.append(first)
+    it.session.answers = lambda _: Completed(0, b"log step 2.\nlog step 3.\ncursor c3\nend exited activate 0 4\n", "")
+    it.run.cancel.set()  # no pause between two connections
+    assert it.run.follow().is_done
+    assert it.texts("log") == ["step 1.", "step 2.", "step 3."]
+    assert "--after-cursor=c1" in it.session.scripts[1]

@@ -100,10 +100,20 @@ def test_a_log_line_that_is_cut_says_nothing_of_how_the_switch_ended() -> None:
     follower(b"log " + b"x" * (limits.HOST_LINE - 3))
     follower(b"end waits activate 0 9\n")
     assert follower.result is None
+    follower.release()
     assert scene.texts("log")[-1] == "end waits activate 0 9"
     follower(b"end exited build 1 4\n")
     assert follower.result is not None
     assert follower.result.phase == "build"
+
+
+def test_lines_whose_cursor_never_comes_are_not_kept_for_ever() -> None:
+    scene = stage(*converged())
+    follower = _Follower(scene.run)
+    for _ in range(40):
+        follower(b"log " + b"x" * 60_000 + b"\n")
+    assert follower._size <= limits.HELD_LOG
+    assert len(scene.texts("log")) >= 20
 
 
 class Channel:
