@@ -1,7 +1,7 @@
 """What is known against a release of Nix by which a job gets power: templates/advisories.toml, and whom it hits.
 
 templates/affected.nix says the same of the configuration that is built; tests/contract/test_advisories_nix.py holds
-the two together. Knows no host: what is wanted and found there is hosts/flaws.py.
+the two together. Knows no host: what is wanted and found there is machine/flaws.py.
 """
 
 from __future__ import annotations

@@ -23,10 +23,10 @@ from provisioner.errors import ForgeError, ForgeUnavailable
 from provisioner.events import Event, HostResult, exit_code, summary
 from provisioner.forge import Forge, connect
 from provisioner.forge.settings import load as load_forge_settings
-from provisioner.hosts.journal import Run
-from provisioner.hosts.ssh import SshOptions
+from provisioner.machine.journal import Run
 from provisioner.runs import RunFile
 from provisioner.selection import Fleet, Selection, match, read_inventory, select
+from provisioner.ssh.session import SshOptions
 
 __all__ = ["App", "Report", "Selection", "Settings", "match", "new_run", "read_inventory", "select"]
 

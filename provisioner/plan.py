@@ -12,9 +12,9 @@ from enum import Enum
 
 from provisioner.errors import HookRefused, HostRefused
 from provisioner.forge.compare import Difference, differences
-from provisioner.hosts.facts import Facts
-from provisioner.hosts.journal import NO_TOKEN, Journal, Phase, RunnerRecord
-from provisioner.hosts.script import Part, RemoveFile, WriteFile
+from provisioner.machine.facts import Facts
+from provisioner.machine.journal import NO_TOKEN, Journal, Phase, RunnerRecord
+from provisioner.machine.transaction import Part, RemoveFile, WriteFile
 from provisioner.model import ForgeRunner, HostSpec, Mark, RunnerSpec, Secret
 from provisioner.steps import STEPS, State, Wanted
 from provisioner.steps.hook import PATH as HOOK_PATH

@@ -19,7 +19,7 @@ from typing import IO, Any, Final
 
 from provisioner.errors import ConfigError
 from provisioner.events import HostResult, Outcome
-from provisioner.hosts.journal import Run
+from provisioner.machine.journal import Run
 from provisioner.paths import private
 
 KEPT: Final = 50

@@ -221,7 +221,7 @@ def _overrides(options: dict[str, Any]) -> Overrides:
 
 def _settings(options: dict[str, Any]) -> Any:
     from provisioner.app import Settings
-    from provisioner.hosts.ssh import SshOptions
+    from provisioner.ssh.session import SshOptions
 
     token_file = options["gitlab_token_file"]
     return Settings(

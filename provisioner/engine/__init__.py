@@ -22,10 +22,10 @@ from provisioner.engine.unwind import RollbackFailed, RolledBack
 from provisioner.errors import ForgeError, NixprovError, NotDescribed, Unreachable
 from provisioner.events import Emit, Event, HostResult, Outcome
 from provisioner.forge import Forge
-from provisioner.hosts.journal import Run
-from provisioner.hosts.ssh import Cancelled, Session, SshOptions
+from provisioner.machine.journal import Run
 from provisioner.model import HostSpec
 from provisioner.plan import HostPlan, file_changes
+from provisioner.ssh.session import Cancelled, Session, SshOptions
 
 _LATE_HINT: Final = "what was begun there may go on: `nixprov status` tells; --timeout gives it more time"
 

@@ -1,13 +1,13 @@
-"""Asks a host what changes nothing there (hosts/aside.py): one more remote command, its log emitted as it comes."""
+"""Asks a host what changes nothing there (machine/aside.py): one more remote command, its log emitted as it comes."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
 from provisioner.engine.host import HostRun
-from provisioner.hosts import aside
-from provisioner.hosts.ssh_run import Completed
-from provisioner.hosts.stream import Lines
+from provisioner.machine import aside
+from provisioner.ssh.exec import Completed
+from provisioner.ssh.stream import Lines
 
 
 def ask(run: HostRun, script: bytes) -> Completed:

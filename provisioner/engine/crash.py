@@ -45,7 +45,7 @@ def around(effect: str, name: str = "") -> Iterator[None]:
 
 
 def in_transaction(name: str) -> str:
-    """Where the transaction `name` is to die, in the words of script.Transaction."""
+    """Where the transaction `name` is to die, in the words of transaction.Transaction."""
     prefix = f"host:{name}:"
     return next((point.removeprefix(prefix) for point in _wished() if point.startswith(prefix)), "")
 

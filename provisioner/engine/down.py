@@ -14,10 +14,10 @@ from provisioner.engine.look import look
 from provisioner.engine.unwind import RolledBack, clean, ours, release, unwind
 from provisioner.engine.up import switch_error, with_switch
 from provisioner.errors import ForgeError, ForgeUnavailable, HostError, Locked, NixprovError, NothingChanged
-from provisioner.hosts import switch
-from provisioner.hosts.facts import Facts, digest
-from provisioner.hosts.journal import Journal, Phase, RunnerRecord
-from provisioner.hosts.script import Part, Shell
+from provisioner.machine import switch
+from provisioner.machine.facts import Facts, digest
+from provisioner.machine.journal import Journal, Phase, RunnerRecord
+from provisioner.machine.transaction import Part, Shell
 from provisioner.plan import ForgeView, HostPlan, RunnerAction, RunnerVerb, plan_down
 from provisioner.steps import STEPS
 from provisioner.steps.hook import PATH as HOOK_PATH

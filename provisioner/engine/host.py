@@ -24,11 +24,12 @@ from provisioner.errors import (
 )
 from provisioner.events import Emit, Event
 from provisioner.forge import Forge
-from provisioner.hosts import lock, switch, trust
-from provisioner.hosts.facts import Facts, probe_script
-from provisioner.hosts.flaws import Flaws
-from provisioner.hosts.journal import Checked, Journal, Phase, Run
-from provisioner.hosts.script import (
+from provisioner.machine import lock, switch, trust
+from provisioner.machine.facts import Facts, probe_script
+from provisioner.machine.flaws import Flaws
+from provisioner.machine.journal import Checked, Journal, Phase, Run
+from provisioner.machine.switch import Followed, SwitchResult
+from provisioner.machine.transaction import (
     LOCKED_STATUS,
     PATH,
     STALE_STATUS,
@@ -38,11 +39,10 @@ from provisioner.hosts.script import (
     Transaction,
     unchanged_because,
 )
-from provisioner.hosts.ssh import Cancelled, Session
-from provisioner.hosts.ssh_run import Completed
-from provisioner.hosts.stream import Lines
-from provisioner.hosts.switch import Followed, SwitchResult
 from provisioner.model import HostSpec
+from provisioner.ssh.exec import Completed
+from provisioner.ssh.session import Cancelled, Session
+from provisioner.ssh.stream import Lines
 from provisioner.steps import STEPS
 
 TRANSACTION_S: Final = 15

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from provisioner.forge import Forge
-from provisioner.hosts.facts import Facts
-from provisioner.hosts.journal import Journal
+from provisioner.machine.facts import Facts
+from provisioner.machine.journal import Journal
 from provisioner.model import ForgeRunner, HostSpec, Mark, RunnerSpec
 from provisioner.plan import ForgeView
 

@@ -9,10 +9,10 @@ from typing import Final
 from provisioner.engine import aside
 from provisioner.engine.host import HostRun
 from provisioner.errors import BuildFailed, HookRefused, Locked, NotDescribed, RemoteFailed
-from provisioner.hosts import origin
-from provisioner.hosts.facts import Facts
-from provisioner.hosts.journal import Checked, Journal, Phase
-from provisioner.hosts.origin import Expected, Kind, Origin
+from provisioner.machine import origin
+from provisioner.machine.facts import Facts
+from provisioner.machine.journal import Checked, Journal, Phase
+from provisioner.machine.origin import Expected, Kind, Origin
 from provisioner.nix import imports
 from provisioner.plan import HostPlan, changes_of, file_changes
 from provisioner.steps import STEPS

@@ -10,8 +10,8 @@ from typing import Final
 from provisioner.engine import aside
 from provisioner.engine.host import HostRun
 from provisioner.errors import BuildFailed
-from provisioner.hosts import preview
-from provisioner.hosts.preview import Preview
+from provisioner.machine import preview
+from provisioner.machine.preview import Preview
 from provisioner.plan import FileChange, HostPlan
 
 _HINT: Final = "it would leave the host as it is: mend /etc/nixos, then plan again"

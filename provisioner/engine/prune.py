@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from provisioner.engine import crash
 from provisioner.errors import ForgeRefused
 from provisioner.forge import Forge
-from provisioner.hosts.journal import Journal
+from provisioner.machine.journal import Journal
 from provisioner.model import ForgeRunner, HostSpec, Manager, Mark, RunnerStatus
 
 

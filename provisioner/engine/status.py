@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from provisioner.engine.host import HostRun
 from provisioner.engine.look import look
 from provisioner.errors import HookRefused, HostRefused
-from provisioner.hosts.counters import Counters
-from provisioner.hosts.facts import UnitFact
-from provisioner.hosts.flaws import NO_FLAWS, Flaws
-from provisioner.hosts.journal import Phase
+from provisioner.machine.counters import Counters
+from provisioner.machine.facts import UnitFact
+from provisioner.machine.flaws import NO_FLAWS, Flaws
+from provisioner.machine.journal import Phase
 from provisioner.model import ForgeRunner, Manager
 from provisioner.plan import ForgeView, RunnerAction, plan_up, require_no_downgrade, unit_names
 from provisioner.steps.module import written_by

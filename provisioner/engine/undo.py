@@ -4,8 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from provisioner.hosts.facts import Facts, FileFact, digest
-from provisioner.hosts.script import STAGED_SUFFIX, MakeDir, Part, RemoveEmptyDir, RemoveFile, SetMtime, WriteFile
+from provisioner.machine.facts import Facts, FileFact, digest
+from provisioner.machine.transaction import (
+    STAGED_SUFFIX,
+    MakeDir,
+    Part,
+    RemoveEmptyDir,
+    RemoveFile,
+    SetMtime,
+    WriteFile,
+)
 
 FOLDER = "/etc/nixos"
 

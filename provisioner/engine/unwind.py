@@ -9,10 +9,10 @@ from typing import Final
 from provisioner.engine import crash, overtaken
 from provisioner.engine.host import HostRun
 from provisioner.errors import HostError, Locked, NixprovError, NothingChanged, SwitchFailed
-from provisioner.hosts import lock, switch
-from provisioner.hosts.facts import Facts
-from provisioner.hosts.journal import Journal, Phase
-from provisioner.hosts.script import JOURNAL, Part, RemoveFile, Shell
+from provisioner.machine import lock, switch
+from provisioner.machine.facts import Facts
+from provisioner.machine.journal import Journal, Phase
+from provisioner.machine.transaction import JOURNAL, Part, RemoveFile, Shell
 from provisioner.steps import STEPS
 
 # No switch does it: the unit still polls with the token that has ended. Jobs that run are waited for, not by us.

@@ -21,11 +21,11 @@ from provisioner.errors import (
     NothingChanged,
     SwitchFailed,
 )
-from provisioner.hosts import preflight, switch, trust
-from provisioner.hosts.facts import Facts
-from provisioner.hosts.journal import Baseline, Journal, Phase, RunnerRecord
-from provisioner.hosts.script import Part, Shell, Transaction
-from provisioner.hosts.switch import SwitchResult
+from provisioner.machine import preflight, switch, trust
+from provisioner.machine.facts import Facts
+from provisioner.machine.journal import Baseline, Journal, Phase, RunnerRecord
+from provisioner.machine.switch import SwitchResult
+from provisioner.machine.transaction import Part, Shell, Transaction
 from provisioner.model import Registration, RunnerStatus, Secret
 from provisioner.plan import HostPlan, RunnerAction, RunnerVerb, plan_up, require_no_downgrade, unit_names
 from provisioner.steps import STEPS, Wanted

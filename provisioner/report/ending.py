@@ -15,8 +15,8 @@ from typing import Any
 
 from provisioner.engine.status import HostReport, RunnerReport
 from provisioner.events import HostResult, Outcome
-from provisioner.hosts.counters import Counters, Counts
-from provisioner.hosts.flaws import Flaws
+from provisioner.machine.counters import Counters, Counts
+from provisioner.machine.flaws import Flaws
 from provisioner.report.advice import Typed, next_commands
 from provisioner.report.colour import COLOURS, Painter
 from provisioner.report.foreign import visible

@@ -15,10 +15,10 @@ from typing import TextIO
 from provisioner.advisories import Advisory
 from provisioner.engine.status import HostReport, RunnerReport
 from provisioner.events import Event, HostResult
-from provisioner.hosts.counters import Counters, JobCount
-from provisioner.hosts.flaws import Flaws
-from provisioner.hosts.origin import Origin
-from provisioner.hosts.preview import Closure, Preview, UnitChange
+from provisioner.machine.counters import Counters, JobCount
+from provisioner.machine.flaws import Flaws
+from provisioner.machine.origin import Origin
+from provisioner.machine.preview import Closure, Preview, UnitChange
 from provisioner.plan import HostPlan, RunnerAction
 from provisioner.report import documents
 from provisioner.report.diff import plan_diffs

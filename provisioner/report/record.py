@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from provisioner.engine.status import HostReport
 from provisioner.events import Event, HostResult, Outcome
-from provisioner.hosts.origin import Origin
+from provisioner.machine.origin import Origin
 from provisioner.plan import HostPlan
 from provisioner.report.diff import for_people, plan_diffs
 from provisioner.report.system import origin_lines, system_lines

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from provisioner.hosts.origin import Origin
-from provisioner.hosts.preview import Closure, PackageChange, Preview, UnitChange
+from provisioner.machine.origin import Origin
+from provisioner.machine.preview import Closure, PackageChange, Preview, UnitChange
 from provisioner.report.wording import count, names, size
 
 # As `nix store diff-closures` has it: what changed neither its version nor its size by this much is not worth a line.

@@ -13,9 +13,9 @@ from enum import Enum
 from types import MappingProxyType
 from typing import ClassVar
 
-from provisioner.hosts.facts import Facts
-from provisioner.hosts.journal import Journal
-from provisioner.hosts.script import Part
+from provisioner.machine.facts import Facts
+from provisioner.machine.journal import Journal
+from provisioner.machine.transaction import Part
 from provisioner.model import HostSpec, Secret
 
 

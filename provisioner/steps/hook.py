@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Final
 
 from provisioner.errors import HookRefused
-from provisioner.hosts.facts import Facts, FileFact, digest
-from provisioner.hosts.journal import HookRecord, Journal
-from provisioner.hosts.script import STATE_DIR, MakeDir, Part, SetMtime, WriteFile
+from provisioner.machine.facts import Facts, FileFact, digest
+from provisioner.machine.journal import HookRecord, Journal
+from provisioner.machine.transaction import STATE_DIR, MakeDir, Part, SetMtime, WriteFile
 from provisioner.nix import imports
 from provisioner.steps.base import Comparison, State, Step, Wanted
 
@@ -137,7 +137,7 @@ def _require_beside_module(facts: Facts, file: FileFact) -> None:
 
 
 def _require_writable(facts: Facts) -> None:
-    """Raises HookRefused. A read-only disk is said by other words (hosts/preflight.py)."""
+    """Raises HookRefused. A read-only disk is said by other words (machine/preflight.py)."""
     if facts.text("configuration-protected") and "/etc/nixos" not in facts.text("read-only").splitlines():
         raise HookRefused(
             facts.host,

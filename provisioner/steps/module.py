@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Final
 
 from provisioner import version
-from provisioner.hosts.facts import Facts, FileFact, digest
-from provisioner.hosts.journal import Journal
-from provisioner.hosts.script import (
+from provisioner.machine.facts import Facts, FileFact, digest
+from provisioner.machine.journal import Journal
+from provisioner.machine.transaction import (
     STAGED_SUFFIX,
     KeepCopy,
     MakeDir,

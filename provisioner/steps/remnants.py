@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Final
 
-from provisioner.hosts.facts import Facts
-from provisioner.hosts.journal import Journal
-from provisioner.hosts.script import Part, RemoveTree, Shell
-from provisioner.hosts.switch import AT_BOOT, BOOT_MENU, DISARM
-from provisioner.hosts.switch import DIR as SWITCH_DIR
-from provisioner.hosts.switch import UNIT as SWITCH_UNIT
+from provisioner.machine.facts import Facts
+from provisioner.machine.journal import Journal
+from provisioner.machine.switch import AT_BOOT, BOOT_MENU, DISARM
+from provisioner.machine.switch import DIR as SWITCH_DIR
+from provisioner.machine.switch import UNIT as SWITCH_UNIT
+from provisioner.machine.transaction import Part, RemoveTree, Shell
 from provisioner.steps.base import Step
 
 PATHS: Final = (

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from provisioner.hosts.facts import Facts, FileFact
-from provisioner.hosts.journal import Journal
-from provisioner.hosts.script import STATE_DIR, MakeDir, Part, RemoveFile, RemoveTree, WriteFile
+from provisioner.machine.facts import Facts, FileFact
+from provisioner.machine.journal import Journal
+from provisioner.machine.transaction import STATE_DIR, MakeDir, Part, RemoveFile, RemoveTree, WriteFile
 from provisioner.steps.base import Comparison, State, Step, Wanted
 
 DIR: Final = f"{STATE_DIR}/secrets"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from provisioner.hosts.facts import Facts
-from provisioner.hosts.journal import Journal
-from provisioner.hosts.script import STAGED_SUFFIX, STATE_DIR, Part, RemoveEmptyDir, RemoveFile, SetMtime
+from provisioner.machine.facts import Facts
+from provisioner.machine.journal import Journal
+from provisioner.machine.transaction import STAGED_SUFFIX, STATE_DIR, Part, RemoveEmptyDir, RemoveFile, SetMtime
 from provisioner.steps.base import Comparison, State, Step, Wanted
 from provisioner.steps.module import DIR
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from provisioner.hosts.facts import Facts
-from provisioner.hosts.journal import Journal
-from provisioner.hosts.script import JOURNAL, STATE_DIR, Part, RemoveTree
+from provisioner.machine.facts import Facts
+from provisioner.machine.journal import Journal
+from provisioner.machine.transaction import JOURNAL, STATE_DIR, Part, RemoveTree
 from provisioner.steps.base import Comparison, State, Step, Wanted
 
 
 class StateDir(Step):
-    """Written by every transaction (hosts/script.py), so only its end is a step's business."""
+    """Written by every transaction (machine/transaction.py), so only its end is a step's business."""
 
     name = "state"
 

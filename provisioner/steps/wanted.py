@@ -8,7 +8,7 @@ from functools import cache
 from typing import Any, Final
 
 from provisioner import resources, version
-from provisioner.hosts.journal import RunnerRecord
+from provisioner.machine.journal import RunnerRecord
 from provisioner.model import Engine, HostSpec, ModuleSpec, RunnerSpec, Secret, Trust
 from provisioner.nix.header import managed
 from provisioner.nix.render import render

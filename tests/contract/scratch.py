@@ -10,9 +10,9 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from provisioner.hosts.facts import PROLOGUE, Facts
-from provisioner.hosts.journal import Journal, Phase
-from provisioner.hosts.script import Part, Transaction
+from provisioner.machine.facts import PROLOGUE, Facts
+from provisioner.machine.journal import Journal, Phase
+from provisioner.machine.transaction import Part, Transaction
 from provisioner.model import machine_key
 from provisioner.steps import STEPS, Step, Wanted
 from provisioner.steps.hook import Hook

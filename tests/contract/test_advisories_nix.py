@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from provisioner import advisories
-from provisioner.hosts.facts import Facts
-from provisioner.hosts.flaws import Flaws
+from provisioner.machine.facts import Facts
+from provisioner.machine.flaws import Flaws
 from provisioner.model import ModuleSpec, Trust
 from provisioner.nix.literal import to_nix
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from provisioner.hosts.journal import Journal
-from provisioner.hosts.script import RemoveFile, WriteFile
+from provisioner.machine.journal import Journal
+from provisioner.machine.transaction import RemoveFile, WriteFile
 from provisioner.steps import STEPS, Step, Wanted
 from provisioner.steps.remnants import PATHS
 from tests.contract.scratch import ScratchHost, UsersFiles

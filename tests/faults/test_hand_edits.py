@@ -10,8 +10,8 @@ from typing import Final
 
 import pytest
 
-from provisioner.hosts.script import JOURNAL
 from provisioner.lab.running import Lab
+from provisioner.machine.transaction import JOURNAL
 from provisioner.nix.imports import HOOK
 from tests.faults.machine import CONFIGURATION, journal, runners, untouched
 from tests.lab.operator import Operator, Said, leftovers, snapshot

@@ -25,15 +25,15 @@ from typing import Any, Final
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
-from provisioner.hosts.elevate import MARK
-from provisioner.hosts.facts import Facts
-from provisioner.hosts.journal import Baseline, Journal, Phase, Run, RunnerRecord
-from provisioner.hosts.ssh_run import BEGUN
 from provisioner.inventory import play
 from provisioner.lab.gitlab.background import in_background
 from provisioner.lab.gitlab.server import Running
 from provisioner.lab.gitlab.state import ROOT_ID, NewRunner
+from provisioner.machine.facts import Facts
+from provisioner.machine.journal import Baseline, Journal, Phase, Run, RunnerRecord
 from provisioner.model import Connection, HostSpec, Mark, RunnerType, Secret, machine_key
+from provisioner.ssh.elevate import MARK
+from provisioner.ssh.exec import BEGUN
 from provisioner.steps import STEPS
 from provisioner.steps.hook import Hook
 from provisioner.steps.wanted import build

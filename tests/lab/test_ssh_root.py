@@ -17,11 +17,11 @@ import pytest
 
 from provisioner import selection
 from provisioner.engine import Verb
-from provisioner.hosts import lock
-from provisioner.hosts.ssh import Session, SshOptions
 from provisioner.lab.control import ACCEPTED
 from provisioner.lab.running import Lab
+from provisioner.machine import lock
 from provisioner.selection import Selection
+from provisioner.ssh.session import Session, SshOptions
 from tests.lab.operator import Operator, Said, leftovers
 
 PASSWORD = "poison-4f1d for sudo"
@@ -162,7 +162,7 @@ def test_up_by_doas_and_down_by_run0(operator: Operator, lab: Lab, users: None, 
 
 @pytest.mark.parametrize(("user", "method"), [("ops", "sudo"), ("robin", "doas"), ("robin", "run0")])
 def test_every_way_to_root_knows_its_connection(lab: Lab, users: None, tmp_path: Path, user: str, method: str) -> None:
-    """It is what holds a host for a run (hosts/lock.py), and what a plan's look ends with."""
+    """It is what holds a host for a run (machine/lock.py), and what a plan's look ends with."""
     hosts = inventory(lab, tmp_path, ansible_user=user, ansible_become_method=method)
     [spec] = selection.select(Selection((hosts,), None, None, None), Verb.PLAN).hosts
     with Session.open(spec, SshOptions()) as session:

@@ -16,12 +16,12 @@ from provisioner.engine.host import Choices, HostRun, Limits
 from provisioner.errors import ConnectionLost, ForgeUnavailable, NixprovError
 from provisioner.events import Event
 from provisioner.forge import Forge
-from provisioner.hosts.facts import Facts
-from provisioner.hosts.journal import Journal, Run
-from provisioner.hosts.script import JOURNAL
-from provisioner.hosts.ssh import Session
-from provisioner.hosts.ssh_run import Completed
+from provisioner.machine.facts import Facts
+from provisioner.machine.journal import Journal, Run
+from provisioner.machine.transaction import JOURNAL
 from provisioner.model import ForgeRunner, HostSpec, Manager, Mark, Registration, RunnerSpec, RunnerStatus, Secret
+from provisioner.ssh.exec import Completed
+from provisioner.ssh.session import Session
 from tests.unit.hosts import URL, spec
 
 _STAGED = re.compile(r"printf %s (\S+) \| stage (\S+) ")

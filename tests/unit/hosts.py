@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 
-from provisioner.hosts.facts import Facts, digest
-from provisioner.hosts.journal import Journal, Phase, RunnerRecord
-from provisioner.hosts.script import RemoveFile, WriteFile
+from provisioner.machine.facts import Facts, digest
+from provisioner.machine.journal import Journal, Phase, RunnerRecord
+from provisioner.machine.transaction import RemoveFile, WriteFile
 from provisioner.model import Connection, ForgeRunner, HostSpec, Mark, RunnerSpec, RunnerStatus, Secret, machine_key
 from provisioner.steps import STEPS, Wanted
 from provisioner.steps.wanted import build

@@ -10,10 +10,10 @@ from provisioner.app import Report
 from provisioner.engine.status import HostReport, RunnerReport
 from provisioner.events import Event, HostResult, Outcome, summary
 from provisioner.forge.compare import Difference
-from provisioner.hosts.counters import Counters
-from provisioner.hosts.facts import UnitFact
-from provisioner.hosts.origin import Kind, Origin
-from provisioner.hosts.preview import Closure, PackageChange, Preview, UnitChange
+from provisioner.machine.counters import Counters
+from provisioner.machine.facts import UnitFact
+from provisioner.machine.origin import Kind, Origin
+from provisioner.machine.preview import Closure, PackageChange, Preview, UnitChange
 from provisioner.model import Connection, ForgeRunner, HostSpec, Manager, RunnerSpec, RunnerStatus, RunnerType
 from provisioner.plan import FileChange, HostPlan, RunnerAction, RunnerVerb, StepAction
 from provisioner.report.record import RunRecord

@@ -12,9 +12,9 @@ from provisioner import advisories, resources
 from provisioner.advisories import Release, Severity
 from provisioner.engine import down, status, up
 from provisioner.errors import HostRefused
-from provisioner.hosts.facts import Facts
-from provisioner.hosts.flaws import Flaws
 from provisioner.lab.control import ACCEPTED
+from provisioner.machine.facts import Facts
+from provisioner.machine.flaws import Flaws
 from provisioner.model import ModuleSpec, Trust
 from provisioner.report.colour import Painter
 from provisioner.report.ending import flaw_lines

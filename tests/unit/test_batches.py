@@ -15,9 +15,9 @@ from provisioner.engine.batches import Rules, Stage, parse_serial, sizes
 from provisioner.engine.pool import Task
 from provisioner.errors import ConfigError
 from provisioner.events import Event, HostResult, Outcome, exit_code
-from provisioner.hosts.journal import Run
-from provisioner.hosts.ssh import SshOptions
+from provisioner.machine.journal import Run
 from provisioner.model import Connection, HostSpec
+from provisioner.ssh.session import SshOptions
 
 
 @pytest.mark.parametrize(

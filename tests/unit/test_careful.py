@@ -8,11 +8,11 @@ import pytest
 
 from provisioner.engine.undo import undo
 from provisioner.errors import HookRefused
-from provisioner.hosts.facts import Facts, digest
-from provisioner.hosts.journal import Journal, Phase, Run
-from provisioner.hosts.preflight import problems, warnings
-from provisioner.hosts.script import KeepCopy, MakeDir, Part, RemoveFile, WriteFile
-from provisioner.hosts.switch import Followed, SwitchResult
+from provisioner.machine.facts import Facts, digest
+from provisioner.machine.journal import Journal, Phase, Run
+from provisioner.machine.preflight import problems, warnings
+from provisioner.machine.switch import Followed, SwitchResult
+from provisioner.machine.transaction import KeepCopy, MakeDir, Part, RemoveFile, WriteFile
 from provisioner.model import Engine
 from provisioner.steps import STEPS
 from provisioner.steps.hook import Hook

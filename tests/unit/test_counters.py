@@ -13,8 +13,8 @@ import counters
 import pytest
 from counters import Book
 
-from provisioner.hosts.counters import Counters
-from provisioner.hosts.facts import Facts
+from provisioner.machine.counters import Counters
+from provisioner.machine.facts import Facts
 from tests.unit.runs import BOOK
 
 ONE = {"built": 1, "found": 2, "bytes": 120}

@@ -6,8 +6,8 @@ import shlex
 import pytest
 
 from provisioner.errors import HostRefused
-from provisioner.hosts.elevate import MARK, Doas, Elevator, Run0, Sudo, elevator
 from provisioner.model import Become, Secret
+from provisioner.ssh.elevate import MARK, Doas, Elevator, Run0, Sudo, elevator
 
 
 def test_root_needs_no_way_to_root() -> None:

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from provisioner.errors import HostRefused, RemoteFailed
-from provisioner.hosts.facts import PROLOGUE, Facts, digest
-from provisioner.hosts.journal import Baseline, HookRecord, Journal, Phase, Run, RunnerRecord
+from provisioner.machine.facts import PROLOGUE, Facts, digest
+from provisioner.machine.journal import Baseline, HookRecord, Journal, Phase, Run, RunnerRecord
 from provisioner.model import machine_key
 
 

@@ -34,13 +34,11 @@ from provisioner.errors import ForgeError, ForgeRefused
 from provisioner.events import Event, HostResult, Outcome
 from provisioner.forge import Forge
 from provisioner.forge.failures import Action, Failure, Kind, explain
-from provisioner.hosts.facts import probe_script
-from provisioner.hosts.ssh import Session
-from provisioner.hosts.ssh_run import Completed
 from provisioner.inventory import hosts as inventory_hosts
 from provisioner.inventory import module
 from provisioner.inventory.play import Play as PlayFile
 from provisioner.inventory.runners import RunnerSettings
+from provisioner.machine.facts import probe_script
 from provisioner.model import ForgeRunner
 from provisioner.report import html, junit
 from provisioner.report.colour import Painter
@@ -51,6 +49,8 @@ from provisioner.report.live import LiveTable
 from provisioner.report.logs import HostLogs
 from provisioner.report.text import PlainText
 from provisioner.report.wording import clean, told
+from provisioner.ssh.exec import Completed
+from provisioner.ssh.session import Session
 from provisioner.steps import STEPS
 from tests.unit.engine_fakes import FakeForge, FakeSession
 from tests.unit.hosts import MACHINE_ID, converged, runner, with_file
@@ -577,7 +577,7 @@ ONLY: Final = {
     r"(sys\.__std\w+__|print|traceback\.print_\w+|.*\.print_exc)": ("cli/__init__.py", "lab/*"),
     r"click\.(echo|secho|echo_via_pager)": ("cli/*",),
     r"(html\.)?escape": ("report/foreign.py",),
-    r"ensure_ascii": ("report/json_lines.py", "hosts/journal.py", "lab/*"),
+    r"ensure_ascii": ("report/json_lines.py", "machine/journal.py", "lab/*"),
     r"unguarded": ("report/foreign.py", "report/live.py"),
 }
 

@@ -16,13 +16,13 @@ from provisioner.engine.drain import StillBusy, drain
 from provisioner.engine.host import Choices, Limits
 from provisioner.engine.unwind import RollbackFailed, RolledBack
 from provisioner.errors import ForgeRefused, ForgeUnavailable, HostRefused, Locked, NixprovError
-from provisioner.hosts.facts import Facts
-from provisioner.hosts.journal import NO_TOKEN, Phase, RunnerRecord
-from provisioner.hosts.lock import WAIT
-from provisioner.hosts.script import LOCKED_STATUS, STALE_STATUS
-from provisioner.hosts.ssh_run import Completed
-from provisioner.hosts.switch import NOT_ACTIVE_STATUS
+from provisioner.machine.facts import Facts
+from provisioner.machine.journal import NO_TOKEN, Phase, RunnerRecord
+from provisioner.machine.lock import WAIT
+from provisioner.machine.switch import NOT_ACTIVE_STATUS
+from provisioner.machine.transaction import LOCKED_STATUS, STALE_STATUS
 from provisioner.model import RunnerStatus, machine_key
+from provisioner.ssh.exec import Completed
 from tests.unit.engine_fakes import QUICK, Stage, lost, stage, switch_ends
 from tests.unit.hosts import URL, converged, new_host, runner, spec
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from provisioner.engine.undo import undo
-from provisioner.hosts import lock, switch
-from provisioner.hosts.facts import PROLOGUE, Facts
-from provisioner.hosts.script import STATE_DIR, RemoveFile, Shell, WriteFile
+from provisioner.machine import lock, switch
+from provisioner.machine.facts import PROLOGUE, Facts
+from provisioner.machine.transaction import STATE_DIR, RemoveFile, Shell, WriteFile
 from provisioner.report.lines import that_matter
 from provisioner.steps.base import State
 from provisioner.steps.staged import Staged

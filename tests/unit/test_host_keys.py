@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from provisioner.errors import HostKeyError
-from provisioner.hosts.host_keys import ALGORITHMS, KnownHosts, OfferedKey, check, fingerprint, key_type
+from provisioner.ssh.known_hosts import ALGORITHMS, KnownHosts, OfferedKey, check, fingerprint, key_type
 
 
 def key(kind: str = "ssh-ed25519", fill: bytes = b"a") -> bytes:
@@ -129,7 +129,7 @@ def test_a_fingerprint_is_the_one_people_compare() -> None:
 
 @given(st.text(), st.binary())
 def test_no_file_and_no_key_breaks_the_reader(text: str, blob: bytes) -> None:
-    from provisioner.hosts.host_keys import _lines
+    from provisioner.ssh.known_hosts import _lines
 
     keys = KnownHosts(tuple(_lines(Path("known_hosts"), text)))
     assert not check("h", "a name that is in no file", OfferedKey(blob), keys)

@@ -25,7 +25,8 @@ LAYERS: Final = (
     {"engine", "runs"},
     {"plan"},
     {"steps"},
-    {"hosts", "forge", "nix", "inventory"},
+    {"machine", "forge", "nix", "inventory"},
+    {"ssh"},
     {"events", "advisories"},
     {"model", "resources", "paths", "environment", "version"},
     {"limits"},
@@ -35,13 +36,13 @@ LAYERS: Final = (
 LAB_IMPORTERS: Final = {"cli", "lab"}
 LAB_IMPORTS: Final = {"lab", "model", "resources", "errors"}
 
-_SSH: Final = ("hosts/ssh.py", "hosts/ssh_*.py")
+_SSH: Final = ("ssh/*",)
 _FORGE: Final = ("forge/gitlab.py", "forge/transport.py")
 SEAMS: Final = {
     "fabric": _SSH,
     "invoke": _SSH,
     "paramiko": _SSH,
-    "cryptography": (*_SSH, "hosts/host_keys.py"),
+    "cryptography": _SSH,
     "gitlab": ("forge/gitlab.py",),
     "requests": _FORGE,
     "urllib3": _FORGE,
@@ -173,17 +174,18 @@ def test_imports_go_down_only_and_stay_in_their_place() -> None:
 PLANTED = {
     "nix/a.py": ("from provisioner.steps import hook", "nix is not above steps"),
     "nix/b.py": ("def f():\n    import provisioner.cli.run", "nix is not above cli"),
-    "nix/c.py": ("from ..hosts import facts", "nix is not above hosts"),
+    "nix/c.py": ("from ..machine import facts", "nix is not above machine"),
     "nix/d.py": ("from provisioner import plan", "nix is not above plan"),
     "nix/e.py": ("if TYPE_CHECKING:\n    from provisioner.app import App", "nix is not above app"),
     "nix/f.py": ("import jinja2", "jinja2 belongs to nix/render.py"),
     "nix/g.py": ("def f():\n    from tree_sitter import Node", "tree_sitter belongs to nix/syntax.py"),
     "nix/h.py": ("import numpy", "numpy has no place"),
-    "hosts/a.py": ("import paramiko.client", "paramiko belongs to hosts/ssh.py"),
-    "hosts/b.py": ("from fabric import Connection", "fabric belongs to hosts/ssh.py"),
-    "hosts/c.py": ("def f():\n    print()", "only the command line prints"),
-    "hosts/d.py": ("import sys\nsys.exit(1)", "only the command line prints"),
-    "hosts/e.py": ("raise SystemExit(1)", "only the command line prints"),
+    "machine/a.py": ("import paramiko.client", "paramiko belongs to ssh/"),
+    "machine/b.py": ("from fabric import Connection", "fabric belongs to ssh/"),
+    "machine/c.py": ("def f():\n    print()", "only the command line prints"),
+    "machine/d.py": ("import sys\nsys.exit(1)", "only the command line prints"),
+    "machine/e.py": ("raise SystemExit(1)", "only the command line prints"),
+    "ssh/a.py": ("from provisioner.machine import facts", "ssh is not above machine"),
     "forge/a.py": ("import gitlab.v4.objects", "gitlab belongs to forge/gitlab.py"),
     "engine/a.py": ("from provisioner.lab import control", "nothing but cli imports the lab"),
     "lab/a.py": ("from provisioner.engine import up", "nothing but cli imports the lab"),

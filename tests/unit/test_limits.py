@@ -16,15 +16,15 @@ from provisioner.engine import _message
 from provisioner.engine.host import _Follower
 from provisioner.environment import ask
 from provisioner.errors import ConfigError, InventoryError, RemoteFailed
-from provisioner.hosts import preview
-from provisioner.hosts.elevate import MARK, PROMPT, Sudo
-from provisioner.hosts.ssh_run import BEGUN, Order, _Exchange, _Feeder
-from provisioner.hosts.stream import Lines, Prelude
 from provisioner.limits import TooLongError
+from provisioner.machine import preview
 from provisioner.model import Secret
 from provisioner.paths import read
 from provisioner.report.wording import masked
 from provisioner.selection import Selection, read_inventory
+from provisioner.ssh.elevate import MARK, PROMPT, Sudo
+from provisioner.ssh.exec import BEGUN, Order, _Exchange, _Feeder
+from provisioner.ssh.stream import Lines, Prelude
 from tests.unit.engine_fakes import stage
 from tests.unit.hosts import converged
 

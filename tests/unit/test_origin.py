@@ -12,14 +12,14 @@ import pytest
 from provisioner.engine import down, origin, up
 from provisioner.errors import BuildFailed, HookRefused, Locked, NotDescribed, RemoteFailed
 from provisioner.events import HostResult, Outcome, exit_code
-from provisioner.hosts import aside
-from provisioner.hosts.facts import Facts, digest
-from provisioner.hosts.journal import Baseline, Checked, Journal, Phase
-from provisioner.hosts.origin import Expected, Kind, Origin, read
-from provisioner.hosts.preview import UnitChange
-from provisioner.hosts.ssh_run import Completed
+from provisioner.machine import aside
+from provisioner.machine.facts import Facts, digest
+from provisioner.machine.journal import Baseline, Checked, Journal, Phase
+from provisioner.machine.origin import Expected, Kind, Origin, read
+from provisioner.machine.preview import UnitChange
 from provisioner.report.advice import Typed, next_commands
 from provisioner.report.system import origin_lines
+from provisioner.ssh.exec import Completed
 from provisioner.steps.hook import Hook
 from tests.unit.engine_fakes import Stage, stage
 from tests.unit.hosts import CONFIGURATION, converged, new_host, runner

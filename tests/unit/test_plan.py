@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 
 from provisioner.errors import HookRefused, HostRefused
-from provisioner.hosts.facts import Facts
-from provisioner.hosts.journal import Journal, Phase
+from provisioner.machine.facts import Facts
+from provisioner.machine.journal import Journal, Phase
 from provisioner.model import ForgeRunner, RunnerSpec, RunnerType
 from provisioner.plan import ForgeView, RunnerVerb, file_changes, plan_down, plan_up
 from tests.unit.hosts import CONFIGURATION, RECORD, URL, converged, new_host, runner, spec

@@ -13,8 +13,8 @@ from provisioner.engine import Engine, Verb
 from provisioner.engine.pool import TICK_S, Pool, Task
 from provisioner.events import Event, Outcome
 from provisioner.forge import Forge
-from provisioner.hosts.journal import Run
-from provisioner.hosts.ssh import SshOptions
+from provisioner.machine.journal import Run
+from provisioner.ssh.session import SshOptions
 from tests.unit.runs import host_spec
 
 # Over at the second look at the clock: what a thread does at once is done by then, on a busy machine too.

@@ -8,8 +8,8 @@ import pytest
 
 from provisioner.engine.preview import checked
 from provisioner.errors import RemoteFailed
-from provisioner.hosts import preview
-from provisioner.hosts.preview import Closure, PackageChange, Preview, UnitChange
+from provisioner.machine import preview
+from provisioner.machine.preview import Closure, PackageChange, Preview, UnitChange
 from provisioner.plan import HostPlan
 from provisioner.report.system import system_lines
 from provisioner.steps import Wanted

@@ -18,7 +18,7 @@ from provisioner.engine.batches import Stage
 from provisioner.engine.prune import Finding, Known, View, delete, fields, gone, look, survey
 from provisioner.errors import ForgeRefused
 from provisioner.forge import Forge
-from provisioner.hosts.journal import Journal, RunnerRecord
+from provisioner.machine.journal import Journal, RunnerRecord
 from provisioner.model import ForgeRunner, Manager, Mark, RunnerStatus, RunnerType
 from provisioner.selection import Fleet
 from tests.unit.hosts import MACHINE, URL, runner, spec

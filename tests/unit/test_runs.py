@@ -11,8 +11,8 @@ import pytest
 from provisioner import runs
 from provisioner.errors import ConfigError
 from provisioner.events import HostResult, Outcome
-from provisioner.hosts.journal import Run
 from provisioner.inventory import load
+from provisioner.machine.journal import Run
 from provisioner.runs import KEPT, RunFile
 
 

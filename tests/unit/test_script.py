@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from provisioner.hosts.facts import digest
-from provisioner.hosts.script import (
+from provisioner.machine.facts import digest
+from provisioner.machine.transaction import (
     ABSENT,
     JOURNAL,
     LOCKED_STATUS,

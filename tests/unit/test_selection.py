@@ -11,7 +11,7 @@ from provisioner.engine import Verb
 from provisioner.engine.batches import Rules
 from provisioner.errors import ConfigError, InventoryError, NothingSelected
 from provisioner.events import HostResult, Outcome
-from provisioner.hosts.journal import Run
+from provisioner.machine.journal import Run
 from provisioner.model import Become, Secret
 from provisioner.runs import RunFile
 from provisioner.selection import Overrides, Selection, select

@@ -10,9 +10,9 @@ import paramiko
 import pytest
 
 from provisioner.errors import HostRefused
-from provisioner.hosts import ssh_auth
-from provisioner.hosts.ssh_auth import KeyLogin
-from provisioner.hosts.ssh_config import Endpoint
+from provisioner.ssh import auth
+from provisioner.ssh.auth import KeyLogin
+from provisioner.ssh.config import Endpoint
 
 
 class Transport:
@@ -34,7 +34,7 @@ class Way:
 
 def test_an_agent_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As one that is forwarded from a laptop that sleeps: it takes the connection and says nothing."""
-    monkeypatch.setattr(ssh_auth, "AGENT_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(auth, "AGENT_TIMEOUT_S", 0.2)
     way = Way()
     way.identity_agent = str(tmp_path / "agent")
     with socket.socket(socket.AF_UNIX) as silent:

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from provisioner.errors import Unreachable
-from provisioner.hosts.ssh_config import Endpoint, SshOptions, resolve
 from provisioner.model import Connection
+from provisioner.ssh.config import Endpoint, SshOptions, resolve
 
 BOTH = pytest.mark.parametrize("has_ssh", [pytest.param(True, id="ssh -G"), pytest.param(False, id="without ssh")])
 

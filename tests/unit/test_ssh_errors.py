@@ -12,7 +12,7 @@ import paramiko
 import pytest
 
 from provisioner.errors import ConnectionLost, HostError, HostKeyError, HostRefused, Unreachable
-from provisioner.hosts.ssh_errors import KINDS, Kind, is_worth_retrying, kind_of, opening, running
+from provisioner.ssh.errors import KINDS, Kind, is_worth_retrying, kind_of, opening, running
 
 # Vendored copies and front ends that are never imported by the seam.
 SKIPPED = ("invoke.vendor", "fabric.testing", "fabric.__main__", "invoke.__main__", "paramiko.win_", "paramiko._winapi")
@@ -38,7 +38,7 @@ def exceptions() -> list[type[Exception]]:
 @pytest.mark.parametrize("cls", exceptions(), ids=lambda cls: f"{cls.__module__}.{cls.__qualname__}")
 def test_every_exception_of_the_libraries_is_in_the_map(cls: type[Exception]) -> None:
     name = f"{cls.__module__}.{cls.__qualname__}"
-    assert name in KINDS, f'say in ssh_errors.KINDS what it means: "{name}": Kind...'
+    assert name in KINDS, f'say in ssh.errors.KINDS what it means: "{name}": Kind...'
 
 
 def test_the_map_names_only_what_exists() -> None:

@@ -17,11 +17,11 @@ from pathlib import Path
 
 import pytest
 
-from provisioner.hosts import switch
-from provisioner.hosts.switch import BUSY, SwitchResult
+from provisioner.machine import switch
+from provisioner.machine.switch import BUSY, SwitchResult
 from tests.unit.test_switch_script import Host, ends
 
-PROGRAM = files("provisioner.hosts").joinpath("switch.sh").read_bytes()
+PROGRAM = files("provisioner.machine").joinpath("switch.sh").read_bytes()
 SLEEP = "#!/bin/sh\n"
 # Refuses while the real lock is held, and COUNT more times; does what it is told to otherwise.
 SWITCH = """\

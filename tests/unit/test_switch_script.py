@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from provisioner.hosts import switch
-from provisioner.hosts.switch import Followed, SwitchResult
+from provisioner.machine import switch
+from provisioner.machine.switch import Followed, SwitchResult
 
 MOVED = (
     "/var/lib/nixprov",
@@ -114,7 +114,7 @@ def test_who_goes_back_after_the_switch_was_killed_cannot_be_confirmed_meanwhile
     runs = f"ln -sfn {tmp_path}/nix/var/nix/profiles/system-4-link {tmp_path}/run/current-system\n"
     (tmp_path / "run").mkdir()
     host.program("nix/var/nix/profiles/system-4-link/bin/switch-to-configuration", f"#!/bin/sh\n{confirm}{runs}")
-    done = host.run(files("provisioner.hosts").joinpath("switch.sh").read_bytes(), "settle")
+    done = host.run(files("provisioner.machine").joinpath("switch.sh").read_bytes(), "settle")
     assert "confirmed" not in done.stdout
     assert (host.state / "result").read_text() == "back 0 4 ended\n"
     assert sorted(path.name for path in host.state.iterdir()) == ["result"]
@@ -169,7 +169,7 @@ def test_the_hosts_environment_may_name_what_only_a_session_has(
     host = Host(tmp_path)
     host.program("etc/set-environment", 'export SSH_AUTH_SOCK="$OF_A_SESSION/ssh-agent"\n')
     (host.state / "result").write_text("build running 4 \n")
-    script = b"".join(files("provisioner.hosts").joinpath(program).read_bytes() for program in programs)
+    script = b"".join(files("provisioner.machine").joinpath(program).read_bytes() for program in programs)
     done = host.run(script.replace(b"@EDITS@", b":"), *arguments)
     assert (done.returncode, "OF_A_SESSION" in done.stderr) == (0, False), done.stderr
 
@@ -178,5 +178,5 @@ def test_a_full_disk_leaves_the_result_before_and_no_empty_one(tmp_path: Path) -
     host = Host(tmp_path)
     (host.state / "result").write_text("build running 4 \n")
     (host.state / "result.new").symlink_to("/dev/full")
-    host.run(files("provisioner.hosts").joinpath("switch.sh").read_bytes(), "settle")
+    host.run(files("provisioner.machine").joinpath("switch.sh").read_bytes(), "settle")
     assert (host.state / "result").read_text() == "build running 4 \n"

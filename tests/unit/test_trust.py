@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from provisioner.hosts import trust
-from provisioner.hosts.facts import COMMON, PROLOGUE, Facts
+from provisioner.machine import trust
+from provisioner.machine.facts import COMMON, PROLOGUE, Facts
 from provisioner.model import Trust
 
 

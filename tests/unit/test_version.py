@@ -19,9 +19,9 @@ from provisioner import version
 from provisioner.engine import down, status, up
 from provisioner.engine.unwind import RolledBack
 from provisioner.errors import ForgeUnavailable, HostRefused
-from provisioner.hosts.facts import Facts
-from provisioner.hosts.journal import Journal, Phase
-from provisioner.hosts.script import WriteFile
+from provisioner.machine.facts import Facts
+from provisioner.machine.journal import Journal, Phase
+from provisioner.machine.transaction import WriteFile
 from provisioner.model import HostSpec, RunnerSpec
 from provisioner.nix.header import Header
 from provisioner.plan import ForgeView, HostPlan, plan_up

@@ -18,8 +18,8 @@ from typing import Any, Protocol
 
 import pytest
 
-from provisioner.hosts.ssh import Session, SshOptions
 from provisioner.model import Connection, HostSpec
+from provisioner.ssh.session import Session, SshOptions
 
 USER = getpass.getuser()
 SSHD = shutil.which("sshd", path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")

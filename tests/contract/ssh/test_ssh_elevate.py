@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from provisioner.errors import HostRefused
-from provisioner.hosts.elevate import Doas, Elevator, Run0, Sudo
-from provisioner.hosts.ssh_config import resolve
-from provisioner.hosts.ssh_errors import Cancelled
 from provisioner.model import Secret
+from provisioner.ssh.config import resolve
+from provisioner.ssh.elevate import Doas, Elevator, Run0, Sudo
+from provisioner.ssh.errors import Cancelled
 from tests.contract.ssh.conftest import until
 
 if TYPE_CHECKING:
-    from provisioner.hosts.ssh_run import Completed
+    from provisioner.ssh.exec import Completed
     from tests.contract.ssh.conftest import Lab, Sshd
 
 PASSWORD = "correct horse"
@@ -83,8 +83,8 @@ class Host:
     def run(
         self, elevator: Elevator, script: bytes, timeout_s: float = 20, cancel: threading.Event | None = None
     ) -> Completed:
-        from provisioner.hosts.ssh_run import Order, execute
-        from provisioner.hosts.ssh_transport import open_link
+        from provisioner.ssh.exec import Order, execute
+        from provisioner.ssh.transport import open_link
 
         spec = self.lab.spec(self.server)
         link = open_link(spec.name, resolve(spec.name, spec.connection, self.lab.options))
@@ -195,7 +195,7 @@ def test_a_sudo_that_neither_asks_nor_answers_can_be_interrupted(lab: Lab) -> No
 
 
 def test_a_sudo_that_neither_asks_nor_answers_is_given_up(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("provisioner.hosts.ssh_run.ELEVATE_TIMEOUT_S", 0.5)
+    monkeypatch.setattr("provisioner.ssh.exec.ELEVATE_TIMEOUT_S", 0.5)
     with pytest.raises(HostRefused, match="no root shell"):
         Host(lab, "mute").run(Sudo(Secret(PASSWORD)), b":")
 

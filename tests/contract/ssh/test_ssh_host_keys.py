@@ -257,7 +257,7 @@ class TestCertificates:
 
 
 def test_many_at_once_record_whole_lines(lab: Lab) -> None:
-    from provisioner.hosts.host_keys import OfferedKey, record
+    from provisioner.ssh.known_hosts import OfferedKey, record
 
     keys = [OfferedKey(b"\0\0\0\x0bssh-ed25519" + bytes([n]) * 36) for n in range(40)]
     threads = [

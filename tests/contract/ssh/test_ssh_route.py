@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from provisioner.errors import ConnectionLost, HostKeyError, HostRefused, Unreachable
-from provisioner.hosts import ssh
-from provisioner.hosts.ssh import Cancelled
+from provisioner.ssh import session
+from provisioner.ssh.session import Cancelled
 from tests.contract.ssh.conftest import until
 
 if TYPE_CHECKING:
@@ -191,7 +191,7 @@ class TestProxyCommand:
     def test_one_that_does_not_want_to_end_is_made_to(
         self, lab: Lab, server: Sshd, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("provisioner.hosts.ssh_dial.CLOSE_TIMEOUT_S", 0.3)
+        monkeypatch.setattr("provisioner.ssh.dial.CLOSE_TIMEOUT_S", 0.3)
         pid = lab.folder / "pid"
         # It hangs up only once it cannot be asked to end.
         stays = f"trap : TERM; echo $$ > {pid}; exec <&- >&-; while :; do sleep 1; done"
@@ -252,19 +252,19 @@ class TestUnreachable:
         self, lab: Lab, server: Sshd, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         server.stop()
-        pause = ssh._pause
+        pause = session._pause
 
         def comes_back(host: str, attempt: int, cancel: threading.Event | None) -> None:
             server.start()
             pause(host, attempt, cancel)
 
-        monkeypatch.setattr(ssh, "_pause", comes_back)
+        monkeypatch.setattr(session, "_pause", comes_back)
         lab.open(lab.spec(server), retries=1)
 
     def test_an_interruption_ends_the_attempts(self, lab: Lab, server: Sshd) -> None:
         from dataclasses import replace
 
-        from provisioner.hosts.ssh import Session
+        from provisioner.ssh.session import Session
 
         server.stop()
         cancel = threading.Event()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from provisioner.errors import ConnectionLost, HostRefused, RemoteFailed
-from provisioner.hosts.ssh import Cancelled
+from provisioner.ssh.session import Cancelled
 from tests.contract.ssh.conftest import until
 
 if TYPE_CHECKING:
@@ -180,7 +180,7 @@ def test_cancelling_lets_the_command_go_at_once(lab: Lab, server: Sshd) -> None:
 def test_a_daemon_that_keeps_the_output_open_does_not_hold_the_command(
     lab: Lab, server: Sshd, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("provisioner.hosts.ssh_run.LINGER_S", 0.5)
+    monkeypatch.setattr("provisioner.ssh.exec.LINGER_S", 0.5)
     began = time.monotonic()
     done = lab.open(lab.spec(server)).run(b"sleep 60 & echo $!", timeout_s=40)
     os.kill(int(done.stdout), signal.SIGKILL)
@@ -214,7 +214,7 @@ def test_no_thread_is_left_after_close(lab: Lab, server: Sshd) -> None:
 
 @pytest.mark.parametrize("cut", [1, 2, 3, 10, 14])
 def test_a_script_that_is_cut_short_does_nothing(cut: int, tmp_path_factory: pytest.TempPathFactory) -> None:
-    from provisioner.hosts.ssh_run import _whole
+    from provisioner.ssh.exec import _whole
 
     folder = tmp_path_factory.mktemp("cut")
     script = _whole(b"touch first\nrm -rf aaaa/bbbb/cccc")
@@ -225,6 +225,8 @@ def test_a_script_that_is_cut_short_does_nothing(cut: int, tmp_path_factory: pyt
 
 
 def test_importing_the_seam_imports_neither_library() -> None:
-    code = "import sys, provisioner.hosts.ssh; print([m for m in ('fabric', 'paramiko', 'invoke') if m in sys.modules])"
+    code = (
+        "import sys, provisioner.ssh.session; print([m for m in ('fabric', 'paramiko', 'invoke') if m in sys.modules])"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"

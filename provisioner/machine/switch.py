@@ -14,7 +14,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Final
 
-from provisioner.hosts.script import LOCKED_STATUS, PATH, STATE_DIR, MakeDir, Part, RemoveFile, Shell, WriteFile
+from provisioner.machine.transaction import LOCKED_STATUS, PATH, STATE_DIR, MakeDir, Part, RemoveFile, Shell, WriteFile
 
 UNIT: Final = "nixprov-switch.service"
 NO_REVISION: Final = "none"
@@ -110,7 +110,7 @@ _ACTIVATION: Final = {
 
 @cache
 def _program() -> bytes:
-    return files("provisioner.hosts").joinpath("switch.sh").read_bytes()
+    return files("provisioner.machine").joinpath("switch.sh").read_bytes()
 
 
 def push(undo: bytes | None = None) -> tuple[Part, ...]:

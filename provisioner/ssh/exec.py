@@ -17,9 +17,9 @@ from typing_extensions import override
 
 from provisioner import limits
 from provisioner.errors import ConnectionLost, HostError, HostRefused, RemoteFailed
-from provisioner.hosts.elevate import MARK, PROMPT, ROOT_COMMAND, Elevator
-from provisioner.hosts.ssh_errors import Cancelled, describe, running
-from provisioner.hosts.stream import Prelude
+from provisioner.ssh.elevate import MARK, PROMPT, ROOT_COMMAND, Elevator
+from provisioner.ssh.errors import Cancelled, describe, running
+from provisioner.ssh.stream import Prelude
 
 if TYPE_CHECKING:
     import paramiko

@@ -1,9 +1,9 @@
 """A session with one machine: open once, run scripts as root, close. The only door to fabric and paramiko.
 
-    ssh_config     where the way leads            host_keys   whether it is the right machine
-    ssh_transport  the way itself, hop by hop     ssh_auth    logging in
-    ssh_run        one command over it            elevate     becoming root
-    ssh_errors     foreign exceptions made ours
+    config     where the way leads            known_hosts  whether it is the right machine
+    transport  the way itself, hop by hop     auth         logging in
+    exec       one command over it            elevate      becoming root
+    errors     foreign exceptions made ours
 
 Importing this imports neither library: they come with the first `Session.open`.
 """
@@ -19,14 +19,14 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
 from provisioner.errors import ConnectionLost, Unreachable
-from provisioner.hosts.elevate import Elevator, elevator
-from provisioner.hosts.ssh_config import Endpoint, SshOptions, resolve
-from provisioner.hosts.ssh_errors import Cancelled, is_worth_retrying
-from provisioner.hosts.ssh_run import Completed, Order, execute
 from provisioner.model import HostSpec
+from provisioner.ssh.config import Endpoint, SshOptions, resolve
+from provisioner.ssh.elevate import Elevator, elevator
+from provisioner.ssh.errors import Cancelled, is_worth_retrying
+from provisioner.ssh.exec import Completed, Order, execute
 
 if TYPE_CHECKING:
-    from provisioner.hosts.ssh_transport import Link
+    from provisioner.ssh.transport import Link
 
 __all__ = ["Cancelled", "Completed", "Session", "SshOptions"]
 
@@ -110,7 +110,7 @@ class Session:
         self.close()
 
     def _connect(self, cancel: threading.Event | None) -> None:
-        from provisioner.hosts.ssh_transport import open_link, quiet
+        from provisioner.ssh.transport import open_link, quiet
 
         quiet(debug=self.options.debug)
         for attempt in range(self.options.retries + 1):

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from provisioner.errors import HostRefused, RemoteFailed
-from provisioner.hosts import counters, lock, preflight
-from provisioner.hosts.counters import Counters
-from provisioner.hosts.script import ABSENT
+from provisioner.machine import counters, lock, preflight
+from provisioner.machine.counters import Counters
+from provisioner.machine.transaction import ABSENT
 from provisioner.model import Trust, machine_key
 
 PROLOGUE: Final = """\

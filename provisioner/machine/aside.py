@@ -12,7 +12,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Final
 
-from provisioner.hosts.lock import CONNECTION
+from provisioner.machine.lock import CONNECTION
 
 FOLDER: Final = "/etc/nixos"
 LIMIT_S: Final = 3600
@@ -49,7 +49,7 @@ END-OF-QUESTION
 
 @cache
 def _text(name: str) -> str:
-    return files("provisioner.hosts").joinpath(name).read_text(encoding="utf-8")
+    return files("provisioner.machine").joinpath(name).read_text(encoding="utf-8")
 
 
 def _edit(path: str, content: bytes | None) -> str:

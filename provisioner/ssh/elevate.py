@@ -94,7 +94,7 @@ class Doas:
         return _general("doas", user, status, stderr, rule)
 
 
-# The root shell is a child of systemd there, so it is told which login it serves (hosts/lock.py).
+# The root shell is a child of systemd there, so it is told which login it serves (machine/lock.py).
 _RUN0: Final = (
     f"exec run0 --no-ask-password --pipe --setenv={LOGIN}=$PPID -- "
     f'sh -c "echo {MARK.decode().strip()} >&2; exec {ROOT_COMMAND}"'

@@ -13,8 +13,8 @@ from __future__ import annotations
 import shlex
 from typing import Final
 
-from provisioner.hosts.elevate import LOGIN
-from provisioner.hosts.script import PATH, STATE_DIR
+from provisioner.machine.transaction import PATH, STATE_DIR
+from provisioner.ssh.elevate import LOGIN
 
 LOCK: Final = f"{STATE_DIR}/lock"
 

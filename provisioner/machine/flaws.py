@@ -12,7 +12,7 @@ from typing import Final
 
 from provisioner import advisories
 from provisioner.advisories import Advisory, Found
-from provisioner.hosts.facts import Facts
+from provisioner.machine.facts import Facts
 from provisioner.model import ModuleSpec, Trust
 
 

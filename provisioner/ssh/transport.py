@@ -26,11 +26,11 @@ from typing_extensions import override
 
 from provisioner import limits
 from provisioner.errors import Unreachable
-from provisioner.hosts.host_keys import ALGORITHMS, KnownHosts, OfferedKey, check, record, unknown
-from provisioner.hosts.ssh_auth import KeyLogin
-from provisioner.hosts.ssh_config import Endpoint
-from provisioner.hosts.ssh_dial import Proxy, dial
-from provisioner.hosts.ssh_errors import opening
+from provisioner.ssh.auth import KeyLogin
+from provisioner.ssh.config import Endpoint
+from provisioner.ssh.dial import Proxy, dial
+from provisioner.ssh.errors import opening
+from provisioner.ssh.known_hosts import ALGORITHMS, KnownHosts, OfferedKey, check, record, unknown
 
 AUTH_TIMEOUT_S: Final = 30.0
 CLOSE_TIMEOUT_S: Final = 2.0
@@ -130,7 +130,7 @@ HostTransport._channel_handler_table = {  # type: ignore[attr-defined]  # noqa: 
 
 @dataclass(slots=True)
 class Verifier(paramiko.MissingHostKeyPolicy):
-    """Every key is "missing" to paramiko, which is given no known_hosts: all judging is done by `host_keys`."""
+    """Every key is "missing" to paramiko, which is given no known_hosts: all judging is done by `known_hosts`."""
 
     host: str
     endpoint: Endpoint

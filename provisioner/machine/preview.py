@@ -14,8 +14,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from provisioner.hosts import aside
-from provisioner.hosts.facts import read_records
+from provisioner.machine import aside
+from provisioner.machine.facts import read_records
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,8 +23,8 @@ from cryptography.hazmat.primitives import serialization
 from paramiko.agent import AgentSSH
 
 from provisioner.errors import HostRefused
-from provisioner.hosts.host_keys import fingerprint
-from provisioner.hosts.ssh_config import Endpoint
+from provisioner.ssh.config import Endpoint
+from provisioner.ssh.known_hosts import fingerprint
 
 AGENT_TIMEOUT_S: Final = 10.0
 

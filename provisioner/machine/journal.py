@@ -15,8 +15,8 @@ from types import MappingProxyType
 from typing import Any, Final, Self, TypeAlias, TypeVar
 
 from provisioner.errors import HostRefused
-from provisioner.hosts.facts import Facts, digest
-from provisioner.hosts.script import ABSENT, JOURNAL
+from provisioner.machine.facts import Facts, digest
+from provisioner.machine.transaction import ABSENT, JOURNAL
 
 T = TypeVar("T")
 Unknown: TypeAlias = Mapping[str, Any]

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
-from provisioner.hosts.facts import Facts
+from provisioner.machine.facts import Facts
 from provisioner.model import Trust
 
 # From the first on a client is trusted by its user; from the second on a daemon can be told to trust nobody.

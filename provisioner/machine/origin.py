@@ -18,9 +18,9 @@ from enum import Enum
 from typing import Any, Final
 
 from provisioner.errors import RemoteFailed
-from provisioner.hosts import aside
-from provisioner.hosts.facts import read_records
-from provisioner.hosts.preview import UnitChange, complaint, unit_changes
+from provisioner.machine import aside
+from provisioner.machine.facts import read_records
+from provisioner.machine.preview import UnitChange, complaint, unit_changes
 
 _OURS: Final = "nixprov-"
 CLASSIC: Final = f"{aside.FOLDER}/configuration.nix"

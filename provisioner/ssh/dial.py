@@ -13,7 +13,7 @@ from typing import IO, Final
 
 from provisioner import limits
 from provisioner.environment import without_ours
-from provisioner.hosts.ssh_config import Endpoint
+from provisioner.ssh.config import Endpoint
 
 CLOSE_TIMEOUT_S: Final = 2.0
 
