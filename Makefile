@@ -26,7 +26,7 @@ fix: $(VENV)/ready
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-$(VENV)/ready: pyproject.toml scripts/install
+$(VENV)/ready: pyproject.toml lab/pyproject.toml scripts/install
 	scripts/install $(VENV)
 	touch $@
 

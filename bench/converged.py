@@ -18,8 +18,8 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from provisioner.lab import control
-from provisioner.lab.running import Lab
+from nixprov_lab import control
+from nixprov_lab.running import Lab
 
 PLAY = """\
 - hosts: all

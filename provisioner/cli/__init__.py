@@ -15,11 +15,10 @@ import click
 from provisioner import __version__
 from provisioner.cli import completion as completions
 from provisioner.cli.completion import completion
-from provisioner.cli.help import Group
 from provisioner.cli.inventory import inventory
-from provisioner.cli.lab import lab
 from provisioner.cli.man import man
 from provisioner.cli.options import EXIT_BUG, EXIT_CUT_SHORT, EXIT_INTERRUPTED, exit_status
+from provisioner.cli.plugins import Extensible
 from provisioner.cli.prune import prune
 from provisioner.cli.run import down, plan, play, schema, status, up
 from provisioner.errors import NixprovError
@@ -41,13 +40,13 @@ Examples:
 _SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
-@click.group(cls=Group, epilog=_EPILOG, context_settings=_SETTINGS)
+@click.group(cls=Extensible, epilog=_EPILOG, context_settings=_SETTINGS)
 @click.version_option(__version__, prog_name="nixprov")
 def cli() -> None:
     """Turn NixOS machines into GitLab CI runners that build with the machine's own Nix store, and back."""
 
 
-for command in (up, plan, status, down, prune, play, inventory, lab, schema, completion, man):
+for command in (up, plan, status, down, prune, play, inventory, schema, completion, man):
     cli.add_command(command)
 
 

@@ -6,8 +6,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from provisioner.lab import control
-from provisioner.lab.process import missing_for_lab
+from nixprov_lab import control
+from nixprov_lab.process import missing_for_lab
+
 from tests.attacks import arena
 from tests.attacks.case import Case, Door, Result
 from tests.attacks.cases import ALL

@@ -6,7 +6,8 @@ import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from provisioner.lab.running import Lab
+from nixprov_lab.running import Lab
+
 from tests.attacks.case import Case, Door, Result
 from tests.attacks.suite import Suite, open_plain_door
 from tests.lab.operator import Operator

@@ -8,7 +8,8 @@ import shlex
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from provisioner.lab.running import Lab
+from nixprov_lab.running import Lab
+
 from tests.attacks.case import Case, Door, Outcome, Result
 from tests.attacks.shell import PREPARE
 

@@ -6,9 +6,9 @@ import os
 from collections.abc import Iterator
 
 import pytest
+from nixprov_lab import control
+from nixprov_lab.process import missing_for_lab
 
-from provisioner.lab import control
-from provisioner.lab.process import missing_for_lab
 from tests.attacks import arena
 from tests.attacks.case import Case, Door, Outcome, Result
 from tests.attacks.cases import ALL

@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
+from nixprov_lab.gitlab.background import in_background
+from nixprov_lab.gitlab.faults import Fault
+from nixprov_lab.gitlab.records import AccessToken, Role
+from nixprov_lab.gitlab.server import Running
 
 from provisioner.forge import Forge
 from provisioner.forge.gitlab import GitLabForge
 from provisioner.forge.settings import ForgeSettings
 from provisioner.forge.transport import Patience
-from provisioner.lab.gitlab.background import in_background
-from provisioner.lab.gitlab.faults import Fault
-from provisioner.lab.gitlab.records import AccessToken, Role
-from provisioner.lab.gitlab.server import Running
 from provisioner.model import ForgeRunner, Mark, RunnerSpec, Secret
 
 

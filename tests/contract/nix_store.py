@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from provisioner.lab import tree
+from nixprov_lab import tree
+
 from tests.attacks.shell import ADD
 from tests.contract.conftest import listens
 

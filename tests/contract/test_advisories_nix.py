@@ -43,7 +43,7 @@ NEIGHBOURS = tuple(
 
 SYSTEM = f"""
 let
-  lib = import {ROOT}/provisioner/lab/nixos/lib;
+  lib = import {ROOT}/lab/nixprov_lab/nixos/lib;
   list = type: lib.mkOption {{ default = [ ]; type = lib.types.listOf type; }};
   of = own: lib.evalModules {{
     specialArgs.pkgs = {{ }};

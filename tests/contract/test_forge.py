@@ -7,15 +7,15 @@ from dataclasses import replace
 
 import gitlab as python_gitlab
 import pytest
+from nixprov_lab.gitlab import queue
+from nixprov_lab.gitlab.records import JobSpec, Role
+from nixprov_lab.gitlab.server import Running
+from nixprov_lab.gitlab.state import NewRunner
 
 from provisioner.forge import Forge
 from provisioner.forge.compare import differences
 from provisioner.forge.gitlab import GitLabForge
 from provisioner.forge.settings import ForgeSettings, TokenKind
-from provisioner.lab.gitlab import queue
-from provisioner.lab.gitlab.records import JobSpec, Role
-from provisioner.lab.gitlab.server import Running
-from provisioner.lab.gitlab.state import NewRunner
 from provisioner.model import AccessLevel, Mark, RunnerSpec, RunnerStatus, RunnerType, Secret
 from tests.contract.conftest import Connect, calls, find, token_for
 

@@ -7,12 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import pytest
+from nixprov_lab.gitlab.faults import KINDS
+from nixprov_lab.gitlab.server import Running
+from nixprov_lab.gitlab.state import NewRunner
 
 from provisioner.errors import ConfigError, ForgeError, ForgeRefused, ForgeUnavailable
 from provisioner.forge import Forge
-from provisioner.lab.gitlab.faults import KINDS
-from provisioner.lab.gitlab.server import Running
-from provisioner.lab.gitlab.state import NewRunner
 from provisioner.model import Mark, RunnerSpec, RunnerType
 from tests.contract.conftest import Connect, Waits, break_once, calls, find, token_for
 

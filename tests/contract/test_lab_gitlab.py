@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 import requests
+from nixprov_lab.errors import LabError
+from nixprov_lab.gitlab.server import Running
+from nixprov_lab.gitlab_client import GitLabControl
 
-from provisioner.lab.errors import LabError
-from provisioner.lab.gitlab.server import Running
-from provisioner.lab.gitlab_client import GitLabControl
 from provisioner.model import Mark
 
 START_S = 20
@@ -35,7 +35,7 @@ class Server:
         files = [
             *("--control-socket", str(self.socket), "--token-file", str(self.token_file), "--calls", str(self.calls))
         ]
-        argv = [sys.executable, "-m", "provisioner.lab.gitlab", "--host", "127.0.0.1", "--port", str(port), *files]
+        argv = [sys.executable, "-m", "nixprov_lab.gitlab", "--host", "127.0.0.1", "--port", str(port), *files]
         self.process = subprocess.Popen(argv, stderr=subprocess.PIPE, text=True)
         self.control = GitLabControl(self.socket)
 

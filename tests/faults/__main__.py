@@ -18,8 +18,9 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import TypeAlias
 
-from provisioner.lab import control
-from provisioner.lab.running import LAB_VARIABLE, Lab, chosen
+from nixprov_lab import control
+from nixprov_lab.running import LAB_VARIABLE, Lab, chosen
+
 from tests.faults.matrix import BOTH, HEADER, TRANSACTIONS, Fault, Matrix, Row, all_faults
 
 # On two processors too: a trial waits more than it works.

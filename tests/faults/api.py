@@ -8,7 +8,8 @@ import urllib.request
 from dataclasses import replace
 from typing import Any
 
-from provisioner.lab.running import Lab
+from nixprov_lab.running import Lab
+
 from provisioner.model import Mark
 
 

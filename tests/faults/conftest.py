@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from nixprov_lab import control
+from nixprov_lab.process import missing_for_lab
+from nixprov_lab.running import Lab
 
-from provisioner.lab import control
-from provisioner.lab.process import missing_for_lab
-from provisioner.lab.running import Lab
 from tests.lab.operator import Operator
 
 HERE = Path(__file__).parent

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from provisioner.lab.running import Lab
+from nixprov_lab.running import Lab
+
 from tests.lab.operator import Operator, leftovers, snapshot
 
 CONFIGURATION = "/etc/nixos/configuration.nix"

@@ -13,8 +13,9 @@ from pathlib import Path
 from signal import SIGKILL
 from typing import Final
 
+from nixprov_lab.running import Lab
+
 from provisioner.engine import crash
-from provisioner.lab.running import Lab
 from tests.faults import api
 from tests.faults.machine import Begun
 from tests.faults.scenes import SCENES, SECOND, Place, Scene

@@ -10,7 +10,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
-from provisioner.lab.running import Lab
+from nixprov_lab.running import Lab
+
 from tests.faults import api
 from tests.faults.machine import until_running
 from tests.lab.operator import Operator

@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from typing import Final
 
 import pytest
+from nixprov_lab.running import Lab
 
-from provisioner.lab.running import Lab
 from tests.faults.machine import Begun, journal, runners, system, until_phase, untouched
 from tests.lab.operator import Operator, leftovers, poll, snapshot
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from nixprov_lab.running import Lab
 
 from provisioner.engine import crash
-from provisioner.lab.running import Lab
 from tests.faults.matrix import Fault, Matrix, all_faults
 
 # In this order few of them need a start of their own: each begins where the one before has ended.

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from provisioner.lab.running import Lab
+from nixprov_lab.running import Lab
+
 from tests.faults import api
 from tests.faults.machine import Begun, journal, runners, until_running, untouched
 from tests.lab.operator import Operator, Pause, leftovers

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+from nixprov_lab.running import Lab
 
-from provisioner.lab.running import Lab
 from tests.faults import api
 from tests.faults.machine import Begun, edited, journal, runners, system, untouched
 from tests.lab.operator import Operator, Said, leftovers, snapshot

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Final
 
 import pytest
+from nixprov_lab.running import Lab
 
-from provisioner.lab.running import Lab
 from provisioner.machine.transaction import JOURNAL
 from provisioner.nix.imports import HOOK
 from tests.faults.machine import CONFIGURATION, journal, runners, untouched

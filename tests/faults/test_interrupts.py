@@ -8,8 +8,8 @@ import time
 from collections.abc import Callable
 
 import pytest
+from nixprov_lab.running import Lab
 
-from provisioner.lab.running import Lab
 from tests.faults.machine import Begun, journal, runners, system, until_running, untouched
 from tests.lab.operator import Operator, Pause, leftovers, poll, snapshot
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Final
 
 import pytest
+from nixprov_lab.running import Lab
 
-from provisioner.lab.running import Lab
 from tests.faults.machine import Begun, edited, journal, runners, system, untouched
 from tests.lab.operator import Operator, Said, leftovers, snapshot
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
+from nixprov_lab.running import Lab
 
-from provisioner.lab.running import Lab
 from tests.faults.machine import Begun, edited, edited_for_us, runners, system, until_phase, untouched
 from tests.lab.operator import Operator, leftovers, snapshot
 

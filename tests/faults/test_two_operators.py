@@ -6,8 +6,8 @@ import signal
 from collections.abc import Callable
 
 import pytest
+from nixprov_lab.running import Lab
 
-from provisioner.lab.running import Lab
 from tests.faults.machine import Begun, journal, runners, untouched
 from tests.lab.operator import Operator
 

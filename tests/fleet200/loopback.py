@@ -24,11 +24,11 @@ from typing import Any, Final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+from nixprov_lab.gitlab.background import in_background
+from nixprov_lab.gitlab.server import Running
+from nixprov_lab.gitlab.state import ROOT_ID, NewRunner
 
 from provisioner.inventory import play
-from provisioner.lab.gitlab.background import in_background
-from provisioner.lab.gitlab.server import Running
-from provisioner.lab.gitlab.state import ROOT_ID, NewRunner
 from provisioner.machine.facts import Facts
 from provisioner.machine.journal import Baseline, Journal, Phase, Run, RunnerRecord
 from provisioner.model import Connection, HostSpec, Mark, RunnerType, Secret, machine_key

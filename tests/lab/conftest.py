@@ -9,11 +9,10 @@ from glob import glob
 from pathlib import Path
 
 import pytest
-
-from provisioner.lab import control
-from provisioner.lab.paths import RUNTIME_VARIABLE, cache_dir
-from provisioner.lab.process import missing_for_lab
-from provisioner.lab.running import LAB_VARIABLE, Lab
+from nixprov_lab import control
+from nixprov_lab.paths import RUNTIME_VARIABLE, cache_dir
+from nixprov_lab.process import missing_for_lab
+from nixprov_lab.running import LAB_VARIABLE, Lab
 
 HERE = Path(__file__).parent
 # The first start of a lab on a computer downloads and builds its tree.

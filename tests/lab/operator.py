@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from provisioner.lab.running import Lab
+from nixprov_lab.running import Lab
 
 TIMEOUT_S = 300
 POLL_S = 60

@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from provisioner.lab.running import Lab, wait_until
+from nixprov_lab.running import Lab, wait_until
 
 V1 = Path("/sys/fs/cgroup")
 SLICE = "nixprov.slice"

@@ -17,9 +17,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from nixprov_lab.gitlab_client import Job
+from nixprov_lab.running import Lab
 
-from provisioner.lab.gitlab_client import Job
-from provisioner.lab.running import Lab
 from tests.lab.operator import Operator, Pause, leftovers, poll
 
 HOST = "host1"

@@ -11,9 +11,9 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from nixprov_lab.gitlab_client import Job
+from nixprov_lab.running import Lab
 
-from provisioner.lab.gitlab_client import Job
-from provisioner.lab.running import Lab
 from tests.lab.operator import USUAL, Operator, Said, leftovers, nix_job, snapshot
 
 HOST = "host2"

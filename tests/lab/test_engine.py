@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 from ipaddress import ip_network
 
 import pytest
+from nixprov_lab.gitlab_client import Job
+from nixprov_lab.running import Lab
 
-from provisioner.lab.gitlab_client import Job
-from provisioner.lab.running import Lab
 from tests.lab.operator import Operator, leftovers, poll
 
 HOST = "host1"

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
+from nixprov_lab.running import Lab
 
-from provisioner.lab.running import Lab
 from tests.lab.operator import Operator, Pause, leftovers, poll
 from tests.lab.slice import Enforced, enforced, enforced_container, limits
 

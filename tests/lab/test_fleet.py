@@ -13,9 +13,9 @@ from typing import Any
 from xml.etree import ElementTree as ET
 
 import pytest
+from nixprov_lab import control
+from nixprov_lab.running import Lab
 
-from provisioner.lab import control
-from provisioner.lab.running import Lab
 from provisioner.model import Mark
 from tests.lab.operator import Operator, Said, leftovers
 

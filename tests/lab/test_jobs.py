@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from nixprov_lab.running import Lab
 
-from provisioner.lab.running import Lab
 from tests.lab.operator import Operator, Pause, leftovers, nix_job, poll
 
 HOST = "host2"

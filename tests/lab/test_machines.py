@@ -13,13 +13,12 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-
-from provisioner.lab import control, registry
-from provisioner.lab.errors import LabError
-from provisioner.lab.running import BOOT_S, Lab, answers, wait_until
+from nixprov_lab import control, registry
+from nixprov_lab.errors import LabError
+from nixprov_lab.running import BOOT_S, Lab, answers, wait_until
 
 Traces = Callable[[str], list[str]]
-NIXPROV_LAB = [sys.executable, "-c", "from provisioner.cli.lab import lab; lab(prog_name='nixprov lab')"]
+NIXPROV_LAB = [sys.executable, "-c", "from nixprov_lab.cli import lab; lab(prog_name='nixprov lab')"]
 CLAIM_S = 600  # time for the tree, should it have to be built again
 BUSYBOX = "/usr/bin/busybox"
 # Debian's own podman, for the host's NixOS has none yet; a static binary is an image, so no registry is asked.

@@ -8,8 +8,8 @@ from __future__ import annotations
 import secrets
 
 import pytest
+from nixprov_lab.running import Lab
 
-from provisioner.lab.running import Lab
 from tests.lab.operator import Operator, Said, leftovers, nix_job, snapshot
 
 HOSTS = ("host1", "host2")

@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from nixprov_lab.gitlab_client import Job
+from nixprov_lab.running import Lab
 
-from provisioner.lab.gitlab_client import Job
-from provisioner.lab.running import Lab
 from tests.lab.operator import USUAL, Operator, Pause
 
 HOST = "host1"

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from nixprov_lab.running import Lab
 
 from provisioner import advisories, resources
-from provisioner.lab.running import Lab
 from provisioner.nix.literal import to_nix
 from provisioner.steps.wanted import CODE
 

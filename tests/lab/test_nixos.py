@@ -13,8 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import pytest
-
-from provisioner.lab.running import Lab
+from nixprov_lab.running import Lab
 
 HOST = "host2"
 PROFILE = "/nix/var/nix/profiles/system"

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+from nixprov_lab.running import Lab
 
 from provisioner.engine.crash import VARIABLE
-from provisioner.lab.running import Lab
 from tests.lab.operator import Operator, Said, leftovers, snapshot
 
 HOST: Final = "host1"

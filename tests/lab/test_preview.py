@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from nixprov_lab.running import Lab
 
-from provisioner.lab.running import Lab
 from tests.lab.operator import Operator, Said, leftovers, snapshot
 
 HOST = "host1"

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from nixprov_lab.control import ACCEPTED
+from nixprov_lab.running import Lab
 
-from provisioner.lab.control import ACCEPTED
-from provisioner.lab.running import Lab
 from tests.lab.operator import Operator, Said, leftovers, snapshot
 
 

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from nixprov_lab.running import Lab
 
-from provisioner.lab.running import Lab
 from tests.lab.operator import Operator, Pause, Said, leftovers, poll, snapshot
 
 HOST = "host1"

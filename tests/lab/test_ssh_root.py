@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Self
 
 import pytest
+from nixprov_lab.control import ACCEPTED
+from nixprov_lab.running import Lab
 
 from provisioner import selection
 from provisioner.engine import Verb
-from provisioner.lab.control import ACCEPTED
-from provisioner.lab.running import Lab
 from provisioner.machine import lock
 from provisioner.selection import Selection
 from provisioner.ssh.session import Session, SshOptions

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from nixprov_lab.running import Lab
 
 from provisioner import version
-from provisioner.lab.running import Lab
 from tests.lab.operator import Operator, leftovers, snapshot
 
 HOST = "host1"

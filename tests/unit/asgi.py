@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+from nixprov_lab.gitlab.app import LabGitLab
+from nixprov_lab.gitlab.journal import Journal
+from nixprov_lab.gitlab.records import AccessToken
 from starlette.types import ASGIApp, Message
-
-from provisioner.lab.gitlab.app import LabGitLab
-from provisioner.lab.gitlab.journal import Journal
-from provisioner.lab.gitlab.records import AccessToken
 
 
 @dataclass(frozen=True)

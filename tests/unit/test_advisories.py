@@ -7,12 +7,12 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from nixprov_lab.control import ACCEPTED
 
 from provisioner import advisories, resources
 from provisioner.advisories import Release, Severity
 from provisioner.engine import down, status, up
 from provisioner.errors import HostRefused
-from provisioner.lab.control import ACCEPTED
 from provisioner.machine.facts import Facts
 from provisioner.machine.flaws import Flaws
 from provisioner.model import ModuleSpec, Trust

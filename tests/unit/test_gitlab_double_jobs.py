@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from nixprov_lab.gitlab import queue
+from nixprov_lab.gitlab.records import Job, JobSpec, JobStatus
 
-from provisioner.lab.gitlab import queue
-from provisioner.lab.gitlab.records import Job, JobSpec, JobStatus
 from provisioner.model import Mark
 from tests.unit.asgi import Api, Reply
 

@@ -8,11 +8,10 @@ from ipaddress import IPv4Network
 from pathlib import Path
 
 import pytest
-
-from provisioner.lab import control, network, process, registry, running, tree
-from provisioner.lab.errors import LabError
-from provisioner.lab.paths import RUNTIME_VARIABLE, LabFiles
-from provisioner.lab.registry import HostState, LabState
+from nixprov_lab import control, network, process, registry, running, tree
+from nixprov_lab.errors import LabError
+from nixprov_lab.paths import RUNTIME_VARIABLE, LabFiles
+from nixprov_lab.registry import HostState, LabState
 
 LONGEST_INTERFACE_NAME = 15
 

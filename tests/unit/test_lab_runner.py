@@ -12,12 +12,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import nixprov_lab.guest
 import pytest
 
-import provisioner.lab.guest
 from tests.unit.runner_fakes import TOKEN, FakeDocker, FakeGitLab, JobState, config_text, fakes, wait_for
 
-PROGRAM = Path(provisioner.lab.guest.__file__).parent / "gitlab-runner.py"
+PROGRAM = Path(nixprov_lab.guest.__file__).parent / "gitlab-runner.py"
 # Says something again and again: GitLab's word to end a job comes with the answer to a piece of its log.
 ENDLESS = "while :; do echo again; sleep 1; done"
 STAMP = re.compile(r"^\S+Z (0[01][OE])([+ ])", re.MULTILINE)

@@ -10,18 +10,17 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from provisioner.lab.guest.runner import config, toml, volumes
-from provisioner.lab.guest.runner.build import go_duration
-from provisioner.lab.guest.runner.errors import ConfigError, JobFailed
-from provisioner.lab.guest.runner.hostconfig import size
-from provisioner.lab.guest.runner.images import is_reference, matches
-from provisioner.lab.guest.runner.job import Variable
-from provisioner.lab.guest.runner.log import Log
-from provisioner.lab.guest.runner.output import Masker, Stamper
-from provisioner.lab.guest.runner.pool import Health
-from provisioner.lab.guest.runner.trace import Buffer
-from provisioner.lab.guest.runner.variables import Variables
+from nixprov_lab.guest.runner import config, toml, volumes
+from nixprov_lab.guest.runner.build import go_duration
+from nixprov_lab.guest.runner.errors import ConfigError, JobFailed
+from nixprov_lab.guest.runner.hostconfig import size
+from nixprov_lab.guest.runner.images import is_reference, matches
+from nixprov_lab.guest.runner.job import Variable
+from nixprov_lab.guest.runner.log import Log
+from nixprov_lab.guest.runner.output import Masker, Stamper
+from nixprov_lab.guest.runner.pool import Health
+from nixprov_lab.guest.runner.trace import Buffer
+from nixprov_lab.guest.runner.variables import Variables
 
 TOKEN = "glrt-POISONpoisonPOISON12"
 MINIMAL = f"""

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import pytest
-
-from provisioner.lab.trace import Reader, readable
+from nixprov_lab.trace import Reader, readable
 
 RAW = (
     "2026-11-23T14:41:05.231521Z 00O section_start:1795444865:prepare_executor\r\x1b[0K\n"

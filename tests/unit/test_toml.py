@@ -7,12 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
+import nixprov_lab
 import pytest
 
-from provisioner import lab, resources
+from provisioner import resources
 from provisioner.nix.literal import to_nix
 
-LIB: Final = Path(lab.__file__).parent / "nixos" / "lib"
+LIB: Final = Path(nixprov_lab.__file__).parent / "nixos" / "lib"
 FILLED: Final = {"token": "glrt-secret", "image": "localhost/image:1"}
 # What a template's place, a blank of ours or the end of a string might look like.
 SPITEFUL: Final = (

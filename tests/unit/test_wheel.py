@@ -16,12 +16,24 @@ def files(folder: str) -> set[Path]:
     return {path.relative_to(ROOT) for path in found}
 
 
-def test_the_wheel_has_templates_playbooks_and_the_labs_files(tmp_path: Path) -> None:
-    build = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(tmp_path)]
-    subprocess.run(build, cwd=ROOT, check=True, capture_output=True, timeout=60)
-    (wheel,) = tmp_path.glob("*.whl")
-    names = set(zipfile.ZipFile(wheel).namelist())
+def wheel(folder: Path, into: Path) -> set[str]:
+    """The names of all files in the wheel of the project in `folder`."""
+    build = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(into)]
+    subprocess.run(build, cwd=folder, check=True, capture_output=True, timeout=60)
+    (built,) = into.glob("*.whl")
+    return set(zipfile.ZipFile(built).namelist())
+
+
+def test_the_wheel_has_templates_and_playbooks_and_nothing_of_the_lab(tmp_path: Path) -> None:
+    names = wheel(ROOT, tmp_path)
     for folder in ("templates", "playbooks"):
         assert {f"provisioner/{path}" for path in files(folder)} <= names
     assert {str(path) for path in files("provisioner")} <= names
-    assert not any(name.startswith(("tests/", "bench/")) for name in names)
+    assert not any(name.startswith(("tests/", "bench/", "lab/", "nixprov_lab/")) for name in names)
+
+
+def test_the_labs_wheel_has_its_files_and_its_command(tmp_path: Path) -> None:
+    names = wheel(ROOT / "lab", tmp_path)
+    assert {str(path.relative_to("lab")) for path in files("lab/nixprov_lab")} <= names
+    assert "nixprov_lab-0.1.0.dist-info/entry_points.txt" in names
+    assert {name.split("/")[0] for name in names} == {"nixprov_lab", "nixprov_lab-0.1.0.dist-info"}
