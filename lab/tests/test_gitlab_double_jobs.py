@@ -9,7 +9,7 @@ from nixprov_lab.gitlab import queue
 from nixprov_lab.gitlab.records import Job, JobSpec, JobStatus
 
 from provisioner.model import Mark
-from tests.unit.asgi import Api, Reply
+from tests.asgi import Api, Reply
 
 GRACEFUL = {"features": {"cancel_gracefully": True}}
 

@@ -11,7 +11,7 @@ from nixprov_lab.gitlab.faults import Fault
 from nixprov_lab.gitlab.journal import Journal
 from nixprov_lab.gitlab.records import Role
 
-from tests.unit.asgi import Api
+from tests.asgi import Api
 
 DAY_S = 24 * 3600
 

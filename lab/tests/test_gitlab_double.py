@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 from nixprov_lab.gitlab.records import Role
 
-from tests.unit.asgi import Api
+from tests.asgi import Api
 
 HOUR_S = 3600
 DAY_S = 24 * HOUR_S
