@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
-import subprocess
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,7 +11,7 @@ from provisioner import __version__, resources
 from provisioner.errors import ConfigError
 from provisioner.model import Secret
 from provisioner.nix.header import Header, managed
-from provisioner.nix.render import Renderer, render
+from provisioner.nix.render import Renderer
 
 
 @pytest.fixture
@@ -87,11 +83,6 @@ def test_a_name_may_be_a_value_too(templates: Path) -> None:
     assert write(templates, "{{ name | nix }}").render("x.nix", name="n") == '"n"'
 
 
-def test_the_shipped_settings_evaluate_to_what_was_wanted(nix_eval: Callable[[str], object]) -> None:
-    settings = {"runners": {"default": {"tags": ["a b", "${c}"], "concurrent": 2, "image": None}}}
-    assert nix_eval(render("settings.nix", settings=settings)) == settings
-
-
 def test_shipped_folders_are_found() -> None:
     assert (resources.templates() / "settings.nix.j2").is_file()
     assert resources.playbooks().name == "playbooks"
@@ -148,17 +139,3 @@ def test_other_files_have_no_header() -> None:
     ]
     assert [Header.read(text.encode()) for text in foreign] == [None] * len(foreign)
     assert Header.read(b"\xff\xfe\x00") is None
-
-
-def test_a_header_does_not_change_what_nix_reads(nix_eval: Callable[[str], object]) -> None:
-    assert nix_eval(managed('{ a = "x"; }\n')) == {"a": "x"}
-
-
-def test_the_folders_inside_a_wheel_come_first(tmp_path: Path) -> None:
-    inside = tmp_path / "provisioner" / "templates"
-    inside.mkdir(parents=True)
-    for file in ("__init__.py", "resources.py"):
-        shutil.copy(Path(resources.__file__).parent / file, tmp_path / "provisioner")
-    code = "from provisioner import resources; print(resources.templates(), resources.playbooks())"
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert done.stdout.split() == [str(inside), str(tmp_path / "playbooks")]
