@@ -50,6 +50,7 @@ SEAMS: Final = {
     "requests": _FORGE,
     "urllib3": _FORGE,
     "jinja2": ("report/html.py",),
+    "markupsafe": ("report/html.py",),
     "tree_sitter": ("nix/syntax.py",),
     "tree_sitter_nix": ("nix/syntax.py",),
     "click": ("cli/*", "lab/cli.py"),
@@ -216,6 +217,11 @@ def test_planted_violations_are_caught(tmp_path: Path) -> None:
         assert [problem in line for line in about] == [True] * bool(problem), (file, about)
 
 
+def modules_of(package: Path) -> list[str]:
+    paths = (path.relative_to(package.parent).with_suffix("") for path in sorted(package.rglob("*.py")))
+    return [".".join(path.parts).removesuffix(".__init__") for path in paths]
+
+
 def loaded_by(code: str) -> set[str]:
     report = (
         f"import sys\nsys.argv = ['nixprov', '--help']\n{code}\nprint('loaded:', *sys.modules, file=sys.__stderr__)"
@@ -228,6 +234,12 @@ def test_help_loads_no_slow_library() -> None:
     loaded = loaded_by("import provisioner.cli\ntry:\n    provisioner.cli.main()\nexcept SystemExit:\n    pass")
     assert "provisioner.cli" in loaded
     assert loaded & SLOW_LIBRARIES == set()
+
+
+def test_only_a_page_loads_the_templates() -> None:
+    modules = [f"import {name}" for name in modules_of(PACKAGE) if not name.endswith(("report.html", "__main__"))]
+    assert loaded_by("\n".join(modules)) & {"jinja2", "markupsafe"} == set()
+    assert "jinja2" in loaded_by("import provisioner.report.html")
 
 
 @pytest.mark.parametrize("library", sorted(SLOW_LIBRARIES))
