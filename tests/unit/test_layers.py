@@ -47,6 +47,7 @@ SEAMS: Final = {
     "requests": _FORGE,
     "urllib3": _FORGE,
     "jinja2": ("report/html.py",),
+    "markupsafe": ("report/html.py",),
     "tree_sitter": ("nix/syntax.py",),
     "tree_sitter_nix": ("nix/syntax.py",),
     "click": ("cli/*", "lab/cli.py"),
