@@ -29,8 +29,8 @@ def is_asked(host: Host) -> bool:
 
 
 def look(host: Host) -> None:
-    """Only where a switch would follow: what the configuration evaluates to without our module, and whether that runs
-    and boots (ADR 0023); otherwise `up` ends here.
+    """Only before a switch: does the configuration without our module evaluate to the system that runs and boots (ADR
+    0023)? Otherwise `up` ends here.
 
     Raises HostError.
     """

@@ -95,7 +95,7 @@ def needs_claim(host: Host) -> bool:
 
 
 def claim(host: Host) -> None:
-    """The host is this run's from now on; what was there before is in the journal (ADR 0011)."""
+    """The host is this run's from now on; its state before is in the journal (ADR 0011)."""
     journal = host.machine.journal
     phase = journal.phase if journal.phase.has_installed else Phase.CLAIMED
     # Whatever becomes of us, a token that is to go counts as gone.
@@ -296,7 +296,7 @@ def has_surplus(host: Host) -> bool:
 
 
 def withdraw_surplus(host: Host) -> None:
-    """Runners that are no longer wanted here, once the host is as wanted: what fails is for the next run.
+    """Surplus runners go, once the host is as wanted; a failure is left to the next run.
 
     Raises ForgeError.
     """
