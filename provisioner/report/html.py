@@ -11,7 +11,7 @@ from itertools import groupby
 from typing import Final
 
 from provisioner import resources
-from provisioner.engine.status import RunnerReport
+from provisioner.events import RunnerReport
 from provisioner.report.advice import Typed
 from provisioner.report.colour import Painter
 from provisioner.report.ending import Ending, alike, counter_lines, flaw_lines, left_behind, told_counts
@@ -57,14 +57,12 @@ def _told(record: RunRecord) -> str:
 def _head(record: RunRecord) -> Iterator[str]:
     verb = markup(record.verb)
     yield f"<h1>nixprov {verb}: {count(len(record.hosts), 'host')}</h1>"
-    seconds = float(record.totals.get("seconds", record.now_s))
-    code = record.totals.get("exit_code")
     facts = (
         f"{record.began:%Y-%m-%d %H:%M:%S} UTC",
-        f"took {elapsed(seconds)}",
+        f"took {elapsed(record.seconds)}",
         f"by {clean(record.operator)}" if record.operator else "",
         f"run {clean(record.run_id)}" if record.run_id else "",
-        "did not end" if code is None else f"exit code {code}",
+        f"exit code {record.done.exit_code}" if record.done else "did not end",
     )
     yield f'<p class="meta">{markup(" · ".join(fact for fact in facts if fact))}</p>'
     counts = list(told_counts(record))
