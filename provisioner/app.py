@@ -58,6 +58,7 @@ class App:
         self._settings = settings
         self._report = report
         self._cancel = threading.Event()
+        self._stop = threading.Event()
         self._has_begun = False
 
     def interrupt(self) -> None:
@@ -68,7 +69,7 @@ class App:
         if not self._has_begun:
             raise KeyboardInterrupt
         if self._cancel.is_set():
-            self._settings.choices.stop.set()
+            self._stop.set()
         self._cancel.set()
 
     def run(self, verb: Verb, fleet: Fleet) -> int:
@@ -127,6 +128,7 @@ class App:
             diff=self._settings.diff,
             depth=self._settings.depth,
             cancel=self._cancel,
+            stop=self._stop,
             limit_s=self._settings.host_limit_s,
             choices=self._settings.choices,
         )

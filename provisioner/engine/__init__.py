@@ -48,7 +48,8 @@ class Verb(Enum):
 class Engine:
     """What all hosts of a run share. `diff`: plans carry the texts that would change; `depth`: and what becomes of it.
 
-    `limit_s` is the time that each host has, from its first connection on; None is no limit.
+    A first interrupt sets `cancel`, a second one `stop`. `limit_s` is the time that each host has, from its first
+    connection on; None is no limit.
     """
 
     forge: Forge
@@ -61,6 +62,7 @@ class Engine:
     depth: Depth = Depth.FILES
     debug: bool = False
     cancel: threading.Event = field(default_factory=threading.Event)
+    stop: threading.Event = field(default_factory=threading.Event)
     limit_s: float | None = None
     choices: Choices = field(default_factory=Choices)
     _machines: dict[str, str] = field(default_factory=dict, init=False)
@@ -173,7 +175,16 @@ class Engine:
             for warning in session.warnings:
                 emit(Warned(host.name, warning))
             run = HostRun(
-                host, session, self.forge, emit, self.run, self.limits, task.cancel, self.choices, self._machines
+                host,
+                session,
+                self.forge,
+                emit,
+                self.run,
+                self.limits,
+                task.cancel,
+                self.choices,
+                self._machines,
+                self.stop,
             )
             try:
                 return self._verb(verb, run, task)

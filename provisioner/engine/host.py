@@ -71,14 +71,13 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Choices:
-    """What the operator decided for all hosts. `stop` is set by a second interrupt: end and take back the switches."""
+    """What the operator decided for all hosts."""
 
     take_over: bool = False
     force: bool = False
     new_tokens: bool = False
     downgrade: bool = False
     adopt_configuration: bool = False
-    stop: threading.Event = field(default_factory=threading.Event)
 
 
 class Detached(ConnectionLost):
@@ -98,6 +97,7 @@ class HostRun:
     """Mutable on purpose: facts and journal are replaced as the run goes on; everything in them is frozen.
 
     `machines`: the machines that the whole run is at, with the name by which it came to each; shared by its hosts.
+    `stop` is set by a second interrupt: end the switch and take it back.
     `checked`: what this run knows of the running system's origin; None when there was no need to ask.
     `remains`: what this run could not take back, in words.
     """
@@ -111,6 +111,7 @@ class HostRun:
     cancel: threading.Event = field(default_factory=threading.Event)
     choices: Choices = field(default_factory=Choices)
     machines: dict[str, str] = field(default_factory=dict)
+    stop: threading.Event = field(default_factory=threading.Event)
     facts: Facts = field(init=False)
     journal: Journal = field(init=False)
     checked: Checked | None = None
@@ -345,7 +346,7 @@ class HostRun:
     def _interrupted(self) -> Cancelled | Stopped:
         """Once: leave. Twice within a moment: stop. So the first Ctrl-C waits for a second one."""
         self.warn("interrupted: leaving the switch to itself; Ctrl-C again stops it and takes it back")
-        if self.choices.stop.wait(self.limits.second_thoughts_s):
+        if self.stop.wait(self.limits.second_thoughts_s):
             return Stopped(self.host, "stopped by the operator")
         limit = f" within {self.limits.confirm_s} s, or it goes back" if self.limits.confirm_s else ""
         return DetachedByUser(

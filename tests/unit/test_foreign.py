@@ -17,7 +17,6 @@ import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from fnmatch import fnmatch
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Final, Self, cast
 from xml.etree import ElementTree as ET
 
@@ -40,7 +39,7 @@ from provisioner.inventory import module
 from provisioner.inventory.play import Play as PlayFile
 from provisioner.inventory.runners import RunnerSettings
 from provisioner.machine.facts import probe_script
-from provisioner.model import ForgeRunner
+from provisioner.model import ForgeRunner, FrozenDict
 from provisioner.outcome import Outcome
 from provisioner.report import html, junit
 from provisioner.report.colour import Painter
@@ -92,7 +91,7 @@ def poisoned(value: Any) -> Any:
         changes = {one.name: poisoned(getattr(value, one.name)) for one in dataclasses.fields(value) if one.init}
         return dataclasses.replace(value, **changes)
     if isinstance(value, Mapping):
-        return MappingProxyType({key: poisoned(item) for key, item in value.items()})
+        return FrozenDict({key: poisoned(item) for key, item in value.items()})
     return type(value)(map(poisoned, value)) if isinstance(value, tuple | list) else value
 
 

@@ -138,3 +138,9 @@ def test_a_report_that_is_broken_leaves_nobody_waiting() -> None:
     engine = Engine(cast("Forge", None), SshOptions(), broken, Run("r", "status", "me@here", ""))
     [result] = engine.execute(Verb.STATUS, [host_spec("h1")])
     assert (result.outcome, result.error.startswith("bug in nixprov: ValueError")) == (Outcome.FAILED, True)
+
+
+def test_a_thread_is_not_named_after_what_the_inventory_says() -> None:
+    """A host's specification has its variables, and a thread's name is in every trace of the process."""
+    named = pool(lambda _task: threading.current_thread().name).run(["hunter2"], lambda: True)
+    assert [name for _, name in named] == ["host"]
