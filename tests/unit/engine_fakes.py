@@ -13,7 +13,7 @@ from typing import Any, cast
 
 from provisioner.engine.host import Choices, Context, Host, Limits, Machine
 from provisioner.errors import ConnectionLost, ForgeUnavailable, NixprovError
-from provisioner.events import Event
+from provisioner.events import Event, Logged, StatusRead, Warned
 from provisioner.forge import Forge
 from provisioner.machine.facts import Facts
 from provisioner.machine.journal import Journal, Run
@@ -24,7 +24,6 @@ from provisioner.ssh.exec import Completed
 from provisioner.ssh.session import Session
 from provisioner.verb import Verb
 from provisioner.verbs import PHASES, status
-from provisioner.verbs.status import HostReport
 from tests.unit.hosts import URL, spec
 
 _STAGED = re.compile(r"printf %s (\S+) \| stage (\S+) ")
@@ -167,7 +166,7 @@ class Stage:
         """Make true what was planned."""
         PHASES[self.host.context.verb].change(self.host)
 
-    def report(self) -> HostReport:
+    def report(self) -> StatusRead:
         """What `status` says."""
         status.probe(self.host)
         return status.report(self.host)
@@ -176,8 +175,8 @@ class Stage:
         """Other limits or choices for the same host."""
         self.host.context = self.host.machine.context = replace(self.host.context, **context)
 
-    def texts(self, kind: str) -> list[str]:
-        return [str(event.fields.get("text")) for event in self.events if event.kind == kind]
+    def texts(self, kind: type[Warned | Logged]) -> list[str]:
+        return [event.text for event in self.events if isinstance(event, kind)]
 
 
 def stage(

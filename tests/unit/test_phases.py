@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from provisioner.errors import ForgeUnavailable, HostError, NixprovError
+from provisioner.events import Warned
 from provisioner.verb import Verb
 from provisioner.verbs import PHASES, perform
 from provisioner.verbs.phases import Change, Finish, Look, Phase, Phases, Unwind, table
@@ -91,7 +92,7 @@ def test_a_runner_that_changed_alone_is_said_to_stay_changed(monkeypatch: pytest
     monkeypatch.setattr(it.forge, "update", update)
     with pytest.raises(ForgeUnavailable):
         it.apply()
-    assert it.texts("warning") == ["runner default keeps in GitLab what this run changed there: tags: old -> none"]
+    assert it.texts(Warned) == ["runner default keeps in GitLab what this run changed there: tags: old -> none"]
 
 
 @pytest.mark.parametrize("verb", [verb for verb in Verb if verb.changes])

@@ -20,7 +20,7 @@ from provisioner.forge import Forge
 from provisioner.machine.journal import Journal, RunnerRecord
 from provisioner.model import ForgeRunner, Manager, Mark, RunnerStatus, RunnerType
 from provisioner.selection import Fleet
-from provisioner.verbs.prune import Finding, Known, View, delete, fields, findings, gone, look
+from provisioner.verbs.prune import Finding, Known, View, delete, findings, gone, look, told
 from tests.unit.hosts import MACHINE, URL, runner, spec
 
 OTHER = "0" * 12
@@ -126,7 +126,7 @@ def test_a_stale_manager_is_named_and_no_more() -> None:
     found = findings(view(runner(7), hosts={"host1": known(7)}, managers={7: (STALE, LIVE)}))
     assert [(one.deletes, one.manager) for one in found] == [(False, STALE)]
     assert "manager s_old of runner 7 (host1/default, last contact 2026-01-01" in str(found[0])
-    assert fields(found[0])["gitlab_status"] == "stale"
+    assert told(found[0]).gitlab_status == "stale"
 
 
 def test_lists_are_read_before_hosts_so_that_a_runner_just_made_is_in_none() -> None:
