@@ -111,7 +111,7 @@ class Context:
     @property
     def goes_on(self) -> str:
         """A hint for an end that this verb takes up again."""
-        return f"`nixprov {self.verb.value}` goes on from here"
+        return f"`nixprov {self.verb.command}` goes on from here"
 
     def enter(self, phase: str) -> None:
         self.emit(PhaseBegun(self.host, phase))

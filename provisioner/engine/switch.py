@@ -164,7 +164,7 @@ class Switch:
             raise Detached(
                 context.host,
                 "the connection did not come back; the switch goes on without us",
-                hint=f"{back}`nixprov status` tells how it ended, `nixprov {context.verb.value}` goes on from there",
+                hint=f"{back}`nixprov status` tells how it ended, `nixprov {context.verb.command}` goes on from there",
             ) from lost
 
     def _interrupted(self) -> Cancelled | Stopped:
@@ -177,7 +177,7 @@ class Switch:
         return DetachedByUser(
             context.host,
             "interrupted; the switch goes on without us",
-            hint=f"`nixprov {context.verb.value}` takes it up again and confirms it{limit}; `nixprov status` tells",
+            hint=f"`nixprov {context.verb.command}` takes it up again and confirms it{limit}; `nixprov status` tells",
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 from provisioner.errors import ForgeUnavailable, HostError, NixprovError
 from provisioner.events import Warned
+from provisioner.report import timeline
 from provisioner.verb import Verb
 from provisioner.verbs import PHASES, perform
 from provisioner.verbs.phases import Change, Finish, Look, Phase, Phases, Unwind, table
@@ -45,6 +47,14 @@ def test_the_docs_have_the_table(verb: Verb) -> None:
 @pytest.mark.parametrize("verb", Verb)
 def test_each_phase_says_what_happens(verb: Verb) -> None:
     assert [phase.name for phase in PHASES[verb] if not phase.about] == []
+
+
+@pytest.mark.parametrize("verb", Verb)
+def test_each_phase_has_a_colour_and_is_documented(verb: Verb) -> None:
+    names = {phase.name for phase in PHASES[verb]}
+    (row,) = [line for line in (ROOT / "docs/json.md").read_text().splitlines() if line.startswith("| `phase` |")]
+    assert names <= set(timeline.PHASES)
+    assert names <= set(re.findall(r"\w+", row))
 
 
 def said(it: Stage, *, fails: type[Phase] | None = None, error: NixprovError | None = None) -> list[str]:
