@@ -134,12 +134,12 @@ class Switch:
         """What a dead run has left waiting becomes the system that boots, and no journal says more than it did."""
         self._end(scripts.confirm((), 0).encode())
 
-    def leave(self) -> None:
-        """A machine that tries to roll back and cannot yet is told to try no more."""
+    def stop_trying(self) -> None:
+        """A machine that wants to roll back and cannot yet is told to try no more."""
         self._end(scripts.leave())
 
     def require_rolled_back(self) -> None:
-        """After a probe: the host does not try on to go back. Raises SwitchFailed."""
+        """After a probe: the machine does not still try to. Raises SwitchFailed."""
         facts = self.machine.facts
         if facts.is_switching and (trying := scripts.trying(facts.text("switch-result"))):
             raise SwitchFailed(self.machine.context.host, trying.explain())

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from provisioner.errors import ForgeUnavailable, HostError, NixprovError
+from provisioner.engine.switch import Detached, DetachedByUser
+from provisioner.errors import ForgeUnavailable, HostError, Locked, NixprovError
 from provisioner.events import Warned
 from provisioner.report import timeline
 from provisioner.verb import Verb
@@ -86,6 +87,26 @@ def test_unwound_is_what_fails_before_the_host_is_as_wanted() -> None:
     assert said(it, fails=Finish, error=broken) == ["Look", "Change", "Finish", "HostError"]
     it.host.ledger.is_written = True
     assert said(it, fails=Change, error=broken) == ["Look", "Change", "Unwind", "RolledBack"]
+
+
+@pytest.mark.parametrize(
+    "left", [Detached("host1", "gone"), DetachedByUser("host1", "interrupted")], ids=["cut", "told to"]
+)
+def test_a_switch_that_goes_on_without_us_is_not_unwound(left: NixprovError) -> None:
+    it = stage(new_host(), None)
+    it.host.ledger.is_written = True
+    assert said(it, fails=Change, error=left) == ["Look", "Change", type(left).__name__]
+
+
+@pytest.mark.parametrize("used", [False, True])
+def test_a_host_that_was_taken_over_is_left_and_its_unused_runner_withdrawn(*, used: bool) -> None:
+    facts, journal = converged()
+    it = stage(facts, journal, runner())
+    it.host.machine.probe()
+    it.host.ledger.is_written = True
+    it.host.ledger.created.append(7 if used else 99)
+    assert said(it, fails=Change, error=Locked("host1", "another run")) == ["Look", "Change", "Locked"]
+    assert it.forge.said == ([] if used else [("delete", 99)])
 
 
 def test_a_runner_that_changed_alone_is_said_to_stay_changed(monkeypatch: pytest.MonkeyPatch) -> None:
