@@ -18,8 +18,7 @@ from nixprov_lab.guest.runner.gitlab import Outcome
 from nixprov_lab.guest.runner.job import parse
 from nixprov_lab.guest.runner.log import Log
 from nixprov_lab.guest.runner.work import Work
-
-from tests.runner_fakes import IMAGE, FakeDocker, config_text, job_document
+from runner_fakes import IMAGE, FakeDocker, config_text, job_document
 
 STAMP = re.compile(r"^\S+Z (0[01][OE])([+ ])", re.MULTILINE)
 

@@ -34,7 +34,6 @@ EDITED = sorted(file.name.removesuffix(".out.nix") for file in CORPUS.glob("*.ou
 REFUSED = sorted(file.stem for file in CORPUS.glob("*.refused"))
 
 
-
 def source(name: str) -> bytes:
     return (CORPUS / f"{name}.nix").read_bytes()
 
