@@ -6,7 +6,7 @@ The expected values are GitLab's documented ones (docs api/runners, api/users, a
 from __future__ import annotations
 
 import pytest
-from double_api import Api
+from lab_fakes.asgi import Api
 from nixprov_lab.gitlab.records import Role
 
 HOUR_S = 3600

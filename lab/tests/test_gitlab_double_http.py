@@ -7,7 +7,7 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 
 import pytest
-from double_api import Api
+from lab_fakes.asgi import Api
 from nixprov_lab.gitlab.faults import Fault
 from nixprov_lab.gitlab.journal import Journal
 from nixprov_lab.gitlab.records import Role

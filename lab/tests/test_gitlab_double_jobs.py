@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from double_api import Api, Reply
+from lab_fakes.asgi import Api, Reply
 from nixprov_lab.gitlab import queue
 from nixprov_lab.gitlab.records import Job, JobSpec, JobStatus
 

@@ -12,6 +12,7 @@ from typing import Final
 import pytest
 
 from provisioner import resources
+from tests.unit.test_layers import PACKAGE
 
 SLOW_LIBRARIES: Final = {"fabric", "invoke", "paramiko", "gitlab", "requests", "jinja2", "rich"}
 
@@ -30,6 +31,17 @@ def test_help_loads_no_slow_library() -> None:
     assert loaded & SLOW_LIBRARIES == set()
 
 
+def modules_of(package: Path) -> list[str]:
+    paths = (path.relative_to(package.parent).with_suffix("") for path in sorted(package.rglob("*.py")))
+    return [".".join(path.parts).removesuffix(".__init__") for path in paths]
+
+
+def test_only_a_page_loads_the_templates() -> None:
+    modules = [f"import {name}" for name in modules_of(PACKAGE) if not name.endswith(("report.html", "__main__"))]
+    assert loaded_by("\n".join(modules)) & {"jinja2", "markupsafe"} == set()
+    assert "jinja2" in loaded_by("import provisioner.report.html")
+
+
 @pytest.mark.parametrize("library", sorted(SLOW_LIBRARIES))
 def test_a_slow_library_would_be_seen(library: str) -> None:
     assert library in loaded_by(f"import {library}")
@@ -39,6 +51,11 @@ def test_the_interface_imports_no_library() -> None:
     code = "import json, sys, provisioner.forge; print(json.dumps(sorted({'gitlab', 'requests'} & set(sys.modules))))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout) == []
+
+
+def test_shipped_folders_are_found() -> None:
+    assert (resources.templates() / "default.nix").is_file()
+    assert resources.playbooks().name == "playbooks"
 
 
 def test_the_folders_inside_a_wheel_come_first(tmp_path: Path) -> None:

@@ -9,7 +9,6 @@ import pytest
 
 from provisioner.nix.header import managed
 from provisioner.nix.imports import add
-from provisioner.nix.render import render
 from tests.unit.test_imports import EDITED, source
 
 # Calls a module as NixOS would and tells what its top level says, without looking into the imports.
@@ -68,11 +67,6 @@ def test_nix_sees_one_more_import_and_nothing_else(nix_eval: Callable[[str], obj
         assert new["imports"].count(ours) == old["imports"].count(ours) + 1, name
         new["imports"].remove(ours)
         assert new["imports"] == old["imports"], name
-
-
-def test_the_shipped_settings_evaluate_to_what_was_wanted(nix_eval: Callable[[str], object]) -> None:
-    settings = {"runners": {"default": {"tags": ["a b", "${c}"], "concurrent": 2, "image": None}}}
-    assert nix_eval(render("settings.nix", settings=settings)) == settings
 
 
 def test_a_header_does_not_change_what_nix_reads(nix_eval: Callable[[str], object]) -> None:
