@@ -165,11 +165,6 @@ class Machine:
     def what_goes_on(self) -> str:
         return f"a switch of {self.holder} goes on: {switch.stage(self.facts.text('switch-result'))}"
 
-    def claim(self, phase: Phase, **changes: object) -> None:
-        """Take the host for this run, before anything else anywhere is changed. Raises Locked."""
-        with crash.around("claim"):
-            self.transact("claim", (), self.journal_for(phase, **changes))
-
     def journal_for(self, phase: Phase, **changes: object) -> Journal:
         """The journal as this run would write it next."""
         run = self.context.run
@@ -326,9 +321,10 @@ class Host:
             self.files = file_changes(plan, self.machine.facts, self.machine.journal)
 
     def claim(self, phase: Phase, **changes: object) -> None:
-        """The host is this run's from now on; what was there before is known, whatever becomes of the run."""
+        """Take the host for this run, before anything else anywhere is changed. Raises Locked."""
         self.ledger.before = (self.machine.facts, self.machine.journal)
-        self.machine.claim(phase, **changes)
+        with crash.around("claim"):
+            self.machine.transact("claim", (), self.machine.journal_for(phase, **changes))
         self.ledger.is_claimed = True
 
     def write(self, parts: Sequence[Part], journal: Journal, *, keep: bool) -> None:
