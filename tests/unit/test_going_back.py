@@ -213,6 +213,19 @@ def test_a_switch_that_a_dead_run_left_waiting_is_kept_only_when_it_goes_our_way
     assert [f"mv /var/lib/nixprov/switch/open /var/lib/nixprov/switch/{verdict}" in script for script in ends] == [True]
 
 
+def test_an_interrupt_does_not_cut_short_what_unwinds() -> None:
+    it = stage(new_host(), None)
+
+    def interrupted_as_it_fails(script: str) -> Completed | None:
+        if "after=" in script:
+            it.host.machine.cancel.set()
+        return switch_ends("failed build 20 4")(script)
+
+    it.session.answers = interrupted_as_it_fails
+    assert isinstance(fails(it), RolledBack)
+    assert ("delete", 99) in it.forge.said
+
+
 @pytest.mark.parametrize("verb", ["up", "down"])
 def test_a_write_that_changed_nothing_leaves_nothing_to_undo(verb: str) -> None:
     """A full disk (ADR 0017): the claim goes, and no file is touched."""
