@@ -29,6 +29,7 @@ from provisioner.report.lines import that_matter
 from provisioner.report.logs import HostLogs
 from provisioner.report.timeline import PHASES
 from provisioner.report.wording import ago, clean, elapsed
+from provisioner.verb import Verb
 from tests.unit.hosts import spec, wanted
 from tests.unit.runs import BUILD_LOG, CHANGE, PREVIEW, Play, go, host_plan, mixed, planned, status_read
 
@@ -64,7 +65,7 @@ class Strict(HTMLParser):
 
 def parsed(play: Play) -> Strict:
     parser = Strict()
-    parser.feed(html.page(play.record, Typed(play.verb)))
+    parser.feed(html.page(play.record, Typed(Verb(play.verb))))
     parser.close()
     assert parser.open == []
     return parser
@@ -408,13 +409,13 @@ def result(host: str, outcome: Outcome) -> HostResult:
 )
 def test_the_next_command(outcomes: tuple[Outcome, ...], commands: tuple[str, ...]) -> None:
     results = [result(f"h{number}", outcome) for number, outcome in enumerate(outcomes)]
-    assert next_commands(Typed("up", ("-i", "a b")), results) == commands
+    assert next_commands(Typed(Verb.UP, ("-i", "a b")), results) == commands
 
 
 def test_the_next_command_of_many_hosts_reads_their_names_from_the_file() -> None:
     results = [result(f"h{number}", Outcome.FAILED) for number in range(50)]
-    assert next_commands(Typed("down"), results, ("--limit", "@/f")) == ("nixprov down --limit @/f",)
-    assert next_commands(Typed("plan down"), results[:1]) == ("nixprov down h0 --check",)
+    assert next_commands(Typed(Verb.DOWN), results, ("--limit", "@/f")) == ("nixprov down --limit @/f",)
+    assert next_commands(Typed(Verb.PLAN_DOWN), results[:1]) == ("nixprov down h0 --check",)
 
 
 def test_the_next_command_repeats_the_options_that_it_needs() -> None:
