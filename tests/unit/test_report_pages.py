@@ -30,6 +30,7 @@ from provisioner.report.logs import HostLogs
 from provisioner.report.timeline import PHASES
 from provisioner.report.wording import ago, clean, elapsed
 from provisioner.verb import Verb
+from tests.unit.hosts import spec, wanted
 from tests.unit.runs import BUILD_LOG, CHANGE, PREVIEW, Play, go, host_plan, mixed, planned, status_read
 
 VOID = {"meta", "br", "line"}
@@ -360,6 +361,9 @@ def test_diffs_of_runners_show_settings_before_and_after() -> None:
         ("services.x.token = ''abc'';", 'services.x.token = "***";'),
         ('environment.SECRET_KEY = "abc";', 'environment.SECRET_KEY = "***";'),
         ('"password" = "abc";', '"password" = "***";'),
+        ('  "NPM_TOKEN": "abc",', '  "NPM_TOKEN": "***",'),
+        (r'"secret": "a\"b\\", "x": "y"', r'"secret": "***", "x": "y"'),
+        ('"tokenVersion": "20260101"', '"tokenVersion": "20260101"'),
         ('passwordFile = "/run/key";', 'passwordFile = "/run/key";'),
         ('tokenVersion = "20260101";', 'tokenVersion = "20260101";'),
         ("# glrt-AbCdEfGhIj", "# glrt-***"),
@@ -368,6 +372,16 @@ def test_diffs_of_runners_show_settings_before_and_after() -> None:
 )
 def test_secrets_in_diffs_are_stars(text: str, shown: str) -> None:
     assert masked(text) == shown
+
+
+def test_a_secret_among_a_jobs_variables_is_stars_in_what_would_be_written() -> None:
+    """It has no place there (docs/inventory.md), and people put it there."""
+    target = wanted(spec(RunnerSpec(environment={"NPM_TOKEN": 'hid"den\\', "PLAIN": "shown"})))
+    diff = unified(FileChange("/etc/nixos/nixprov/settings.nix", None, target.files["settings.nix"]))
+    assert '"NPM_TOKEN": "***"' in diff
+    assert '"PLAIN": "shown"' in diff
+    assert "hid" not in diff
+    assert "den" not in diff
 
 
 def test_the_lines_that_matter_begin_at_the_first_complaint() -> None:
