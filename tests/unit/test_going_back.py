@@ -226,6 +226,22 @@ def test_an_interrupt_does_not_cut_short_what_unwinds() -> None:
     assert ("delete", 99) in it.forge.said
 
 
+def test_a_host_that_another_run_took_is_not_unwound_and_keeps_the_runner_that_run_uses() -> None:
+    it = stage(new_host(), None)
+
+    def taken_over(script: str) -> Completed | None:
+        if "after=" in script:
+            theirs = it.session.journal
+            theirs["run"]["id"] = "another"
+            it.session.records["journal.data"] = json.dumps(theirs).encode()
+        return switch_ends("failed build 20 4")(script)
+
+    it.session.answers = taken_over
+    assert isinstance(fails(it), Locked)
+    assert "unwinding" not in [json.loads(one)["phase"] for one in it.session.journals]
+    assert ("delete", 99) not in it.forge.said
+
+
 @pytest.mark.parametrize("verb", ["up", "down"])
 def test_a_write_that_changed_nothing_leaves_nothing_to_undo(verb: str) -> None:
     """A full disk (ADR 0017): the claim goes, and no file is touched."""
