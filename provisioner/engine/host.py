@@ -87,9 +87,9 @@ class Depth(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """One host's share of a run: what is wanted of it, by whom, how patiently. Nothing here changes.
+    """One host's share of a run: what is wanted of it, by whom, how patiently.
 
-    `names`: the machines that the whole run is at, with the name by which it came to each; shared by its hosts.
+    Nothing here changes but `names`: the machines that the whole run is at, with the name by which it came to each.
     `diff`: a plan carries the texts that would change; `depth`: and what becomes of the system.
     """
 
