@@ -213,6 +213,30 @@ def test_a_switch_that_a_dead_run_left_waiting_is_kept_only_when_it_goes_our_way
     assert [f"mv /var/lib/nixprov/switch/open /var/lib/nixprov/switch/{verdict}" in script for script in ends] == [True]
 
 
+def test_nothing_is_kept_before_somebody_has_logged_in_anew() -> None:
+    it = stage(new_host(), None)
+    kept: list[int] = []
+
+    def answer(script: str) -> Completed | None:
+        if "touched=yes" in script and "mv /var/lib/nixprov/switch/open" in script:
+            kept.append(it.session.connections)
+        return switch_ends("waits activate 0 5")(script)
+
+    it.session.answers = answer
+    it.plan()
+    it.apply()
+    assert kept == [2]
+
+
+def test_a_unit_that_every_job_needs_and_did_not_start_unwinds_the_run() -> None:
+    it = stage(new_host(), None)
+    failed = b"failed nixprov-image.service other.service \nend waits activate 4 5\n"
+    it.session.answers = lambda script: Completed(0, failed, "") if "after=" in script else None
+    error = fails(it)
+    assert isinstance(error, RolledBack), error
+    assert "nixprov-image.service did not start, and every job needs it" in error.message
+
+
 def test_an_interrupt_does_not_cut_short_what_unwinds() -> None:
     it = stage(new_host(), None)
 
