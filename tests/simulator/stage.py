@@ -1,0 +1,290 @@
+"""A simulated world for tests of the engine: NixOS machines behind `Session`, a GitLab, operators, and one clock.
+
+Example::
+
+    world = World()
+    host = world.add_host()
+    host.broken.add("nixprov-podman.socket")
+    said = world.operator().up()
+    assert said.outcome is Outcome.ROLLED_BACK
+
+The real engine runs; only `Session.open`, the forge and the clock are replaced. This is the one file that knows how a
+verb is started.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, Self
+
+import pytest
+
+from provisioner.engine import Engine, Verb
+from provisioner.engine.host import Choices, Limits
+from provisioner.errors import ConnectionLost, NixprovError, RemoteFailed, Unreachable
+from provisioner.events import Event, HostResult, Outcome
+from provisioner.machine.journal import Run
+from provisioner.model import Connection, HostSpec, RunnerSpec
+from provisioner.ssh.errors import Cancelled
+from provisioner.ssh.exec import Completed
+from provisioner.ssh.session import Session, SshOptions
+from tests.simulator import reader
+from tests.simulator.clock import Clock
+from tests.simulator.gitlab import GitLab, unreachable
+from tests.simulator.host import Host
+from tests.simulator.reader import Command, Probe, Transact
+
+ROUND_TRIP_S: Final = 0.1
+
+
+@dataclass
+class Cut:
+    """What happens to an operator at one of their remote commands, counted from 0.
+
+    `is_death`: from then on nothing of theirs arrives anywhere; else the connection alone is lost, once. `after`: the
+    command was done, and only its answer is lost.
+    """
+
+    at: int
+    after: bool
+    is_death: bool = True
+
+
+@dataclass
+class Meanwhile:
+    """`action` happens in the moment before the first command that `when` recognises."""
+
+    when: Callable[[Command], bool]
+    action: Callable[[], object]
+
+
+@dataclass
+class Said:
+    """How a verb ended for its hosts, and what it told on the way."""
+
+    results: Sequence[HostResult]
+    events: Sequence[Event]
+    commands: Sequence[Command]
+
+    @property
+    def result(self) -> HostResult:
+        (only,) = self.results
+        return only
+
+    @property
+    def outcome(self) -> Outcome:
+        return self.result.outcome
+
+    @property
+    def is_good(self) -> bool:
+        return all(result.outcome.is_good for result in self.results)
+
+    def texts(self, kind: str = "warning") -> list[str]:
+        return [str(event.fields.get("text")) for event in self.events if event.kind == kind]
+
+    def plan(self) -> tuple[str, ...]:
+        """The lines of the last plan."""
+        lines: tuple[str, ...] = [event.fields["plan"] for event in self.events if event.kind == "plan"][-1].lines()  # type: ignore[attr-defined]
+        return lines
+
+
+@dataclass
+class Operator:
+    """A person with a laptop. `fails`: with what GitLab answers this one's calls, by their names."""
+
+    world: World
+    name: str
+    cut: Cut | None = None
+    meanwhile: list[Meanwhile] = field(default_factory=list)
+    fails: dict[str, NixprovError] = field(default_factory=dict)
+    limits: Limits = field(default_factory=Limits)
+    specs: list[HostSpec] | None = None
+    commands: list[Command] = field(default_factory=list)
+    sessions: list[SimulatedSession] = field(default_factory=list)
+    is_dead: bool = False
+    cancel: threading.Event = field(default_factory=threading.Event)
+    ssh: SshOptions = field(default_factory=SshOptions)
+
+    def up(self, **choices: Any) -> Said:
+        return self.run(Verb.UP, **choices)
+
+    def down(self, **choices: Any) -> Said:
+        return self.run(Verb.DOWN, **choices)
+
+    def plan(self, **choices: Any) -> Said:
+        return self.run(Verb.PLAN, **choices)
+
+    def status(self) -> Said:
+        return self.run(Verb.STATUS)
+
+    def run(self, verb: Verb, **choices: Any) -> Said:
+        """Raises nothing for what a host or GitLab does; UnknownScript for what the simulator does not know."""
+        events: list[Event] = []
+        begun = len(self.commands)
+        run = Run(
+            f"{self.name}-{next(self.world.numbers)}", verb.value, f"{self.name}@here", "2026-01-01T00:00:00+00:00"
+        )
+        engine = Engine(
+            self.world.gitlab.forge(self._fault),
+            self.ssh,
+            events.append,
+            run,
+            limits=self.limits,
+            choices=Choices(**choices),
+            cancel=self.cancel,
+        )
+        with self.world.entered(self):
+            results = engine.execute(verb, self.specs or self.world.specs)
+        bugs = [event.fields["traceback"] for event in events if event.kind == "bug"]
+        assert not bugs, bugs[0]
+        return Said(results, events, self.commands[begun:])
+
+    def dies(self, at: int, *, after: bool) -> Self:
+        self.cut = Cut(at, after)
+        return self
+
+    def before(self, when: Callable[[Command], bool], action: Callable[[], object]) -> Self:
+        self.meanwhile.append(Meanwhile(when, action))
+        return self
+
+    def _fault(self, call: str) -> NixprovError | None:
+        return unreachable() if self.is_dead else self.fails.get(call)
+
+    def die(self) -> None:
+        """The program and its connections end; its thread waits in a time of its own for what will not come."""
+        self.is_dead = True
+        for session in self.sessions:
+            session.close()
+        self.world.clock.leave_out(threading.get_ident())
+
+
+class World:
+    """One inventory, one GitLab; `specs` are what the inventory says of the hosts."""
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.hosts: dict[str, Host] = {}
+        self.gitlab = GitLab([])
+        self.specs: list[HostSpec] = []
+        self.numbers = iter(range(1, 1_000_000))
+        self._operators: dict[int, Operator] = {}
+
+    def add_host(self, name: str = "host1", *runners: RunnerSpec) -> Host:
+        host = Host(self.clock, name)
+        self.hosts[name] = host
+        self.gitlab.hosts.append(host)
+        self.specs.append(HostSpec(name, Connection("192.0.2.1"), runners or (RunnerSpec(),)))
+        return host
+
+    def operator(self, name: str = "anna", **fields: Any) -> Operator:
+        return Operator(self, name, **fields)
+
+    def pass_time(self, seconds: float) -> None:
+        self.clock.advance(seconds)
+
+    @contextmanager
+    def entered(self, operator: Operator) -> Iterator[None]:
+        """The program of `operator` runs in this world; another one may be run from within."""
+        self._operators[id(operator.ssh)] = operator
+        with pytest.MonkeyPatch.context() as patch, self.clock.installed():
+            patch.setattr(Session, "open", staticmethod(self._open))
+            yield
+
+    def _open(self, spec: HostSpec, options: SshOptions, *, cancel: threading.Event | None = None) -> SimulatedSession:
+        session = SimulatedSession(self._operators[id(options)], self.hosts[spec.name])
+        session.reconnect(cancel=cancel)
+        return session
+
+
+@dataclass
+class SimulatedSession:
+    """Behind the protocol of `Session`: each command is read, and done by the host in a moment."""
+
+    operator: Operator
+    host: Host
+    commands: int = 0
+    connections: int = 0
+    warnings: tuple[str, ...] = ()
+    process: int = 0
+
+    def run(
+        self,
+        script: bytes,
+        *,
+        timeout_s: float,
+        on_output: Callable[[bytes], None] | None = None,
+        cancel: threading.Event | None = None,
+        keep: bool = True,
+    ) -> Completed:
+        operator, host = self.operator, self.host
+        with host.clock.lock:
+            if operator.is_dead or self.process not in host.connections:
+                raise ConnectionLost(host.name, "there is no connection")
+            if cancel is not None and cancel.is_set():
+                raise Cancelled(host.name, "interrupted")
+            command = reader.read(script)
+            self._meanwhile(command)
+            number = len(operator.commands)
+            operator.commands.append(command)
+            self.commands += 1
+            cut = operator.cut if operator.cut and operator.cut.at == number else None
+            if cut and not cut.after:
+                self._lose(cut)
+            host.clock.advance(ROUND_TRIP_S)
+            begun = host.clock.now
+            said: list[bytes] = []
+            done = host.do(command, self.process, said.append)
+            if self.process not in host.connections:
+                raise ConnectionLost(host.name, "the connection was lost while a command ran")
+            if host.clock.now - begun > timeout_s:
+                raise RemoteFailed(host.name, f"the command did not end within {timeout_s:g} s")
+            if cut:
+                self._lose(cut)
+            whole = replace(done, stdout=done.stdout + b"".join(said))
+            if on_output is not None:
+                on_output(whole.stdout)
+            return whole if keep else replace(whole, stdout=b"")
+
+    def reconnect(self, *, cancel: threading.Event | None = None) -> None:
+        """Raises Unreachable, and Cancelled in the place of a second attempt."""
+        self.close()
+        with self.host.clock.lock:
+            if self.operator.is_dead or not self.host.lets_in(self.host.system):
+                if cancel is not None and cancel.is_set():
+                    raise Cancelled(self.host.name, "interrupted while connecting")
+                raise Unreachable(self.host.name, f"root@{self.host.name} cannot be reached: it does not answer")
+            self.process = self.host.connect()
+            self.connections += 1
+            self.operator.sessions.append(self)
+
+    def close(self) -> None:
+        self.host.hang_up(self.process)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _meanwhile(self, command: Command) -> None:
+        for one in [one for one in self.operator.meanwhile if one.when(command)]:
+            self.operator.meanwhile.remove(one)
+            one.action()
+
+    def _lose(self, cut: Cut) -> None:
+        self.operator.cut = None
+        if cut.is_death:
+            self.operator.die()
+        self.close()
+        raise ConnectionLost(self.host.name, "the connection was lost while a command ran")
+
+
+def is_probe(command: Command) -> bool:
+    return isinstance(command, Probe)
+
+
+def starts_switch(command: Command) -> bool:
+    return isinstance(command, Transact) and any(said.name == "start" for said in command.shells.values())
