@@ -62,11 +62,11 @@ class Disk:
         self.write(path, (self.read(path) or b"") + text.encode(), 0o600)
 
     def make_folder(self, path: str, mode: int = 0o755) -> None:
-        """As `mkdir -p` does it; the mode is of those that were not there."""
+        """As `mkdir -p` does it; the mode is of all those that were not there."""
         if path in ("", *self.entries):
             return
         parent = folder_of(path)
-        self.make_folder(parent, 0o755)
+        self.make_folder(parent, mode)
         self.entries[path] = Entry(None, mode, "0:0", self.clock.epoch)
         self._touch(parent)
 

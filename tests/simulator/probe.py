@@ -73,8 +73,8 @@ def _say_stats(host: Host, folder: str, suffix: str, name: str) -> Iterator[tupl
 
 def _staged(host: Host, script: str) -> bytes:
     patterns = re.findall(r"^for entry in (.*); do .* say staged$", script, re.MULTILINE)[0].split()
-    found = [path for pattern in patterns for path in host.disk.entries if _globs(path, pattern)]
-    return _lines(sorted(path for path in found if host.disk.read(path) is not None))
+    found = (path for pattern in patterns for path in sorted(host.disk.entries) if _globs(path, pattern))
+    return _lines(path for path in found if host.disk.read(path) is not None)
 
 
 def _globs(path: str, pattern: str) -> bool:

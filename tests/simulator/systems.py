@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from provisioner.nix import imports
 
@@ -64,11 +65,13 @@ def evaluate(files: Mapping[str, bytes]) -> System:
     theirs = {path: text for path, text in files.items() if not path.startswith(f"{MODULE}/")}
     theirs[CONFIGURATION] = imports.remove(configuration) or configuration
     digest = hashlib.sha256(repr(sorted({**theirs, **module}.items())).encode()).hexdigest()[:32]
-    settings = module.get(f"{MODULE}/settings.nix", b"").decode()
-    revision = re.search(r'^  revision = "([^"]+)";$', settings, re.MULTILINE)
-    runners = re.search(r"^  runners = \{\n(.*?)^  \};$", settings, re.DOTALL | re.MULTILINE)
-    return System(
-        f"/nix/store/{digest}-nixos-system-host-25.11",
-        revision[1] if revision else "",
-        tuple(re.findall(r"^    (\S+) = \{$", runners[1], re.MULTILINE)) if runners else (),
-    )
+    settings = _settings(module.get(f"{MODULE}/settings.nix", b"").decode())
+    path = f"/nix/store/{digest}-nixos-system-host-25.11"
+    return System(path, settings.get("revision", ""), tuple(settings.get("runners", ())))
+
+
+def _settings(text: str) -> dict[str, Any]:
+    """What is wanted of the module; empty without it."""
+    document = re.search(r"^builtins.fromJSON ''\n(.*)^''$", text, re.DOTALL | re.MULTILINE)
+    found: dict[str, Any] = json.loads(document[1]) if document else {}
+    return found

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from provisioner.machine import transaction
 from provisioner.machine.facts import digest
 from provisioner.machine.lock import LOCK
 from provisioner.machine.switch import DIR
@@ -73,10 +74,10 @@ class _Transacting:
 
     @property
     def parts(self) -> list[Part]:
-        transaction = self.command.transaction
-        if transaction.journal is None:
-            return list(transaction.parts)
-        return [MakeDir(STATE_DIR, 0o700), WriteFile(JOURNAL, transaction.journal, 0o600), *transaction.parts]
+        sent = self.command.transaction
+        if sent.journal is None:
+            return list(sent.parts)
+        return [MakeDir(STATE_DIR, 0o700), WriteFile(JOURNAL, sent.journal, 0o600), *sent.parts]
 
     def do(self) -> None:
         """Raises Refused, _Killed."""
@@ -93,12 +94,13 @@ class _Transacting:
             self._say(command.first)
         self._die(0)
         self.is_touched = True
-        changes = (
-            part for part in sorted(parts, key=lambda part: not _is_secret(part)) if not isinstance(part, MakeDir)
-        )
+        ordered = sorted(parts, key=lambda part: not _is_secret(part))
+        changes = [part for part in ordered if not isinstance(part, MakeDir)]
         for number, part in enumerate(changes, 1):
             self._die(number)
             self._change(part)
+        # The flush of what was changed last counts as a change.
+        self._die(len(list(transaction._changes(ordered))))
 
     def taken_back(self, status: int) -> int:
         """What the trap does at an early end, and with which status that leaves."""
@@ -116,7 +118,7 @@ class _Transacting:
     def _lock(self, wait_s: float) -> None:
         if not self.host.wait(lambda: not self.host.flock, wait_s):
             raise Refused(LOCKED_STATUS, "another transaction is under way")
-        self._make_folder(STATE_DIR, 0o700)
+        self._make_folder(STATE_DIR)
         self.host.flock = True
 
     def _expect(self, path: str, expected: str) -> None:
@@ -135,33 +137,32 @@ class _Transacting:
         disk = self.host.disk
         match part:
             case MakeDir(path=path, mode=mode):
-                self._make_folder(path, mode)
+                self._make_folder(path)
                 disk.entries[path].mode = mode
             case KeepCopy(path=path, copy=copy):
                 found = disk.entries.get(path)
-                if found is None or found.content is None:
-                    raise Refused(1, f"cp: cannot stat '{path}': No such file or directory")
-                self._put(f"{copy}{STAGED_SUFFIX}", found.content, found.mode, found.owner)
+                if found is None or found.content is None or not self._has_room(copy):
+                    raise Refused(1, f"cp: '{path}' cannot be copied")
+                disk.write(f"{copy}{STAGED_SUFFIX}", found.content, found.mode, found.owner)
                 disk.set_mtime(f"{copy}{STAGED_SUFFIX}", found.mtime)
             case WriteFile(path=path, content=content, mode=mode, owner=owner, mtime=mtime):
+                if not self._has_room(path):
+                    raise Refused(UNCHANGED_STATUS, f"No space left on device\n{path} cannot be written")
                 data = content.reveal().encode() if isinstance(content, Secret) else content
-                self._put(f"{path}{STAGED_SUFFIX}", data, mode, owner)
+                disk.write(f"{path}{STAGED_SUFFIX}", data, mode, owner)
                 if mtime is not None:
                     disk.set_mtime(f"{path}{STAGED_SUFFIX}", mtime)
             case _:
                 pass
 
-    def _make_folder(self, path: str, mode: int) -> None:
+    def _make_folder(self, path: str) -> None:
         if not self.host.disk.exists(path):
             self.made.append(path)
-            self.host.disk.make_folder(path, mode)
+            # By the script's umask.
+            self.host.disk.make_folder(path, 0o700)
 
-    def _put(self, path: str, content: bytes, mode: int, owner: str) -> None:
-        if self.host.full:
-            raise Refused(UNCHANGED_STATUS, f"base64: write error: No space left on device\n{path} cannot be written")
-        if not self.host.disk.exists(folder_of(path)):
-            raise Refused(UNCHANGED_STATUS, f"cannot create {path}: Directory nonexistent\n{path} cannot be written")
-        self.host.disk.write(path, content, mode, owner)
+    def _has_room(self, path: str) -> bool:
+        return not self.host.full and self.host.disk.exists(folder_of(path))
 
     def _change(self, part: Part) -> None:
         disk = self.host.disk
