@@ -37,6 +37,7 @@ from provisioner.machine.transaction import (
 )
 from provisioner.model import Secret
 from provisioner.steps import STEPS
+from provisioner.steps.secrets import make_private
 from tests.contract.scratch import ScratchHost
 from tests.simulator import probe
 from tests.simulator.clock import Clock
@@ -212,6 +213,9 @@ def test_all_that_a_part_can_be(pair: Pair) -> None:
     ]
     assert pair.transact(Transaction(first, ABSENT, b"{}\n")) == 0
     journal = pair.simulated.disk.read(f"{STATE_DIR}/journal.json")
+    token = f"{STATE_DIR}/x.token"
+    Path(f"{pair.real.folder}{token}").chmod(0o644)
+    pair.simulated.disk.entries[token].mode = 0o644
     again: list[Part] = [
         MakeDir(DIR, 0o700),
         KeepCopy(f"{DIR}/a b.nix", f"{DIR}/kept"),
@@ -220,5 +224,7 @@ def test_all_that_a_part_can_be(pair: Pair) -> None:
         RemoveTree(f"{DIR}/inner"),
         RemoveTree("/etc/nixos/none"),
         SetMtime("/etc/nixos", OLD),
+        Shell(make_private(token)),
     ]
     assert pair.transact(Transaction(again, digest(journal), first=lock.RELEASE)) == 0
+    assert pair.simulated.disk.entries[token].mode == 0o600

@@ -220,13 +220,14 @@ class SimulatedSession:
         keep: bool = True,
     ) -> Completed:
         operator, host = self.operator, self.host
+        command = reader.read(script)
+        # Not under the lock: another operator's run has threads of its own.
+        self._meanwhile(command)
         with host.clock.lock:
             if operator.is_dead or self.process not in host.connections:
                 raise ConnectionLost(host.name, "there is no connection")
             if cancel is not None and cancel.is_set():
                 raise Cancelled(host.name, "interrupted")
-            command = reader.read(script)
-            self._meanwhile(command)
             number = len(operator.commands)
             operator.commands.append(command)
             self.commands += 1

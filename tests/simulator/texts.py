@@ -20,6 +20,7 @@ from provisioner.machine.facts import Facts
 from provisioner.machine.journal import Journal
 from provisioner.machine.transaction import Shell
 from provisioner.steps import STEPS
+from provisioner.steps.secrets import make_private
 
 # Stand-ins that the shell's quoting leaves as they are.
 _WORD: Final = "@WORD@"
@@ -97,6 +98,7 @@ def shells() -> tuple[Phrase, ...]:
         _phrase("reset failed", RESET_FAILED),
         _phrase("restart", _text(restarts([_WORD])[0]), **{_WORD: r"(?P<word>[a-z0-9-]+)"}),
         _phrase("end jobs", END_JOBS),
+        _phrase("make private", make_private(_WORD)),
         *(_phrase(name, text) for name, text in zip(_OF_STEPS, remnants, strict=True)),
     )
 

@@ -219,6 +219,13 @@ def _remove_generations(host: Host, said: Said, process: int) -> None:
     host.reset_failed()
 
 
+def _make_private(host: Host, said: Said, process: int) -> None:
+    if said["word"] not in host.disk.entries:
+        raise Refused(1, f"chown: cannot access '{said['word']}': No such file or directory")
+    entry = host.disk.entries[said["word"]]
+    entry.mode, entry.owner = 0o600, "0:0"
+
+
 def _nothing(host: Host, said: Said, process: int) -> None:
     """What a simulated host does not have: jobs, containers' watchers, a bridge."""
 
@@ -233,6 +240,7 @@ _EFFECTS: Final[Mapping[str, Callable[[Host, Said, int], None]]] = {
     "reset failed": lambda host, *_: host.reset_failed(),
     "restart": _restart,
     "generations": _remove_generations,
+    "make private": _make_private,
     "end jobs": _nothing,
     "watchers": _nothing,
     "bridge": _nothing,
