@@ -27,19 +27,18 @@ class Clock:
     lock: threading.RLock = field(default_factory=threading.RLock)
     _due: list[tuple[float, int, Callable[[], None]]] = field(default_factory=list)
     _numbers: Iterator[int] = field(default_factory=itertools.count)
-    _own: dict[int, float] = field(default_factory=dict)
+    _own: threading.local = field(default_factory=threading.local)
 
     def monotonic(self) -> float:
-        return self.now + self._own.get(threading.get_ident(), 0.0)
+        return self.now + getattr(self._own, "seconds", 0.0)
 
     def after(self, seconds: float, action: Callable[[], None]) -> None:
         with self.lock:
             heapq.heappush(self._due, (self.now + seconds, next(self._numbers), action))
 
     def advance(self, seconds: float) -> None:
-        me = threading.get_ident()
-        if me in self._own:
-            self._own[me] += seconds
+        if hasattr(self._own, "seconds"):
+            self._own.seconds += seconds
             return
         with self.lock:
             end = self.now + max(seconds, 0.0)
@@ -48,9 +47,9 @@ class Clock:
                 action()
             self.now = max(self.now, end)
 
-    def leave_out(self, thread: int) -> None:
-        """From now on no pause of `thread` moves the world."""
-        self._own.setdefault(thread, 0.0)
+    def leave(self) -> None:
+        """From now on no pause of this thread moves the world."""
+        self._own.seconds = 0.0
 
     @property
     def epoch(self) -> int:

@@ -49,7 +49,7 @@ class Host:
     `broken`: units that do not start. `fails_to_build`: says why for a system that cannot be built. `activation`: the
     status with which a system's activation ends. `lets_in`: whether the system that runs takes a new connection.
     `other_switch_until`: until when somebody else's switch holds the lock. `kill_at`: before which change (0: with all
-    staged) the script of the next transaction is killed. `full`: the disk takes no content. `protected`: files that
+    staged) the script of the next transaction is killed; `kills` counts. `full`: the disk takes no content. `protected`: files that
     even root cannot replace. `reaches_gitlab`: whether its jobs' way to GitLab is open.
     """
 
@@ -61,6 +61,7 @@ class Host:
     lets_in: Callable[[System], bool] = lambda _: True
     other_switch_until: float = 0.0
     kill_at: int | None = None
+    kills: int = 0
     full: bool = False
     protected: set[str] = field(default_factory=set)
     reaches_gitlab: bool = True

@@ -8,7 +8,7 @@ Example::
     said = world.operator().up()
     assert said.outcome is Outcome.ROLLED_BACK
 
-The real engine runs; only `Session.open`, the forge and the clock are replaced. This is the one file that knows how a
+The real engine runs; only `Session.open`, the forge, the clock and the module's code are replaced. This is the one file that knows how a
 verb is started.
 """
 
@@ -25,12 +25,14 @@ import pytest
 from provisioner.engine import Engine, Verb
 from provisioner.engine.host import Choices, Limits
 from provisioner.errors import ConnectionLost, NixprovError, RemoteFailed, Unreachable
-from provisioner.events import Event, HostResult, Outcome
+from provisioner.events import BugMet, Event, Logged, Planned, Warned
 from provisioner.machine.journal import Run
 from provisioner.model import Connection, HostSpec, RunnerSpec
+from provisioner.outcome import HostResult, Outcome
 from provisioner.ssh.errors import Cancelled
 from provisioner.ssh.exec import Completed
 from provisioner.ssh.session import Session, SshOptions
+from provisioner.steps import wanted
 from tests.simulator import reader
 from tests.simulator.clock import Clock
 from tests.simulator.gitlab import GitLab, unreachable
@@ -38,6 +40,8 @@ from tests.simulator.host import Host
 from tests.simulator.reader import Command, Probe, Transact
 
 ROUND_TRIP_S: Final = 0.1
+# Two files of the module's code stand for all: each is a change at which to die, and takes its time to be read back.
+MODULE: Final = {name: f"# {name}\n{{ }}\n" for name in ("default.nix", "options.nix")}
 
 
 @dataclass
@@ -82,13 +86,12 @@ class Said:
     def is_good(self) -> bool:
         return all(result.outcome.is_good for result in self.results)
 
-    def texts(self, kind: str = "warning") -> list[str]:
-        return [str(event.fields.get("text")) for event in self.events if event.kind == kind]
+    def texts(self, kind: type[Warned | Logged] = Warned) -> list[str]:
+        return [event.text for event in self.events if isinstance(event, kind)]
 
     def plan(self) -> tuple[str, ...]:
         """The lines of the last plan."""
-        lines: tuple[str, ...] = [event.fields["plan"] for event in self.events if event.kind == "plan"][-1].lines()  # type: ignore[attr-defined]
-        return lines
+        return [event.changes for event in self.events if isinstance(event, Planned)][-1]
 
 
 @dataclass
@@ -138,7 +141,7 @@ class Operator:
         )
         with self.world.entered(self):
             results = engine.execute(verb, self.specs or self.world.specs)
-        bugs = [event.fields["traceback"] for event in events if event.kind == "bug"]
+        bugs = [event.traceback for event in events if isinstance(event, BugMet)]
         assert not bugs, bugs[0]
         return Said(results, events, self.commands[begun:])
 
@@ -158,7 +161,7 @@ class Operator:
         self.is_dead = True
         for session in self.sessions:
             session.close()
-        self.world.clock.leave_out(threading.get_ident())
+        self.world.clock.leave()
 
 
 class World:
@@ -191,6 +194,7 @@ class World:
         self._operators[id(operator.ssh)] = operator
         with pytest.MonkeyPatch.context() as patch, self.clock.installed():
             patch.setattr(Session, "open", staticmethod(self._open))
+            patch.setattr(wanted, "_code", lambda: MODULE)
             yield
 
     def _open(self, spec: HostSpec, options: SshOptions, *, cancel: threading.Event | None = None) -> SimulatedSession:

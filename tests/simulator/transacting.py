@@ -49,6 +49,7 @@ def run(host: Host, command: Transact, process: int) -> Completed:
     try:
         transacting.do()
     except _Killed:
+        host.kills += 1
         return Completed(KILLED, b"", "")
     except Refused as refusal:
         return Completed(transacting.taken_back(refusal.status), b"", f"{refusal}\n")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from provisioner.events import Outcome
+from provisioner.outcome import Outcome
 from tests.simulator.stage import World
 
 

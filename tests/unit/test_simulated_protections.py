@@ -8,9 +8,9 @@ import pytest
 
 from provisioner import advisories
 from provisioner.errors import ForgeRefused
-from provisioner.events import Outcome
 from provisioner.machine.transaction import JOURNAL
 from provisioner.model import ModuleSpec, RunnerSpec
+from provisioner.outcome import Outcome
 from tests.simulator.host import SECRETS, Host
 from tests.simulator.reader import Command, Follow, Probe
 from tests.simulator.stage import Said, World, starts_switch
