@@ -37,7 +37,7 @@ from tests.simulator import reader
 from tests.simulator.clock import Clock
 from tests.simulator.gitlab import GitLab, unreachable
 from tests.simulator.host import Host
-from tests.simulator.reader import Command, Probe, Transact
+from tests.simulator.reader import Command, Transact
 
 ROUND_TRIP_S: Final = 0.1
 # Two files of the module's code stand for all: each is a change at which to die, and takes its time to be read back.
@@ -46,15 +46,10 @@ MODULE: Final = {name: f"# {name}\n{{ }}\n" for name in ("default.nix", "options
 
 @dataclass
 class Cut:
-    """What happens to an operator at one of their remote commands, counted from 0.
-
-    `is_death`: from then on nothing of theirs arrives anywhere; else the connection alone is lost, once. `after`: the
-    command was done, and only its answer is lost.
-    """
+    """The connection is lost at an operator's remote command, counted from 0; `after`: it was done by then."""
 
     at: int
     after: bool
-    is_death: bool = True
 
 
 @dataclass
@@ -96,10 +91,15 @@ class Said:
 
 @dataclass
 class Operator:
-    """A person with a laptop. `fails`: with what GitLab answers this one's calls, by their names."""
+    """A person with a laptop. `fails`: with what GitLab answers this one's calls, by their names.
+
+    `dies_at`: before which of their remote commands and calls of GitLab, counted together from 0, the program ends.
+    """
 
     world: World
     name: str
+    dies_at: int | None = None
+    actions: int = 0
     cut: Cut | None = None
     meanwhile: list[Meanwhile] = field(default_factory=list)
     fails: dict[str, NixprovError] = field(default_factory=dict)
@@ -145,15 +145,18 @@ class Operator:
         assert not bugs, bugs[0]
         return Said(results, events, self.commands[begun:])
 
-    def dies(self, at: int, *, after: bool) -> Self:
-        self.cut = Cut(at, after)
-        return self
-
     def before(self, when: Callable[[Command], bool], action: Callable[[], object]) -> Self:
         self.meanwhile.append(Meanwhile(when, action))
         return self
 
+    def act(self) -> None:
+        """Before anything leaves for a host or for GitLab."""
+        if self.actions == self.dies_at:
+            self.die()
+        self.actions += 1
+
     def _fault(self, call: str) -> NixprovError | None:
+        self.act()
         return unreachable() if self.is_dead else self.fails.get(call)
 
     def die(self) -> None:
@@ -227,6 +230,7 @@ class SimulatedSession:
         command = reader.read(script)
         # Not under the lock: another operator's run has threads of its own.
         self._meanwhile(command)
+        operator.act()
         with host.clock.lock:
             if operator.is_dead or self.process not in host.connections:
                 raise ConnectionLost(host.name, "there is no connection")
@@ -237,7 +241,7 @@ class SimulatedSession:
             self.commands += 1
             cut = operator.cut if operator.cut and operator.cut.at == number else None
             if cut and not cut.after:
-                self._lose(cut)
+                self._lose_line()
             host.clock.advance(ROUND_TRIP_S)
             begun = host.clock.now
             said: list[bytes] = []
@@ -247,7 +251,7 @@ class SimulatedSession:
             if host.clock.now - begun > timeout_s:
                 raise RemoteFailed(host.name, f"the command did not end within {timeout_s:g} s")
             if cut:
-                self._lose(cut)
+                self._lose_line()
             whole = replace(done, stdout=done.stdout + b"".join(said))
             if on_output is not None:
                 on_output(whole.stdout)
@@ -279,16 +283,10 @@ class SimulatedSession:
             self.operator.meanwhile.remove(one)
             one.action()
 
-    def _lose(self, cut: Cut) -> None:
+    def _lose_line(self) -> None:
         self.operator.cut = None
-        if cut.is_death:
-            self.operator.die()
         self.close()
         raise ConnectionLost(self.host.name, "the connection was lost while a command ran")
-
-
-def is_probe(command: Command) -> bool:
-    return isinstance(command, Probe)
 
 
 def starts_switch(command: Command) -> bool:

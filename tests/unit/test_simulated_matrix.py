@@ -1,7 +1,7 @@
 """The matrix of faults in miniature: whoever dies wherever, the next operator ends in the same place.
 
-Before and after each remote command of `up` and `down`, and before each change of each of their transactions. The same
-on real machines: tests/faults.
+Before each remote command and each call of GitLab, and before each change of each transaction. The same on real
+machines: tests/faults.
 """
 
 from __future__ import annotations
@@ -12,15 +12,16 @@ import pytest
 
 from tests.simulator.host import Host
 from tests.simulator.reader import Transact
-from tests.simulator.stage import Operator, Said, World
+from tests.simulator.stage import Cut, Operator, Said, World
 
 BOTH = ("up", "down")
-MOST_COMMANDS = 30
+VERBS = (*BOTH, "new tokens")
+MOST_ACTIONS = 60
 MOST_CHANGES = 80
 
 
 def do(operator: Operator, verb: str) -> Said:
-    return operator.up() if verb == "up" else operator.down()
+    return operator.down() if verb == "down" else operator.up(new_tokens=verb == "new tokens")
 
 
 def begun(verb: str) -> tuple[World, Host, dict[str, object]]:
@@ -28,7 +29,7 @@ def begun(verb: str) -> tuple[World, Host, dict[str, object]]:
     world = World()
     host = world.add_host()
     before = state(host)
-    if verb == "down":
+    if verb != "up":
         assert world.operator("first").up().is_good
     return world, host, before
 
@@ -40,7 +41,9 @@ def state(host: Host) -> dict[str, object]:
         "ours": [path for path in host.disk.entries if "nixprov" in path],
         "system": host.system,
         "profile": host.profile,
+        "generations of ours": [number for number, system in host.generations.items() if system.revision],
         "units": sorted(host.units),
+        "switch": host.switch.substate,
     }
 
 
@@ -61,32 +64,49 @@ def require_end(world: World, host: Host, then: str, before: dict[str, object]) 
     assert state(host) == before
 
 
-def deaths(verb: str, *, after: bool) -> Iterator[tuple[int, World, Host, dict[str, object]]]:
-    """A world for each remote command at which an operator dies who says `verb`."""
-    for at in range(MOST_COMMANDS):
+def deaths(verb: str) -> Iterator[tuple[int, World, Host, dict[str, object]]]:
+    """A world for each moment at which an operator dies who says `verb`."""
+    for at in range(MOST_ACTIONS):
         world, host, before = begun(verb)
-        anna = world.operator("anna").dies(at, after=after)
+        anna = world.operator("anna", dies_at=at)
         do(anna, verb)
         if not anna.is_dead:
             return
         yield at, world, host, before
-    pytest.fail(f"more than {MOST_COMMANDS} commands: they do not end")
+    pytest.fail(f"more than {MOST_ACTIONS} actions: they do not end")
 
 
 @pytest.mark.parametrize("pause_s", [0, 1000], ids=["at once", "later"])
 @pytest.mark.parametrize("then", BOTH)
-@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
-@pytest.mark.parametrize("verb", BOTH)
-def test_an_operator_dies_at_a_command(verb: str, after: bool, then: str, pause_s: float) -> None:
+@pytest.mark.parametrize("verb", VERBS)
+def test_an_operator_dies(verb: str, then: str, pause_s: float) -> None:
     """Later, the host may have gone back by itself."""
     points = 0
-    for at, world, host, before in deaths(verb, after=after):
+    for at, world, host, before in deaths(verb):
         world.pass_time(pause_s)
         said = do(world.operator("bert"), then)
         assert said.is_good, (at, said.result, said.texts())
         require_end(world, host, then, before)
         points += 1
-    assert points >= 5
+    assert points >= 10
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_line_is_cut_once(verb: str, after: bool) -> None:
+    """The run ends well over another connection, or takes back what it did and says so; then the next one does."""
+    for at in range(MOST_ACTIONS):
+        world, host, before = begun(verb)
+        anna = world.operator("anna", cut=Cut(at, after))
+        first = do(anna, verb)
+        if anna.cut is not None:
+            assert at >= 4
+            return
+        if not first.is_good:
+            assert first.result.error
+            assert do(world.operator("bert"), verb).is_good
+        require_end(world, host, "down" if verb == "down" else "up", before)
+    pytest.fail(f"more than {MOST_ACTIONS} commands: they do not end")
 
 
 def transactions(verb: str) -> list[int]:
@@ -97,21 +117,32 @@ def transactions(verb: str) -> list[int]:
 
 
 @pytest.mark.parametrize("then", BOTH)
-@pytest.mark.parametrize("verb", BOTH)
+@pytest.mark.parametrize("verb", VERBS)
 def test_the_power_goes_within_a_transaction(verb: str, then: str) -> None:
     """Of the operator's computer and of the host at once, before each change."""
     points = 0
     for number in transactions(verb):
         for change in range(MOST_CHANGES):
             world, host, before = begun(verb)
-            anna = world.operator("anna").dies(number, after=True)
-            anna.before(lambda _: len(anna.commands) == number, lambda: setattr(host, "kill_at", change))  # noqa: B023
-            do(anna, verb)
-            if not host.kills:
+            anna = world.operator("anna")
+            if not power_goes(anna, host, verb, number, change):
                 break
-            host.reboot()
             said = do(world.operator("bert"), then)
             assert said.is_good, (number, change, said.result, said.texts())
             require_end(world, host, then, before)
             points += 1
-    assert points > 15
+    assert points > 10
+
+
+def power_goes(anna: Operator, host: Host, verb: str, number: int, change: int) -> bool:
+    """False when that transaction has no such change."""
+
+    def begins() -> None:
+        host.kill_at = change
+        anna.dies_at = anna.actions + 1
+
+    anna.before(lambda _: len(anna.commands) == number, begins)
+    do(anna, verb)
+    if host.kills:
+        host.reboot()
+    return host.kills > 0
