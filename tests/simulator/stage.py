@@ -22,8 +22,9 @@ from typing import Any, Final, Self
 
 import pytest
 
-from provisioner.engine import Engine, Verb
+from provisioner.batches import Stage
 from provisioner.engine.host import Choices, Limits
+from provisioner.engine.rollout import Rollout
 from provisioner.errors import ConnectionLost, NixprovError, RemoteFailed, Unreachable
 from provisioner.events import BugMet, Event, Logged, Planned, Warned
 from provisioner.machine.journal import Run
@@ -33,6 +34,8 @@ from provisioner.ssh.errors import Cancelled
 from provisioner.ssh.exec import Completed
 from provisioner.ssh.session import Session, SshOptions
 from provisioner.steps import wanted
+from provisioner.verb import Verb
+from provisioner.verbs import perform
 from tests.simulator import reader
 from tests.simulator.clock import Clock
 from tests.simulator.gitlab import GitLab, unreachable
@@ -109,6 +112,7 @@ class Operator:
     sessions: list[SimulatedSession] = field(default_factory=list)
     is_dead: bool = False
     cancel: threading.Event = field(default_factory=threading.Event)
+    stop: threading.Event = field(default_factory=threading.Event)
     ssh: SshOptions = field(default_factory=SshOptions)
 
     def up(self, **choices: Any) -> Said:
@@ -130,17 +134,20 @@ class Operator:
         run = Run(
             f"{self.name}-{next(self.world.numbers)}", verb.value, f"{self.name}@here", "2026-01-01T00:00:00+00:00"
         )
-        engine = Engine(
+        rollout = Rollout(
             self.world.gitlab.forge(self._fault),
             self.ssh,
             events.append,
             run,
+            verb,
+            perform,
             limits=self.limits,
             choices=Choices(**choices),
             cancel=self.cancel,
+            stop=self.stop,
         )
         with self.world.entered(self):
-            results = engine.execute(verb, self.specs or self.world.specs)
+            results = rollout.roll_out((Stage(tuple(self.specs or self.world.specs)),))
         bugs = [event.traceback for event in events if isinstance(event, BugMet)]
         assert not bugs, bugs[0]
         return Said(results, events, self.commands[begun:])

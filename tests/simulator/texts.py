@@ -12,15 +12,15 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Final
 
-from provisioner.engine.down import END_JOBS
-from provisioner.engine.unwind import restarts
-from provisioner.engine.up import RESET_FAILED
+from provisioner.engine.switch import restarts
 from provisioner.machine import lock, switch
 from provisioner.machine.facts import Facts
 from provisioner.machine.journal import Journal
 from provisioner.machine.transaction import Shell
 from provisioner.steps import STEPS
 from provisioner.steps.secrets import make_private
+from provisioner.verbs.down import _END_JOBS
+from provisioner.verbs.up import _RESET_FAILED
 
 # Stand-ins that the shell's quoting leaves as they are.
 _WORD: Final = "@WORD@"
@@ -95,9 +95,9 @@ def shells() -> tuple[Phrase, ...]:
         _phrase("start", _crashing()),
         _phrase("arm", _text(switch.push(b"")[-1])),
         _phrase("disarm", switch.DISARM),
-        _phrase("reset failed", RESET_FAILED),
+        _phrase("reset failed", _RESET_FAILED),
         _phrase("restart", _text(restarts([_WORD])[0]), **{_WORD: r"(?P<word>[a-z0-9-]+)"}),
-        _phrase("end jobs", END_JOBS),
+        _phrase("end jobs", _END_JOBS),
         _phrase("make private", make_private(_WORD)),
         *(_phrase(name, text) for name, text in zip(_OF_STEPS, remnants, strict=True)),
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from provisioner.engine.up import RESET_FAILED
 from provisioner.machine import lock, origin, switch
 from provisioner.machine.facts import probe_script
 from provisioner.machine.journal import Journal
@@ -22,6 +21,7 @@ from provisioner.machine.transaction import (
 )
 from provisioner.model import Secret
 from provisioner.steps import STEPS
+from provisioner.verbs.up import _RESET_FAILED
 from tests.simulator import reader
 from tests.simulator.reader import Abort, Active, Follow, Origin, Probe, Transact, UnknownScript
 from tests.unit.hosts import converged, wanted
@@ -39,7 +39,7 @@ PARTS = (
     RemoveEmptyDir("/etc/nixos/nixprov"),
     SetMtime("/etc/nixos", 5),
     RemoveTree("/var/lib/nixprov/secrets"),
-    Shell(RESET_FAILED),
+    Shell(_RESET_FAILED),
     switch.start("switch", "abc", confirm_s=180),
 )
 
