@@ -26,10 +26,8 @@ from provisioner.forge.settings import load as load_forge_settings
 from provisioner.machine.journal import Run
 from provisioner.outcome import HostResult
 from provisioner.runs import RunFile
-from provisioner.selection import Fleet, Selection, match, read_inventory, select
+from provisioner.selection import Fleet
 from provisioner.ssh.session import SshOptions
-
-__all__ = ["App", "Report", "Selection", "Settings", "match", "new_run", "read_inventory", "select"]
 
 
 class Report(Protocol):

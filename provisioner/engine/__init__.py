@@ -12,9 +12,9 @@ from enum import Enum
 from typing import Final
 
 from provisioner import limits
+from provisioner.batches import Rules, Stage
 from provisioner.diff import plan_diffs
 from provisioner.engine import down, origin, preview, status, up
-from provisioner.engine.batches import Rules, Stage
 from provisioner.engine.host import Choices, HostRun, Limits
 from provisioner.engine.pool import Pool, Task
 from provisioner.engine.preview import Depth

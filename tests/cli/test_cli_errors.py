@@ -12,6 +12,7 @@ from typing import Any, Final
 import pytest
 
 from provisioner.cli import main
+from provisioner.cli.edge import Options
 from provisioner.cli.options import EXIT_CUT_SHORT
 from provisioner.cli.reports import reporting
 from provisioner.errors import ConfigError
@@ -144,9 +145,8 @@ def test_a_stream_may_be_closed(inventory: str, script: str, code: int, said: st
     assert "bug" not in done.stderr
 
 
-def options(**given: object) -> dict[str, Any]:
-    said = {"as_json": False, "junit": None, "report": None, "progress": "plain", "verbose": False, "log_dir": None}
-    return {**said, "debug": False, **given}
+def options(**given: Any) -> Options:
+    return Options(progress="plain", **given)
 
 
 def test_a_reader_that_left_does_not_end_the_run(tmp_path: Path) -> None:

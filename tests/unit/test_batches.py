@@ -10,8 +10,8 @@ from typing import Any, cast
 import pytest
 from typing_extensions import override
 
+from provisioner.batches import Rules, Stage, parse_serial, sizes
 from provisioner.engine import Engine, Verb
-from provisioner.engine.batches import Rules, Stage, parse_serial, sizes
 from provisioner.engine.pool import Task
 from provisioner.errors import ConfigError
 from provisioner.events import BatchBegun, Event, HostDone, Warned

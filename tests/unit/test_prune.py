@@ -12,9 +12,9 @@ from typing import cast
 import pytest
 
 from provisioner.app import App
+from provisioner.batches import Stage
 from provisioner.cli import cli
 from provisioner.cli.prune import _Dialogue, _finish
-from provisioner.engine.batches import Stage
 from provisioner.engine.prune import Finding, Known, View, delete, gone, look, survey, told
 from provisioner.errors import ForgeRefused
 from provisioner.forge import Forge
