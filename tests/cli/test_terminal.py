@@ -15,7 +15,12 @@ import os, signal, sys, time
 from provisioner.cli.edge import Options
 from provisioner.cli.reports import reporting
 from provisioner.events import PhaseBegun, RunStarted
+<<<<<<< HEAD
 with reporting(Options(), "up") as report:
+=======
+options = dict(as_json=False, junit=None, report=None, progress="auto", verbose=False, debug=False, sources=(), log_dir=None)
+with reporting(options, "up") as report:
+>>>>>>> main
     report.event(RunStarted("up", "r", "o", ("host1",)))
     report.event(PhaseBegun("host1", "connect"))
     time.sleep(60)
