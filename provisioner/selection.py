@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from provisioner import runs
 from provisioner.batches import Rules, Stage
 from provisioner.errors import ConfigError, NothingSelected
 from provisioner.model import Become, HostSpec, Secret
@@ -114,6 +113,9 @@ def select(selection: Selection, overrides: Overrides | None = None, *, verb: st
 
 
 def _left(run: str, verb: str, names: Sequence[str]) -> tuple[str, ...]:
+    # It knows journals, and only --resume needs it: completion, which reads inventories, comes by here too.
+    from provisioner import runs
+
     past = runs.load(run)
     if past.verb != verb:
         hint = f"nixprov {past.verb} --resume {past.id}"
