@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 from provisioner.batches import Rules, Stage
 from provisioner.errors import ConfigError, NothingSelected
 from provisioner.model import Become, HostSpec, Secret
+from provisioner.verb import Verb
 
 if TYPE_CHECKING:
     from provisioner.inventory import Inventory
@@ -92,8 +93,8 @@ def match(loaded: Inventory, selection: Selection) -> tuple[str, ...]:
     return loaded.match("all" if selection.pattern is None else selection.pattern, selection.limit)
 
 
-def select(selection: Selection, overrides: Overrides | None = None, *, verb: str, changes: bool) -> Fleet:
-    """Read inventory, play and record; decide who is meant by a `verb` that `changes` hosts or does not.
+def select(selection: Selection, verb: Verb, overrides: Overrides | None = None) -> Fleet:
+    """Read inventory, play and record; decide who is meant.
 
     Raises InventoryError, NothingSelected, and ConfigError when a change of the whole inventory needs another word.
     """
@@ -103,7 +104,7 @@ def select(selection: Selection, overrides: Overrides | None = None, *, verb: st
     names = match(loaded, selection)
     if selection.resume is not None:
         names = _left(selection.resume, verb, names)
-    elif changes and selection.is_everything and not selection.all_hosts:
+    elif verb.changes and selection.is_everything and not selection.all_hosts:
         _guard(loaded, verb, names)
     plays = play.read(selection.play or str(play.shipped()), loaded.notices)
     stages = tuple(stage for stage in _stages(loaded, plays, names, overrides or Overrides()) if stage.hosts)
@@ -112,14 +113,14 @@ def select(selection: Selection, overrides: Overrides | None = None, *, verb: st
     return Fleet(stages, frozenset(loaded.hosts), loaded.warnings)
 
 
-def _left(run: str, verb: str, names: Sequence[str]) -> tuple[str, ...]:
+def _left(run: str, verb: Verb, names: Sequence[str]) -> tuple[str, ...]:
     # It knows journals, and only --resume needs it: completion, which reads inventories, comes by here too.
     from provisioner import runs
 
     past = runs.load(run)
-    if past.verb != verb:
+    if past.verb != verb.value:
         hint = f"nixprov {past.verb} --resume {past.id}"
-        raise ConfigError(f"run {past.id} was `{past.verb}`, not `{verb}`", hint=hint)
+        raise ConfigError(f"run {past.id} was `{past.verb}`, not `{verb.value}`", hint=hint)
     left = set(past.left)
     found = tuple(name for name in names if name in left)
     if not found:
@@ -128,14 +129,14 @@ def _left(run: str, verb: str, names: Sequence[str]) -> tuple[str, ...]:
     return found
 
 
-def _guard(loaded: Inventory, verb: str, names: Sequence[str]) -> None:
+def _guard(loaded: Inventory, verb: Verb, names: Sequence[str]) -> None:
     """`nixprov_allow_all: false`, on `all` or on some group: a forgotten pattern must not become the whole fleet."""
     from provisioner.inventory.hosts import Variables
 
     held = [name for name in names if Variables(name, loaded.hosts[name].origins).boolean([ALLOW_ALL]) is False]
     if held:
         raise ConfigError(
-            f"`{verb}` without a pattern means {len(names)} hosts, and {ALLOW_ALL} is false for {_some(held)}",
+            f"`{verb.value}` without a pattern means {len(names)} hosts, and {ALLOW_ALL} is false for {_some(held)}",
             hint="name the hosts, or say --all",
         )
 

@@ -14,13 +14,14 @@ from provisioner.cli.edge import Options, with_options
 from provisioner.cli.help import Command
 from provisioner.cli.options import host_options
 from provisioner.cli.wiring import interrupting, opened, select
+from provisioner.verb import Verb
 
 if TYPE_CHECKING:
     from provisioner.app import App
-    from provisioner.engine.prune import Finding, Known
     from provisioner.forge import Forge
     from provisioner.model import ForgeRunner
     from provisioner.selection import Fleet
+    from provisioner.verbs.prune import Finding, Known
 
 
 @click.command(cls=Command, short_help="Delete runners of ours whose host is gone.")
@@ -33,22 +34,20 @@ def prune(options: Options) -> int:
     \b
     Example: nixprov prune
     """
-    from provisioner.engine import Verb
-    from provisioner.engine import prune as pruning
+    from provisioner.verbs import prune as pruning
 
     fleet = select(options, Verb.STATUS)
     with opened(options, Verb.STATUS) as app:
         dialogue = _Dialogue(app, yes=options.yes, as_json=options.as_json)
         with app.forge() as forge:
             view = pruning.look(forge, fleet.hosts, fleet.inventory, lambda: app.known(forge, fleet))
-            dialogue.settle(forge, pruning.survey(view))
+            dialogue.settle(forge, pruning.findings(view))
         return _finish(app, fleet, view.known, dialogue)
 
 
 def _finish(app: App, fleet: Fleet, known: Mapping[str, Known], dialogue: _Dialogue) -> int:
     """The `down`s that GitLab kept from their end. Hosts that were turned into runners again since are none of them."""
     from provisioner.batches import Stage
-    from provisioner.engine import Verb
 
     waiting = tuple(host for host in fleet.hosts if host.name in known and known[host.name].waits_for_down)
     names = ", ".join(host.name for host in waiting)
@@ -60,8 +59,7 @@ def _finish(app: App, fleet: Fleet, known: Mapping[str, Known], dialogue: _Dialo
 
 def gone(target: str, options: Options) -> int:
     """GitLab's side of a machine that is no more; its own side is gone with it. An id needs no inventory."""
-    from provisioner.engine import Verb
-    from provisioner.engine import prune as pruning
+    from provisioner.verbs import prune as pruning
 
     if file := next((name for name in ("junit", "report", "log_dir") if getattr(options, name)), None):
         raise click.UsageError(f"--gone runs on no host: leave --{file.replace('_', '-')} out")
@@ -87,8 +85,8 @@ class _Dialogue:
     check: bool = False
 
     def settle(self, forge: Forge, findings: Sequence[Finding], if_none: str = "") -> None:
-        from provisioner.engine import prune as pruning
         from provisioner.report.wording import count as told
+        from provisioner.verbs import prune as pruning
 
         for finding in findings:
             self.app.tell(pruning.told(finding))

@@ -16,9 +16,9 @@ from provisioner.cli.options import change_options, run_options
 from provisioner.cli.prune import gone
 from provisioner.cli.values import NAMED
 from provisioner.cli.wiring import interrupting, opened, select
+from provisioner.verb import Verb
 
 if TYPE_CHECKING:
-    from provisioner.engine import Verb
     from provisioner.model import HostSpec
 
 
@@ -34,8 +34,6 @@ def up(options: Options) -> int:
     \b
     Example: nixprov up ci -i inventory --gitlab-token-file ~/.gitlab-token
     """
-    from provisioner.engine import Verb
-
     return _run(Verb.PLAN if options.check else Verb.UP, options)
 
 
@@ -51,8 +49,6 @@ def plan(options: Options) -> int:
     \b
     Example: nixprov plan --diff host1
     """
-    from provisioner.engine import Verb
-
     return _run(Verb.PLAN, options)
 
 
@@ -65,8 +61,6 @@ def status(options: Options) -> int:
     \b
     Example: nixprov status --json
     """
-    from provisioner.engine import Verb
-
     return _run(Verb.STATUS, options)
 
 
@@ -81,8 +75,6 @@ def down(options: Options) -> int:
     \b
     Example: nixprov down host1 --yes
     """
-    from provisioner.engine import Verb
-
     if options.gone is not None:
         if options.pattern is not None:
             raise click.UsageError("--gone names the host itself: leave the pattern out")

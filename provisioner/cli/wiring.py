@@ -17,16 +17,16 @@ from provisioner.paths import expanded
 if TYPE_CHECKING:
     from provisioner.app import App, Settings
     from provisioner.cli.edge import Options
-    from provisioner.engine import Verb
-    from provisioner.engine.preview import Depth
+    from provisioner.engine.host import Depth
     from provisioner.selection import Fleet, Overrides, Selection
+    from provisioner.verb import Verb
 
 
 def select(options: Options, verb: Verb) -> Fleet:
     """Raises InventoryError, NothingSelected, ConfigError, click.UsageError."""
     from provisioner import selection
 
-    return selection.select(_selection(options), _overrides(options), verb=verb.value, changes=verb.changes)
+    return selection.select(_selection(options), verb, _overrides(options))
 
 
 @contextmanager
@@ -110,7 +110,7 @@ def _ssh_config(name: str | None) -> Path | None:
 
 
 def _depth(options: Options) -> Depth:
-    from provisioner.engine.preview import Depth
+    from provisioner.engine.host import Depth
 
     if options.build:
         return Depth.BUILD

@@ -21,6 +21,7 @@ from provisioner import selection
 from provisioner.machine import lock
 from provisioner.selection import Selection
 from provisioner.ssh.session import Session, SshOptions
+from provisioner.verb import Verb
 from tests.lab.operator import Operator, Said, leftovers
 
 PASSWORD = "poison-4f1d for sudo"
@@ -163,7 +164,7 @@ def test_up_by_doas_and_down_by_run0(operator: Operator, lab: Lab, users: None, 
 def test_every_way_to_root_knows_its_connection(lab: Lab, users: None, tmp_path: Path, user: str, method: str) -> None:
     """It is what holds a host for a run (machine/lock.py), and what a plan's look ends with."""
     hosts = inventory(lab, tmp_path, ansible_user=user, ansible_become_method=method)
-    [spec] = selection.select(Selection((hosts,)), verb="plan", changes=False).hosts
+    [spec] = selection.select(Selection((hosts,)), Verb.PLAN).hosts
     with Session.open(spec, SshOptions()) as session:
         process = session.run(f"{lock.CONNECTION}connection".encode(), timeout_s=30).stdout.split()[0].decode()
         done = session.run(f"cat /proc/{process}/comm".encode(), timeout_s=30)

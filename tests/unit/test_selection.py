@@ -8,13 +8,13 @@ import pytest
 
 from provisioner import runs
 from provisioner.batches import Rules
-from provisioner.engine import Verb
 from provisioner.errors import ConfigError, InventoryError, NothingSelected
 from provisioner.machine.journal import Run
 from provisioner.model import Become, Secret
 from provisioner.outcome import HostResult, Outcome
 from provisioner.runs import RunFile
-from provisioner.selection import Fleet, Overrides, Selection, select
+from provisioner.selection import Overrides, Selection, select
+from provisioner.verb import Verb
 
 INVENTORY = """
 [web]
@@ -53,16 +53,12 @@ def chosen(files: Path, pattern: str | None = None, *, play: bool = False, **mor
     return Selection((str(files / "hosts"),), str(files / "plays.yml") if play else None, pattern, **more)  # type: ignore[arg-type]
 
 
-def select_for(selection: Selection, verb: Verb, overrides: Overrides | None = None) -> Fleet:
-    return select(selection, overrides, verb=verb.value, changes=verb.changes)
-
-
 def names(selection: Selection, verb: Verb = Verb.UP) -> list[str]:
-    return [host.name for host in select_for(selection, verb).hosts]
+    return [host.name for host in select(selection, verb).hosts]
 
 
 def test_plays_are_stages_with_their_hosts_order_and_rules(files: Path) -> None:
-    fleet = select_for(chosen(files, play=True), Verb.UP)
+    fleet = select(chosen(files, play=True), Verb.UP)
     front, back = fleet.stages
     assert ([host.name for host in front.hosts], front.name) == (["w3", "w2", "w1"], "front")
     assert (front.rules, back.rules) == (Rules((1, "50%"), 20.0), Rules(any_errors_fatal=True))
@@ -74,18 +70,18 @@ def test_a_pattern_narrows_plays_and_one_that_no_play_is_for_is_nothing(files: P
     assert names(chosen(files, "w2,d1", play=True)) == ["w2", "d1"]
     (files / "plays.yml").write_text("- hosts: db\n")
     with pytest.raises(NothingSelected, match="no play is for"):
-        select_for(chosen(files, "web", play=True), Verb.UP)
+        select(chosen(files, "web", play=True), Verb.UP)
 
 
 def test_a_host_in_two_plays_is_refused(files: Path) -> None:
     (files / "plays.yml").write_text("- hosts: web\n- hosts: w1\n")
     with pytest.raises(ConfigError, match="w1 is in two plays"):
-        select_for(chosen(files, play=True), Verb.UP)
+        select(chosen(files, play=True), Verb.UP)
 
 
 def test_the_command_line_goes_over_the_plays(files: Path) -> None:
     overrides = Overrides(serial=(2,), max_fail_percentage=0.0, any_errors_fatal=True)
-    fleet = select_for(chosen(files, play=True), Verb.UP, overrides)
+    fleet = select(chosen(files, play=True), Verb.UP, overrides)
     assert {stage.rules for stage in fleet.stages} == {Rules((2,), 0.0, True)}
 
 
@@ -117,7 +113,7 @@ def guarded(files: Path) -> Path:
 @pytest.mark.parametrize("verb", [Verb.UP, Verb.DOWN])
 def test_the_guard_wants_hosts_named_or_all_said(guarded: Path, verb: Verb) -> None:
     with pytest.raises(ConfigError, match=f"`{verb.value}` without a pattern means 5 hosts") as refused:
-        select_for(chosen(guarded), verb)
+        select(chosen(guarded), verb)
     assert refused.value.hint == "name the hosts, or say --all"
     for fine in (chosen(guarded, "all"), chosen(guarded, limit="web"), chosen(guarded, all_hosts=True)):
         assert names(fine, verb)
@@ -131,13 +127,13 @@ def test_the_guard_is_not_for_what_changes_nothing(guarded: Path, verb: Verb) ->
 def test_the_guard_may_stand_on_a_group(files: Path) -> None:
     (files / "hosts").write_text(INVENTORY + "[db:vars]\nnixprov_allow_all=no\n")
     with pytest.raises(ConfigError, match="is false for d1, d2;"):
-        select_for(chosen(files), Verb.UP)
+        select(chosen(files), Verb.UP)
 
 
 def test_a_guard_that_is_no_boolean_is_refused(files: Path) -> None:
     (files / "hosts").write_text(INVENTORY + "[all:vars]\nnixprov_allow_all=never\n")
     with pytest.raises(InventoryError, match="nixprov_allow_all: expected true or false"):
-        select_for(chosen(files), Verb.UP)
+        select(chosen(files), Verb.UP)
 
 
 def recorded(verb: str, **outcomes: Outcome) -> str:
@@ -158,15 +154,15 @@ def test_resume_takes_what_is_left_within_the_selection(guarded: Path) -> None:
 def test_resume_wants_the_same_verb_and_something_left(files: Path) -> None:
     run = recorded("up", w1=Outcome.CHANGED, w2=Outcome.CHANGED, w3=Outcome.UNCHANGED, gone=Outcome.UNCHANGED)
     with pytest.raises(ConfigError, match=f"run {run} was `up`, not `down`; nixprov up --resume {run}"):
-        select_for(chosen(files, resume=run), Verb.DOWN)
+        select(chosen(files, resume=run), Verb.DOWN)
     with pytest.raises(NothingSelected, match="all its hosts are done"):
-        select_for(chosen(files, resume=run), Verb.UP)
+        select(chosen(files, resume=run), Verb.UP)
 
 
 def test_a_become_password_is_for_hosts_that_have_none(files: Path) -> None:
     own = "w2 ansible_become_password=own\nw3 ansible_become_method=doas\n"
     (files / "hosts").write_text("w1\n" + own)
-    hosts = select_for(chosen(files, "all"), Verb.UP, Overrides(become_password=Secret("asked"))).hosts
+    hosts = select(chosen(files, "all"), Verb.UP, Overrides(become_password=Secret("asked"))).hosts
     assert [host.connection.become for host in hosts] == [
         Become(password=Secret("asked")),
         Become(password=Secret("own")),
@@ -176,5 +172,5 @@ def test_a_become_password_is_for_hosts_that_have_none(files: Path) -> None:
 
 def test_warnings_come_with_the_fleet(files: Path) -> None:
     (files / "hosts").write_text("w1 ansible_ssh_common_args='-F /etc/other'\n")
-    [warning] = select_for(chosen(files, "all"), Verb.UP).warnings
+    [warning] = select(chosen(files, "all"), Verb.UP).warnings
     assert warning.endswith("ansible_ssh_common_args: -F is ignored")

@@ -27,8 +27,10 @@ from provisioner.sealing import Sealer, new_key
 
 # Frozen, but no values: they hold what belongs to this process.
 STAYS: Final = {
-    "engine.Engine": "GitLab's client, and who is told",
+    "engine.host.Context": "GitLab's client, and who is told",
     "engine.pool.Pool": "what is done in its threads",
+    "engine.rollout.Rollout": "GitLab's client, and who is told",
+    "engine.switch.Switch": "a session",
     "forge.transport.Patience": "how to sleep",
     "inventory.document.Reader": "who is warned",
     "inventory.fleet.Inventory": "who is warned",
@@ -36,6 +38,7 @@ STAYS: Final = {
     "report.ending.Ending": "the record of a run, with its lock",
     "report.timeline.Row": "a part of that record",
     "report.timeline.Timeline": "a part of that record",
+    **dict.fromkeys((f"verbs.phases.{name}" for name in ("Change", "Finish", "Look", "Phase", "Unwind")), "functions"),
     "ssh.auth.Candidate": "a private key",
     "ssh.config.Endpoint": "made by each process from its own ssh_config",
     "ssh.dial.Proxy": "a process",
