@@ -29,8 +29,10 @@ from provisioner.sealing import Sealer, new_key
 STAYS: Final = {
     "engine.host.Context": "GitLab's client, and who is told",
     "engine.pool.Pool": "what is done in its threads",
-    "engine.rollout.Rollout": "GitLab's client, and who is told",
+    "engine.executor.Threads": "GitLab's client",
+    "engine.rollout.Rollout": "its executor, and who is told",
     "engine.switch.Switch": "a session",
+    "engine.visit.Visitor": "GitLab's client",
     "forge.transport.Patience": "how to sleep",
     "inventory.document.Reader": "who is warned",
     "inventory.fleet.Inventory": "who is warned",
