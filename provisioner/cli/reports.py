@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from provisioner.app import Report
     from provisioner.report.advice import Typed
     from provisioner.report.record import RunRecord
+    from provisioner.verb import Verb
 
 TOLD_OPTIONS: Final = (
     click.option("--json", "as_json", is_flag=True, help="JSON lines on stdout, people's text on stderr."),
@@ -55,7 +56,7 @@ _REPEATED: Final = {
 
 
 @contextmanager
-def reporting(options: Options, verb: str) -> Iterator[Report]:
+def reporting(options: Options, verb: Verb) -> Iterator[Report]:
     """The reports that the options ask for; files appear at the end, whole, also when the run was cut short.
 
     Raises ConfigError, before anything happened, for a file that cannot be written.
@@ -76,7 +77,7 @@ def reporting(options: Options, verb: str) -> Iterator[Report]:
             _complain(f"what was to be printed is cut short: {error.strerror}")
 
 
-def typed(options: Options, verb: str) -> Typed:
+def typed(options: Options, verb: Verb) -> Typed:
     """The command as it would be typed again, without the hosts."""
     from provisioner.report.advice import Typed
 

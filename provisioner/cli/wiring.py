@@ -34,7 +34,7 @@ def opened(options: Options, verb: Verb) -> Iterator[App]:
     """An app and the reports that the options ask for. Raises ConfigError before anything happened."""
     from provisioner.app import App
 
-    with reporting(options, verb.value) as report:
+    with reporting(options, verb) as report:
         yield App(_settings(options), report)
 
 

@@ -14,7 +14,8 @@ import os, signal, sys
 from provisioner.cli.edge import Options
 from provisioner.cli.reports import reporting
 from provisioner.events import PhaseBegun, RunStarted
-with reporting(Options(), "up") as report:
+from provisioner.verb import Verb
+with reporting(Options(), Verb.UP) as report:
     report.event(RunStarted("up", "r", "o", ("host1",)))
     report.event(PhaseBegun("host1", "connect"))
     os.write(int(sys.argv[1]), b"drawn")

@@ -30,6 +30,8 @@ from provisioner.report.lines import that_matter
 from provisioner.report.logs import HostLogs
 from provisioner.report.timeline import PHASES
 from provisioner.report.wording import ago, clean, elapsed
+from provisioner.verb import Verb
+from tests.unit.hosts import spec, wanted
 from tests.unit.runs import BUILD_LOG, CHANGE, PREVIEW, Play, go, host_plan, mixed, planned, status_read
 
 VOID = {"meta", "br", "line"}
@@ -64,7 +66,7 @@ class Strict(HTMLParser):
 
 def parsed(play: Play) -> Strict:
     parser = Strict()
-    parser.feed(html.page(play.record, Typed(play.verb)))
+    parser.feed(html.page(play.record, Typed(Verb(play.verb))))
     parser.close()
     assert parser.open == []
     return parser
@@ -208,10 +210,10 @@ def test_files_are_written_at_the_end_whole_and_only_of_a_run_that_began(tmp_pat
     page.write_text("before")
     page.chmod(0o666)
     options = Options(junit=str(xml), report=str(page), progress="plain")
-    with reporting(options, "up"):
+    with reporting(options, Verb.UP):
         pass
     assert (page.read_text(), xml.exists()) == ("before", False)
-    with pytest.raises(KeyboardInterrupt), reporting(options, "up") as report:  # noqa: PT012 - the run is cut short
+    with pytest.raises(KeyboardInterrupt), reporting(options, Verb.UP) as report:  # noqa: PT012 - the run is cut short
         report.event(RunStarted("up", "r", "o", ("host1",)))
         assert page.read_text() == "before"
         raise KeyboardInterrupt
@@ -253,7 +255,7 @@ def test_a_log_is_nobody_elses_to_read_and_no_link_is_followed(tmp_path: Path) -
 
 def test_a_file_that_cannot_be_written_ends_the_run_before_it_begins(tmp_path: Path) -> None:
     options = Options(report=str(tmp_path / "no/such.html"), progress="plain")
-    with pytest.raises(ConfigError, match=r"such\.html cannot be written"), reporting(options, "up"):
+    with pytest.raises(ConfigError, match=r"such\.html cannot be written"), reporting(options, Verb.UP):
         pass
 
 
@@ -352,6 +354,9 @@ def test_diffs_of_runners_show_settings_before_and_after() -> None:
         ("services.x.token = ''abc'';", 'services.x.token = "***";'),
         ('environment.SECRET_KEY = "abc";', 'environment.SECRET_KEY = "***";'),
         ('"password" = "abc";', '"password" = "***";'),
+        ('  "NPM_TOKEN": "abc",', '  "NPM_TOKEN": "***",'),
+        (r'"secret": "a\"b\\", "x": "y"', r'"secret": "***", "x": "y"'),
+        ('"tokenVersion": "20260101"', '"tokenVersion": "20260101"'),
         ('passwordFile = "/run/key";', 'passwordFile = "/run/key";'),
         ('tokenVersion = "20260101";', 'tokenVersion = "20260101";'),
         ("# glrt-AbCdEfGhIj", "# glrt-***"),
@@ -360,6 +365,16 @@ def test_diffs_of_runners_show_settings_before_and_after() -> None:
 )
 def test_secrets_in_diffs_are_stars(text: str, shown: str) -> None:
     assert masked(text) == shown
+
+
+def test_a_secret_among_a_jobs_variables_is_stars_in_what_would_be_written() -> None:
+    """It has no place there (docs/inventory.md), and people put it there."""
+    target = wanted(spec(RunnerSpec(environment={"NPM_TOKEN": 'hid"den\\', "PLAIN": "shown"})))
+    diff = unified(FileChange("/etc/nixos/nixprov/settings.nix", None, target.files["settings.nix"]))
+    assert '"NPM_TOKEN": "***"' in diff
+    assert '"PLAIN": "shown"' in diff
+    assert "hid" not in diff
+    assert "den" not in diff
 
 
 def test_the_lines_that_matter_begin_at_the_first_complaint() -> None:
@@ -387,23 +402,23 @@ def result(host: str, outcome: Outcome) -> HostResult:
 )
 def test_the_next_command(outcomes: tuple[Outcome, ...], commands: tuple[str, ...]) -> None:
     results = [result(f"h{number}", outcome) for number, outcome in enumerate(outcomes)]
-    assert next_commands(Typed("up", ("-i", "a b")), results) == commands
+    assert next_commands(Typed(Verb.UP, ("-i", "a b")), results) == commands
 
 
 def test_the_next_command_of_many_hosts_reads_their_names_from_the_file() -> None:
     results = [result(f"h{number}", Outcome.FAILED) for number in range(50)]
-    assert next_commands(Typed("down"), results, ("--limit", "@/f")) == ("nixprov down --limit @/f",)
-    assert next_commands(Typed("plan down"), results[:1]) == ("nixprov down h0 --check",)
+    assert next_commands(Typed(Verb.DOWN), results, ("--limit", "@/f")) == ("nixprov down --limit @/f",)
+    assert next_commands(Typed(Verb.PLAN_DOWN), results[:1]) == ("nixprov down h0 --check",)
 
 
 def test_the_next_command_repeats_the_options_that_it_needs() -> None:
     options = Options(sources=("a", "b"), play="p.yml", ask_become_pass=True)
-    assert typed(options, "up").options == ("-i", "a", "-i", "b", "--play", "p.yml", "-K")
+    assert typed(options, Verb.UP).options == ("-i", "a", "-i", "b", "--play", "p.yml", "-K")
 
 
 def test_the_next_command_is_no_bolder_than_what_failed() -> None:
     rails = Options(serial="1,20%", max_fail_percentage=10.0, any_errors_fatal=True)
-    told = next_commands(typed(rails, "up"), [result("h0", Outcome.INTERRUPTED)])
+    told = next_commands(typed(rails, Verb.UP), [result("h0", Outcome.INTERRUPTED)])
     careful = "--serial 1,20% --max-fail-percentage 10 --any-errors-fatal"
     assert told == ("nixprov status h0", f"nixprov up h0 {careful}")
 
