@@ -191,7 +191,7 @@ class Engine:
         seen = None if verb.changes else preview.look(run, wanted, files, self.depth)
         run.emit("plan", plan=wanted, files=files, system=seen, check=not verb.changes)
         preview.require_good(run.host, seen)
-        origin.require(run, own)
+        origin.require(run, wanted, own)
         if wanted.is_empty:
             return Outcome.UNCHANGED
         if verb.changes:

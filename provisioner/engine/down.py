@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Final
 
-from provisioner import version
+from provisioner import hooks, version
 from provisioner.engine import crash
 from provisioner.engine.drain import drain
 from provisioner.engine.host import Detached, DetachedByUser, HostRun
@@ -15,12 +15,11 @@ from provisioner.engine.unwind import RolledBack, clean, ours, release, unwind
 from provisioner.engine.up import switch_error, with_switch
 from provisioner.errors import ForgeError, ForgeUnavailable, HostError, Locked, NixprovError, NothingChanged
 from provisioner.machine import switch
-from provisioner.machine.facts import Facts, digest
+from provisioner.machine.facts import Facts
 from provisioner.machine.journal import Journal, Phase, RunnerRecord
 from provisioner.machine.transaction import Part, Shell
 from provisioner.plan import ForgeView, HostPlan, RunnerAction, RunnerVerb, plan_down
 from provisioner.steps import STEPS
-from provisioner.steps.hook import PATH as HOOK_PATH
 from provisioner.steps.module import written_by
 
 _PAUSED: Final = "runner {} in GitLab is paused"
@@ -104,7 +103,9 @@ def _take_out(run: HostRun, wanted: HostPlan, parts: list[Part], before: tuple[F
     try:
         ending = [Shell(END_JOBS)] if run.choices.force else []
         with crash.around("write"):
-            run.transact("write", with_switch(run, switch.NO_REVISION, [*parts, *ending], journal), journal)
+            hook = hooks.installed(run.journal)
+            whole = with_switch(run, hook, switch.NO_REVISION, [*parts, *ending], journal)
+            run.transact("write", whole, journal)
         _switch(run)
     except (Detached, DetachedByUser, Locked):
         raise
@@ -221,9 +222,11 @@ def _say_what_came_back(run: HostRun, journal: Journal) -> None:
     before = journal.baseline.system if journal.baseline else run.facts.system
     if before == run.facts.system:
         return
-    why = f"{HOOK_PATH} describes another one now"
+    hook = hooks.installed(journal)
+    file = hook.configuration.file
+    why = f"{file} describes another one now"
     if journal.checked and journal.checked.adopted:
-        why = f"{HOOK_PATH} did not describe that one (--adopt-configuration)"
-    elif journal.hook and digest(run.facts.records.get("configuration.data")) != journal.hook.sha256_before:
-        why = f"{HOOK_PATH} was edited since"
+        why = f"{file} did not describe that one (--adopt-configuration)"
+    elif journal.hook and hook.is_edited_since(run.facts, journal.hook):
+        why = f"{file} was edited since"
     run.emit("warning", text=f"the system is not the one from before nixprov ({before}): {why}")

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from provisioner import limits
+from provisioner import limits, steps
 from provisioner.engine import crash
 from provisioner.errors import (
     ConnectionLost,
@@ -25,7 +25,7 @@ from provisioner.errors import (
 from provisioner.events import Emit, Event
 from provisioner.forge import Forge
 from provisioner.machine import lock, switch, trust
-from provisioner.machine.facts import Facts, probe_script
+from provisioner.machine.facts import Facts
 from provisioner.machine.flaws import Flaws
 from provisioner.machine.journal import Checked, Journal, Phase, Run
 from provisioner.machine.switch import Followed, SwitchResult
@@ -43,7 +43,6 @@ from provisioner.model import HostSpec
 from provisioner.ssh.exec import Completed
 from provisioner.ssh.session import Cancelled, Session
 from provisioner.ssh.stream import Lines
-from provisioner.steps import STEPS
 
 TRANSACTION_S: Final = 15
 RECONNECT_WAITS_S: Final = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
@@ -128,7 +127,7 @@ class HostRun:
 
     def probe(self, *, after: str = "") -> None:
         """Read the host anew, when the shell of `after` has ended: one remote command. Raises HostError."""
-        done = self._command(after.encode() + probe_script(step.probe() for step in STEPS))
+        done = self._command(after.encode() + steps.probe())
         self.facts = Facts.parse(self.host, done.stdout)
         # From here on: a claim makes the journal this machine's, and who comes after it must not find them there.
         self.journal = Journal.read(self.facts).of_machine(self.facts.machine)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from provisioner import hooks
 from provisioner.engine import aside
 from provisioner.engine.host import HostRun
 from provisioner.errors import BuildFailed, HookRefused, Locked, NotDescribed, RemoteFailed
@@ -13,11 +14,9 @@ from provisioner.machine import origin
 from provisioner.machine.facts import Facts
 from provisioner.machine.journal import Checked, Journal, Phase
 from provisioner.machine.origin import Expected, Kind, Origin
-from provisioner.nix import imports
-from provisioner.plan import HostPlan, changes_of, file_changes
+from provisioner.plan import HostPlan, changes_of, edits, file_changes, hook_of
 from provisioner.steps import STEPS
-from provisioner.steps.hook import ABSOLUTE_LINE, Hook
-from provisioner.steps.hook import PATH as HOOK_PATH
+from provisioner.steps.hook import Hooked
 from provisioner.steps.module import is_as_built
 
 _MEND: Final = "mend it: `nixos-rebuild build` on the host shows the whole error"
@@ -32,25 +31,27 @@ def look(run: HostRun, wanted: HostPlan) -> Origin | None:
     if asked is None:
         return None
     run.phase("own")
-    done = aside.ask(run, origin.script(run.run.id, asked.edits))
+    configuration = hook_of(wanted, run.facts, run.journal).configuration
+    done = aside.ask(run, origin.script(run.run.id, configuration, asked.edits))
     if done.status:
         raise RemoteFailed(run.host, f"the host cannot say from where its system is ({aside.last_words(done)})")
-    found = origin.read(run.host, done.stdout, asked.expected)
+    found = origin.read(run.host, done.stdout, configuration, asked.expected)
     if found.running != run.facts.system:
         raise Locked(run.host, "another system was switched to a moment ago", hint="run again")
     run.checked = Checked(found.running, adopted=not found.is_described)
     return found
 
 
-def require(run: HostRun, found: Origin | None) -> None:
+def require(run: HostRun, wanted: HostPlan, found: Origin | None) -> None:
     """Raises NotDescribed, BuildFailed, unless the operator goes on knowingly; HookRefused: nobody could go on."""
     if found is None or found.is_described:
         return
     run.emit("origin", origin=found)
+    hook = hook_of(wanted, run.facts, run.journal)
+    file = hook.configuration.file
     if found.kind is Kind.UNREAD:
-        hint = f"have in its imports: {ABSOLUTE_LINE}"
-        raise HookRefused(run.host, f"{HOOK_PATH} is not what is built: {found.why}", hint=hint)
-    message = f"the running system is not what {HOOK_PATH} describes: {found.why}"
+        raise HookRefused(run.host, f"{file} is not what is built: {found.why}", hint=hook.by_hand)
+    message = f"the running system is not what {file} describes: {found.why}"
     if run.choices.adopt_configuration:
         run.emit("warning", text=f"{message}; it is replaced all the same (--adopt-configuration)")
     elif found.kind is Kind.BROKEN:
@@ -88,10 +89,10 @@ def _before_down(facts: Facts, journal: Journal) -> _Asked | None:
     """Of what runs and what boots, the one that is not ours must be what `down` would build."""
     if facts.revision and facts.revision_at_boot:
         return None
-    edits = _without_ours(facts, journal)
+    others = _without_ours(facts, journal)
     if facts.revision:
-        return _Asked(edits, Expected(None))
-    return _Asked(edits, Expected(facts.system, {facts.text("profile")} if facts.revision_at_boot else ()))
+        return _Asked(others, Expected(None))
+    return _Asked(others, Expected(facts.system, {facts.text("profile")} if facts.revision_at_boot else ()))
 
 
 def _as_we_made_it(facts: Facts, journal: Journal, wanted: HostPlan) -> _Asked | None:
@@ -101,11 +102,11 @@ def _as_we_made_it(facts: Facts, journal: Journal, wanted: HostPlan) -> _Asked |
     where a person has, the configuration without ours must still be what was there before us.
     """
     expected = Expected(facts.system, _known_boots(facts, journal))
-    if is_as_built(facts) and _is_hooked(facts):
+    hook = hooks.choose(facts)
+    if is_as_built(facts) and hook.is_in(facts):
         return _Asked({}, expected)
     if wanted.wanted is not None and wanted.wanted.revision == facts.revision:
-        edits = {change.path: change.after for change in file_changes(wanted, facts, journal)}
-        return _Asked(edits, expected)
+        return _Asked(edits(file_changes(wanted, facts, journal), hook), expected)
     if _has_looked(facts, journal):
         return None
     before = journal.baseline.system if journal.baseline else facts.system
@@ -129,20 +130,10 @@ def _was_adopted(facts: Facts, journal: Journal) -> bool:
     return _has_looked(facts, journal) and journal.checked is not None and journal.checked.adopted
 
 
-def _is_hooked(facts: Facts) -> bool:
-    present = (imports.Presence.PRESENT, imports.Presence.ELSEWHERE)
-    return imports.find(facts.records.get("configuration.data", b"")) in present
-
-
 def _without_ours(facts: Facts, journal: Journal) -> dict[str, bytes | None]:
     """Without the module our line does nothing; it goes too where it was us who put it into the folder's own file."""
-    file = facts.file("configuration", HOOK_PATH)
-    is_ours = (
-        file is not None
-        and file.real == f"{facts.text('etc-nixos')}/configuration.nix"
-        and journal.hook is not None
-        and file.sha256 != journal.hook.sha256_before
-    )
-    steps = [step for step in STEPS if step.feeds_system and (is_ours or step.name != Hook.name)]
+    hook = hooks.installed(journal)
+    is_ours = hook.is_our_edit(facts, journal.hook)
+    steps = [step for step in STEPS if step.feeds_system and (is_ours or step.name != Hooked.name)]
     parts = [part for step in steps for part in step.remove(facts, journal)]
-    return {change.path: change.after for change in changes_of(parts, facts)}
+    return edits(changes_of(parts, facts, hook), hook)

@@ -12,9 +12,9 @@ from provisioner.engine.host import HostRun
 from provisioner.errors import BuildFailed
 from provisioner.machine import preview
 from provisioner.machine.preview import Preview
-from provisioner.plan import FileChange, HostPlan
+from provisioner.plan import FileChange, HostPlan, edits, hook_of
 
-_HINT: Final = "it would leave the host as it is: mend /etc/nixos, then plan again"
+_HINT: Final = "it would leave the host as it is: mend the configuration, then plan again"
 
 
 class Depth(Enum):
@@ -30,8 +30,8 @@ def look(run: HostRun, wanted: HostPlan, files: Sequence[FileChange], depth: Dep
     if depth is Depth.FILES or not wanted.switch:
         return None
     run.phase(depth.value)
-    edits = {change.path: change.after for change in files}
-    script = preview.script(run.run.id, edits, build=depth is Depth.BUILD)
+    hook = hook_of(wanted, run.facts, run.journal)
+    script = preview.script(run.run.id, hook.configuration, edits(files, hook), build=depth is Depth.BUILD)
     done = aside.ask(run, script)
     if done.status:
         return Preview(unknown=f"the host cannot look ({aside.last_words(done)})")

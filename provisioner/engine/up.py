@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from provisioner import hooks
 from provisioner.engine import crash, overtaken
 from provisioner.engine.host import Detached, DetachedByUser, HostRun, wait_until
 from provisioner.engine.look import look, mark
@@ -21,6 +22,7 @@ from provisioner.errors import (
     NothingChanged,
     SwitchFailed,
 )
+from provisioner.hooks import Hook
 from provisioner.machine import preflight, switch, trust
 from provisioner.machine.facts import Facts
 from provisioner.machine.journal import Baseline, Journal, Phase, RunnerRecord
@@ -28,16 +30,10 @@ from provisioner.machine.switch import SwitchResult
 from provisioner.machine.transaction import Part, Shell, Transaction
 from provisioner.model import Registration, RunnerStatus, Secret
 from provisioner.plan import HostPlan, RunnerAction, RunnerVerb, plan_up, require_no_downgrade, unit_names
-from provisioner.steps import STEPS, Wanted
-from provisioner.steps.hook import Hook
+from provisioner.steps import STEPS, Wanted, foundation
 from provisioner.steps.module import has_bodies, written_by
 from provisioner.steps.wanted import build
 
-# What every job needs and no runner waits for: without it jobs would be taken, and fail.
-_FOUNDATION: Final = (
-    *("nixprov-image.service", "nixprov-podman.socket", "nixprov-network.service", "nixprov-docker-network.service"),
-    *("nixprov-nix-daemon.socket", "nixprov-nix-jobs.socket", "nixprov-nix-shared.socket", "nixprov-counters.socket"),
-)
 RESET_FAILED: Final = "systemctl reset-failed 'nixprov-*' 2>/dev/null || :"
 
 
@@ -191,7 +187,7 @@ def _host_changes(run: HostRun, plan: HostPlan, made: _Made) -> None:
     needs_switch = bool(plan.switch or made.records)
     journal = _intent(run, wanted, made, Phase.WRITTEN if needs_switch else Phase.CONFIRMED)
     if needs_switch:
-        parts = with_switch(run, wanted.revision, [*parts, Shell(RESET_FAILED)], journal)
+        parts = with_switch(run, hooks.choose(run.facts), wanted.revision, [*parts, Shell(RESET_FAILED)], journal)
     run.phase("write")
     try:
         made.wrote = True
@@ -204,18 +200,19 @@ def _host_changes(run: HostRun, plan: HostPlan, made: _Made) -> None:
         _confirm(run, _switch(run))
 
 
-def with_switch(run: HostRun, revision: str, parts: Sequence[Part], journal: Journal) -> list[Part]:
+def with_switch(run: HostRun, hook: Hook, revision: str, parts: Sequence[Part], journal: Journal) -> list[Part]:
     """`parts`, and after them the switch; before them the way back: `parts` turned round, as one more transaction."""
     confirm_s = run.limits.confirm_s
-    back = _way_back(run, parts, journal) if confirm_s else None
-    started = switch.start("switch", revision, confirm_s=confirm_s, crash=crash.in_unit())
+    back = _way_back(run, hook, parts, journal) if confirm_s else None
+    build = hook.configuration.build
+    started = switch.start("switch", revision, *build, confirm_s=confirm_s, crash=crash.in_unit())
     return [*switch.push(back), *parts, started]
 
 
-def _way_back(run: HostRun, parts: Sequence[Part], journal: Journal) -> bytes:
+def _way_back(run: HostRun, hook: Hook, parts: Sequence[Part], journal: Journal) -> bytes:
     """What the host needs to give its files back alone, whoever is gone: the network, the operator, its power."""
     renewed = [name for name, record in journal.runners.items() if record.token_version == run.run.id]
-    back = (*undo(parts, run.facts), *restarts(renewed))
+    back = (*undo(parts, run.facts, hook.folder), *restarts(renewed))
     gone_back = replace(journal, phase=Phase.WENT_BACK, nixprov=run.journal.nixprov)
     return Transaction(back, journal.written().sha256, gone_back.render(), wait_s=60).script()
 
@@ -242,7 +239,7 @@ def _writer(run: HostRun, wanted: Wanted) -> str:
 
 def _found(run: HostRun) -> Mapping[str, object]:
     """What was there before the first run of ours, and before this one."""
-    hook = run.journal.hook or Hook().record(run.facts)
+    hook = run.journal.hook or hooks.choose(run.facts).record(run.facts)
     baseline = run.journal.baseline or Baseline(run.facts.generation, run.facts.system)
     return {"hook": hook, "baseline": baseline, "checked": run.checked or run.journal.checked}
 
@@ -253,7 +250,7 @@ def _switch(run: HostRun) -> SwitchResult:
         result = run.follow()
     if not (result.is_done or result.only_units_failed):
         raise switch_error(run, result)
-    if broken := next((unit for unit in result.failed if unit in _FOUNDATION), None):
+    if broken := next((unit for unit in result.failed if unit in foundation()), None):
         hint = f"journalctl -u {broken} on the host tells why"
         raise SwitchFailed(run.host, f"{broken} did not start, and every job needs it", hint=hint)
     if result.only_units_failed:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from provisioner.nix import imports
 from provisioner.nix.imports import (
     ATTRIBUTE,
     ENTRY,
@@ -24,11 +26,12 @@ from provisioner.nix.imports import (
     Presence,
     Refused,
     Style,
-    add,
-    find,
     parses,
-    remove,
 )
+
+add = partial(imports.add, folder="/etc/nixos")
+find = partial(imports.find, folder="/etc/nixos")
+remove = partial(imports.remove, folder="/etc/nixos")
 
 CORPUS = Path(__file__).parent.parent / "corpus" / "imports"
 EDITED = sorted(file.name.removesuffix(".out.nix") for file in CORPUS.glob("*.out.nix"))

@@ -19,6 +19,7 @@ import pytest
 
 from provisioner.machine import switch
 from provisioner.machine.switch import BUSY, SwitchResult
+from tests.unit.hosts import HOOK
 from tests.unit.test_switch_script import Host, ends
 
 PROGRAM = files("provisioner.machine").joinpath("switch.sh").read_bytes()
@@ -82,7 +83,8 @@ class Machine(Host):
         (self.folder / "meanwhile").write_text(f"cd {self.folder}\n{script}\n")
 
     def with_patience(self, *arguments: str, seconds: int = 4) -> subprocess.CompletedProcess[str]:
-        return self.run(PROGRAM.replace(b"NIXPROV_PATIENCE-600", b"NIXPROV_PATIENCE-%d" % seconds), *arguments)
+        program = PROGRAM.replace(b"NIXPROV_PATIENCE-600", b"NIXPROV_PATIENCE-%d" % seconds)
+        return self.run(program, *arguments, *(HOOK.configuration.build if arguments[0] == "switch" else ()))
 
     def tried(self, verdict: str) -> None:
         """As it is when the new system runs and `verdict` was given."""

@@ -1,0 +1,37 @@
+"""How the module enters a configuration: one file a kind, chosen here, once, and nowhere else."""
+
+from typing import Final
+
+from provisioner.errors import HookRefused
+from provisioner.hooks.base import Hook
+from provisioner.hooks.classic import Classic
+from provisioner.machine.facts import Facts
+from provisioner.machine.journal import Journal
+
+# The first that knows a host as its own takes it; the last one says why none does.
+HOOKS: Final[tuple[Hook, ...]] = (Classic(),)
+
+
+def choose(facts: Facts) -> Hook:
+    """The way into this host's configuration. Raises HookRefused where there is none."""
+    for hook in HOOKS:
+        if hook.detect(facts):
+            return hook
+    raise HOOKS[-1].refusal(facts)
+
+
+def installed(journal: Journal) -> Hook:
+    """The hook that the journal names, so that what put the module in takes it out, whatever the host is by now.
+
+    Without a journal there is nothing to go by but our traces in a classic configuration. Raises HookRefused.
+    """
+    if journal.hook is None:
+        return HOOKS[-1]
+    for hook in HOOKS:
+        if hook.kind == journal.hook.kind:
+            return hook
+    hint = "use a nixprov at least as new as the one that was used there last"
+    raise HookRefused(journal.host, f"the module is in by a way that is not known: {journal.hook.kind}", hint=hint)
+
+
+__all__ = ["HOOKS", "Hook", "choose", "installed"]
