@@ -7,7 +7,6 @@ from __future__ import annotations
 import base64
 import json
 import re
-import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
@@ -71,7 +70,8 @@ class FakeSession:
 
     def transact(self, text: str) -> None:
         for words, place in _STAGED.findall(text):
-            content = base64.b64decode("".join(shlex.split(words)))
+            # No sign of base64 needs more than quotes around it, and shlex takes half a second for a module.
+            content = base64.b64decode(words.replace("'", ""))
             if place == JOURNAL:
                 self.journals.append(content)
                 self.records["journal.data"] = content

@@ -3,14 +3,7 @@
 from __future__ import annotations
 
 import io
-import os
-import pty
 import re
-import signal
-import subprocess
-import sys
-import textwrap
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -221,40 +214,3 @@ def test_rules_of_colour(environment: dict[str, str], colour: bool, redraw: bool
     forced = any(environment.get(name, "0") != "0" for name in ("CLICOLOR_FORCE", "FORCE_COLOR"))
     assert wants_colour(io.StringIO(), environment) is (forced and not environment.get("NO_COLOR"))
     assert can_redraw(io.StringIO(), environment) is False
-
-
-INTERRUPTED = """
-import os, signal, sys, time
-from provisioner.cli.reports import reporting
-from provisioner.events import Event
-options = dict(as_json=False, junit=None, report=None, progress="auto", verbose=False, debug=False, sources=(), log_dir=None)
-with reporting(options, "up") as report:
-    report.event(Event("start", fields={"verb": "up", "run": "r", "operator": "o", "hosts": ["host1"]}))
-    report.event(Event("phase", "host1", {"phase": "connect"}))
-    time.sleep(60)
-"""
-
-
-def test_ctrl_c_gives_the_cursor_back() -> None:
-    controller, terminal = pty.openpty()
-    environment = {**os.environ, "TERM": "xterm", "PYTHONPATH": str(Path(__file__).parents[2])}
-    with subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(INTERRUPTED)],
-        stdin=terminal,
-        stdout=terminal,
-        stderr=terminal,
-        env=environment,
-    ) as process:
-        os.close(terminal)
-        said = _read_until(controller, b"connect")
-        process.send_signal(signal.SIGINT)
-        said += _read_until(controller, b"KeyboardInterrupt")
-    os.close(controller)
-    assert b"\x1b[?25h" in said[said.rindex(b"\x1b[?25l") :], said
-
-
-def _read_until(controller: int, wanted: bytes) -> bytes:
-    said = b""
-    while wanted not in said:
-        said += os.read(controller, 4096)
-    return said

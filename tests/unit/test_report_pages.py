@@ -13,7 +13,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from provisioner import resources
 from provisioner.cli.reports import reporting, typed
 from provisioner.errors import ConfigError
 from provisioner.events import Event, HostResult, Outcome
@@ -99,7 +98,7 @@ def test_the_page_says_what_becomes_of_the_system() -> None:
 
 
 def test_each_phase_has_its_colour_in_light_and_in_dark() -> None:
-    styles = resources.templates().joinpath("report.css").read_text()
+    styles = Path(html.__file__).with_name("page.css").read_text(encoding="utf-8")
     for phase in PHASES:
         assert styles.count(f"--p-{phase}: #") == 2, phase
         assert f".p-{phase} {{" in styles, phase

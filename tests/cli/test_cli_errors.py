@@ -152,7 +152,7 @@ def test_a_reader_that_left_does_not_end_the_run(tmp_path: Path) -> None:
     """The pipe is broken from the first line on, in all that is printed; the page is written all the same."""
     script = """
 from provisioner.cli import _forget_unread
-from tests.unit.test_cli_errors import START, options, reporting
+from tests.cli.test_cli_errors import START, options, reporting
 with reporting(options(as_json=True, report="run.html"), "up") as report:
     for _ in range(9):
         report.event(START)
