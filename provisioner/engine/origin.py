@@ -10,6 +10,7 @@ from provisioner import hooks
 from provisioner.engine import aside
 from provisioner.engine.host import HostRun
 from provisioner.errors import BuildFailed, HookRefused, Locked, NotDescribed, RemoteFailed
+from provisioner.events import OriginFound
 from provisioner.machine import origin
 from provisioner.machine.facts import Facts
 from provisioner.machine.journal import Checked, Journal, Phase
@@ -46,14 +47,14 @@ def require(run: HostRun, wanted: HostPlan, found: Origin | None) -> None:
     """Raises NotDescribed, BuildFailed, unless the operator goes on knowingly; HookRefused: nobody could go on."""
     if found is None or found.is_described:
         return
-    run.emit("origin", origin=found)
+    run.emit(OriginFound(run.host, found))
     hook = hook_of(wanted, run.facts, run.journal)
     file = hook.configuration.file
     if found.kind is Kind.UNREAD:
         raise HookRefused(run.host, f"{file} is not what is built: {found.why}", hint=hook.by_hand)
     message = f"the running system is not what {file} describes: {found.why}"
     if run.choices.adopt_configuration:
-        run.emit("warning", text=f"{message}; it is replaced all the same (--adopt-configuration)")
+        run.warn(f"{message}; it is replaced all the same (--adopt-configuration)")
     elif found.kind is Kind.BROKEN:
         raise BuildFailed(run.host, f"a switch would fail: {found.why}", hint=_MEND)
     else:

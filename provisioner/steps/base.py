@@ -9,9 +9,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
-from types import MappingProxyType
 from typing import ClassVar
 
 from provisioner import hooks
@@ -28,7 +27,7 @@ from provisioner.machine.transaction import (
     SetMtime,
     WriteFile,
 )
-from provisioner.model import HostSpec, Secret
+from provisioner.model import FrozenDict, HostSpec, Secret
 
 
 class State(Enum):
@@ -63,7 +62,7 @@ class Wanted:
     revision: str
     version: str
     token_versions: Mapping[str, str]
-    tokens: Mapping[str, Secret] = field(default_factory=lambda: MappingProxyType({}))
+    tokens: Mapping[str, Secret] = FrozenDict()
 
 
 class Step(ABC):

@@ -13,11 +13,11 @@ from pathlib import Path
 INTERRUPTED = """
 import os, signal, sys, time
 from provisioner.cli.reports import reporting
-from provisioner.events import Event
+from provisioner.events import PhaseBegun, RunStarted
 options = dict(as_json=False, junit=None, report=None, progress="auto", verbose=False, debug=False, sources=(), log_dir=None)
 with reporting(options, "up") as report:
-    report.event(Event("start", fields={"verb": "up", "run": "r", "operator": "o", "hosts": ["host1"]}))
-    report.event(Event("phase", "host1", {"phase": "connect"}))
+    report.event(RunStarted("up", "r", "o", ("host1",)))
+    report.event(PhaseBegun("host1", "connect"))
     time.sleep(60)
 """
 

@@ -13,7 +13,7 @@ from typing import Any, cast
 
 from provisioner.engine.host import Choices, HostRun, Limits
 from provisioner.errors import ConnectionLost, ForgeUnavailable, NixprovError
-from provisioner.events import Event
+from provisioner.events import Event, Logged, Warned
 from provisioner.forge import Forge
 from provisioner.machine.facts import Facts
 from provisioner.machine.journal import Journal, Run
@@ -154,8 +154,8 @@ class Stage:
     run: HostRun
     events: list[Event]
 
-    def texts(self, kind: str) -> list[str]:
-        return [str(event.fields.get("text")) for event in self.events if event.kind == kind]
+    def texts(self, kind: type[Warned | Logged]) -> list[str]:
+        return [event.text for event in self.events if isinstance(event, kind)]
 
 
 def stage(

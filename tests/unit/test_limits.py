@@ -14,11 +14,12 @@ from provisioner import limits
 from provisioner.engine import _message
 from provisioner.engine.host import _Follower
 from provisioner.errors import ConfigError, InventoryError, RemoteFailed
+from provisioner.events import Logged
 from provisioner.limits import TooLongError
 from provisioner.machine import preview
+from provisioner.masking import masked
 from provisioner.model import Secret
 from provisioner.paths import read
-from provisioner.report.wording import masked
 from provisioner.selection import Selection, read_inventory
 from provisioner.ssh.elevate import MARK, PROMPT, Sudo
 from provisioner.ssh.exec import BEGUN, Order, _Exchange, _Feeder
@@ -99,7 +100,7 @@ def test_a_log_line_that_is_cut_says_nothing_of_how_the_switch_ended() -> None:
     follower(b"end waits activate 0 9\n")
     assert follower.result is None
     follower.release()
-    assert scene.texts("log")[-1] == "end waits activate 0 9"
+    assert scene.texts(Logged)[-1] == "end waits activate 0 9"
     follower(b"end exited build 1 4\n")
     assert follower.result is not None
     assert follower.result.phase == "build"
@@ -111,7 +112,7 @@ def test_lines_whose_cursor_never_comes_are_not_kept_for_ever() -> None:
     for _ in range(40):
         follower(b"log " + b"x" * 60_000 + b"\n")
     assert follower._size <= limits.HELD_LOG
-    assert len(scene.texts("log")) >= 20
+    assert len(scene.texts(Logged)) >= 20
 
 
 class Channel:

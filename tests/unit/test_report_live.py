@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from provisioner.events import Outcome
+from provisioner.events import Warned
+from provisioner.outcome import Outcome
 from provisioner.report.colour import Painter, can_redraw, wants_colour
 from provisioner.report.html import page
 from provisioner.report.live import LiveTable, draw
 from provisioner.report.table import MAX_ROWS, Table
 from provisioner.report.text import PlainText
-from tests.unit.runs import CHANGE, Play, go, host_plan, mixed
+from tests.unit.runs import Play, go, mixed, planned
 
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
@@ -133,7 +134,7 @@ def test_the_result_goes_to_its_own_stream() -> None:
     _, out, result = live(play, diff=True)
     play.start()
     play.phases("host1", "connect")
-    play.emit("plan", "host1", plan=host_plan(), files=(CHANGE,), check=True)
+    play.emit(planned("host1", check=True))
     play.end("host1", Outcome.CHANGED)
     play.summary()
     assert "+tags: b" in result.getvalue()
@@ -170,8 +171,8 @@ def test_warnings_that_say_the_same_share_a_line() -> None:
     _, out, _ = live(play)
     play.start()
     for name in play.names[:2]:
-        play.emit("warning", name, text=f"the key of {name} was recorded")
-    play.emit("warning", "host3", text="disk is full")
+        play.emit(Warned(name, f"the key of {name} was recorded"))
+    play.emit(Warned("host3", "disk is full"))
     play.summary()
     said = ESCAPES.sub("", out.getvalue())
     assert "warning: host1, host2: the key of HOST was recorded\n" in said
