@@ -281,7 +281,7 @@ def edits(changes: Sequence[FileChange], hook: Hook) -> dict[str, bytes | None]:
 
 def _as_known(path: str, facts: Facts, hook: Hook) -> str:
     """The path as people know it where the configuration's folder is a link."""
-    real = f"{facts.text('etc-nixos') or hook.folder}/"
+    real = f"{hook.real_folder(facts)}/"
     return f"{hook.folder}/{path.removeprefix(real)}" if path.startswith(real) else path
 
 

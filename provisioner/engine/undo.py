@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from provisioner.hooks import Hook
 from provisioner.machine.facts import Facts, FileFact, digest
 from provisioner.machine.transaction import (
     STAGED_SUFFIX,
@@ -16,24 +17,24 @@ from provisioner.machine.transaction import (
 )
 
 
-def undo(parts: Iterable[Part], before: Facts, folder: str) -> tuple[Part, ...]:
-    """Parts that give back the user's files as `before` has them, newest change first; `folder` is the user's.
+def undo(parts: Iterable[Part], before: Facts, hook: Hook) -> tuple[Part, ...]:
+    """Parts that give back the user's files as `before` has them; newest change first.
 
     Each expects what `parts` leaves: a file that a person edited meanwhile stops it, and nothing is lost.
     """
-    files = _Files(before, folder)
+    files = _Files(before, hook)
     undone = [opposite for part in parts for opposite in _opposite(part, files)][::-1]
-    time = before.text("etc-nixos-mtime")
-    times = [SetMtime(folder, int(time))] if undone and time.isdigit() else []
+    time = hook.folder_time(before)
+    times = [SetMtime(hook.folder, time)] if undone and time is not None else []
     return (*undone, *times)
 
 
 class _Files:
     """What was found where a part's path leads to: the folder may be a link, and so may a file in it."""
 
-    def __init__(self, facts: Facts, folder: str) -> None:
+    def __init__(self, facts: Facts, hook: Hook) -> None:
         self._found = facts.files()
-        self._known, self._real = f"{folder}/", f"{facts.text('etc-nixos') or folder}/"
+        self._known, self._real = f"{hook.folder}/", f"{hook.real_folder(facts)}/"
 
     def get(self, path: str) -> FileFact | None:
         return self._found.get(self._real + path.removeprefix(self._known) if self.is_in(path) else path)

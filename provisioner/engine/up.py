@@ -212,7 +212,7 @@ def with_switch(run: HostRun, hook: Hook, revision: str, parts: Sequence[Part], 
 def _way_back(run: HostRun, hook: Hook, parts: Sequence[Part], journal: Journal) -> bytes:
     """What the host needs to give its files back alone, whoever is gone: the network, the operator, its power."""
     renewed = [name for name, record in journal.runners.items() if record.token_version == run.run.id]
-    back = (*undo(parts, run.facts, hook.folder), *restarts(renewed))
+    back = (*undo(parts, run.facts, hook), *restarts(renewed))
     gone_back = replace(journal, phase=Phase.WENT_BACK, nixprov=run.journal.nixprov)
     return Transaction(back, journal.written().sha256, gone_back.render(), wait_s=60).script()
 

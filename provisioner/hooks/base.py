@@ -38,7 +38,15 @@ class Hook(ABC):
 
     @abstractmethod
     def things(self) -> tuple[Thing, ...]:
-        """What a probe asks for on behalf of this hook; `etc-nixos` is the folder behind all links, with its time."""
+        """What a probe asks for on behalf of this hook, in records that no other hook has."""
+
+    @abstractmethod
+    def real_folder(self, facts: Facts) -> str:
+        """The configuration's folder behind all links."""
+
+    @abstractmethod
+    def folder_time(self, facts: Facts) -> int | None:
+        """The modification time of that folder, in seconds of the epoch; None where nobody could say."""
 
     @abstractmethod
     def detect(self, facts: Facts) -> bool:

@@ -67,6 +67,15 @@ class Classic(Hook):
         )
 
     @override
+    def real_folder(self, facts: Facts) -> str:
+        return facts.text("etc-nixos") or self.folder
+
+    @override
+    def folder_time(self, facts: Facts) -> int | None:
+        time = facts.text("etc-nixos-mtime")
+        return int(time) if time.isdigit() else None
+
+    @override
     def detect(self, facts: Facts) -> bool:
         return not facts.text("flake") and self._file(facts) is not None
 
@@ -104,13 +113,13 @@ class Classic(Hook):
     @override
     def record(self, facts: Facts) -> HookRecord:
         file = self._require(facts)
-        time = facts.text("etc-nixos-mtime")
+        time = self.folder_time(facts)
         return HookRecord(
             path=self.path,
             mode=file.mode,
             owner=file.owner,
             mtime=file.mtime,
-            directory_mtime=int(time) if time.isdigit() else file.mtime,
+            directory_mtime=file.mtime if time is None else time,
             sha256_before=file.sha256,
             backup=f"{_BACKUP.path}/configuration.nix.{file.sha256[:12]}",
             kind=self.kind,
@@ -189,7 +198,7 @@ class Classic(Hook):
         return file
 
     def _real_path(self, facts: Facts) -> str:
-        return f"{facts.text('etc-nixos')}/configuration.nix"
+        return f"{self.real_folder(facts)}/configuration.nix"
 
     def _require_beside_module(self, facts: Facts, file: FileFact) -> None:
         """Nix looks up ./nixprov beside the file behind all links. Raises HookRefused where that is another folder."""

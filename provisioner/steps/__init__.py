@@ -1,6 +1,6 @@
 """The things nixprov owns on a host, in the order in which they are put there; they are taken back in reverse."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Final
 
 from provisioner.hooks import HOOKS
@@ -25,9 +25,9 @@ def in_order(*owners: Step) -> tuple[Step, ...]:
 STEPS: Final[tuple[Step, ...]] = in_order(StateDir(), Secrets(), ModuleFiles(), Hooked())
 
 
-def things(steps: Iterable[Step] | None = None) -> Iterator[Thing]:
-    """What `steps` declare for a host of any kind, or all of them."""
-    for step in STEPS if steps is None else steps:
+def things() -> Iterator[Thing]:
+    """What all steps declare for a host of any kind."""
+    for step in STEPS:
         for hook in HOOKS:
             yield from step.things(hook)
 

@@ -12,7 +12,7 @@ from provisioner.machine.facts import Facts, digest
 from provisioner.machine.journal import Journal, Phase, Run
 from provisioner.machine.preflight import problems, warnings
 from provisioner.machine.switch import Followed, SwitchResult
-from provisioner.machine.transaction import KeepCopy, MakeDir, Part, RemoveFile, WriteFile
+from provisioner.machine.transaction import KeepCopy, MakeDir, Part, RemoveFile, SetMtime, WriteFile
 from provisioner.model import Engine
 from provisioner.steps import STEPS
 from provisioner.steps.hook import Hooked
@@ -34,7 +34,8 @@ def configuration_of(facts: Facts) -> dict[str, bytes]:
 def test_what_up_writes_can_be_turned_round() -> None:
     before = new_host()
     parts = feeding(before, Journal())
-    back = undo(parts, before, HOOK.folder)
+    back = undo(parts, before, HOOK)
+    assert back[-1] == SetMtime(HOOK.folder, 1000)
     assert configuration_of(after(after(before, parts), back)) == configuration_of(before)
 
 
@@ -42,7 +43,7 @@ def test_what_down_removes_can_be_turned_round() -> None:
     facts, journal = converged()
     parts = feeding(facts, journal, remove=True)
     assert parts
-    assert configuration_of(after(after(facts, parts), undo(parts, facts, HOOK.folder))) == configuration_of(facts)
+    assert configuration_of(after(after(facts, parts), undo(parts, facts, HOOK))) == configuration_of(facts)
 
 
 def test_going_back_leaves_a_file_that_was_edited_meanwhile() -> None:
@@ -51,7 +52,7 @@ def test_going_back_leaves_a_file_that_was_edited_meanwhile() -> None:
     edited = after(before, parts)
     edited = Facts("host1", {**edited.records, "configuration.data": b"{ }"})
     with pytest.raises(AssertionError, match=r"configuration\.nix"):
-        after(edited, undo(parts, before, HOOK.folder))
+        after(edited, undo(parts, before, HOOK))
 
 
 @pytest.mark.parametrize(
@@ -163,7 +164,7 @@ def linked_folder(facts: Facts) -> Facts:
 
 def test_a_host_that_goes_back_alone_gives_the_file_behind_a_linked_folder_back() -> None:
     before = linked_folder(new_host())
-    back = undo(feeding(before, Journal()), before, HOOK.folder)
+    back = undo(feeding(before, Journal()), before, HOOK)
     given = {part.path: part.content for part in back if isinstance(part, WriteFile)}
     assert given == {"/etc/nixos/configuration.nix": before.records["configuration.data"]}
     assert "/etc/nixos/configuration.nix" not in [part.path for part in back if isinstance(part, RemoveFile)]
@@ -172,7 +173,7 @@ def test_a_host_that_goes_back_alone_gives_the_file_behind_a_linked_folder_back(
 def test_what_down_took_out_behind_a_link_can_be_turned_round() -> None:
     facts, journal = converged()
     linked = Facts("host1", {**facts.records, "configuration.real": b"/home/me/configuration.nix"})
-    back = undo(feeding(linked, journal, remove=True), linked, HOOK.folder)
+    back = undo(feeding(linked, journal, remove=True), linked, HOOK)
     given = {part.path: part.content for part in back if isinstance(part, WriteFile)}
     assert given["/home/me/configuration.nix"] == facts.records["configuration.data"]
 

@@ -34,7 +34,7 @@ def test_going_back_does_not_bring_back_what_was_only_staged() -> None:
     record = {"module/x.stat": b"644 0 0 1 regular file", "module/x.real": staged.encode(), "module/x.data": b"half"}
     before = Facts("host1", {**facts.records, **record})
     assert staged in before.files()
-    assert undo([RemoveFile(staged)], before, HOOK.folder) == ()
+    assert undo([RemoveFile(staged)], before, HOOK) == ()
 
 
 @pytest.mark.parametrize(

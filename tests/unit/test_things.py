@@ -12,7 +12,7 @@ from typing import Final
 import pytest
 from typing_extensions import override
 
-from provisioner import resources, steps
+from provisioner import plan, resources, steps
 from provisioner.engine import up
 from provisioner.engine.unwind import RolledBack
 from provisioner.hooks import Hook
@@ -20,12 +20,12 @@ from provisioner.machine.facts import Facts
 from provisioner.machine.journal import Journal
 from provisioner.machine.things import File, Files, Folder, Record, Remnant, Seen, Thing, Unit, asking, folders, probes
 from provisioner.machine.transaction import MakeDir, RemoveEmptyDir, RemoveFile, RemoveTree, SetMtime, WriteFile
-from provisioner.plan import file_changes, plan_down, plan_up
+from provisioner.plan import edits, file_changes, plan_down, plan_up
 from provisioner.ssh.exec import Completed
 from provisioner.steps import Step, Wanted
 from provisioner.steps.module import UNITS
 from tests.unit.engine_fakes import stage
-from tests.unit.hosts import HOOK, after, converged, new_host, runner, spec, wanted
+from tests.unit.hosts import HOOK, after, converged, new_host, runner, spec, wanted, write
 from tests.unit.test_plan import view
 
 TEXT: Final = b"# a note\n"
@@ -73,9 +73,9 @@ def test_a_step_more_is_one_file_and_one_entry(larger: tuple[Step, ...]) -> None
     assert "'nixprov-note.*'" in probe_text()
 
     facts, journal = new_host(), Journal()
-    plan = plan_up(spec(), facts, journal, view())
-    assert ("note", f"{NOTE} is not there") in [(action.step, action.why) for action in plan.steps]
-    assert (NOTE, None, TEXT) in [(one.path, one.before, one.after) for one in file_changes(plan, facts, journal)]
+    new = plan_up(spec(), facts, journal, view())
+    assert ("note", f"{NOTE} is not there") in [(action.step, action.why) for action in new.steps]
+    assert (NOTE, None, TEXT) in [(one.path, one.before, one.after) for one in file_changes(new, facts, journal)]
 
     parts = [part for step in larger for part in step.write(wanted(), facts, journal)]
     assert MakeDir(f"{HOOK.module}/note") in parts
@@ -120,15 +120,16 @@ def test_what_such_a_step_wrote_goes_and_comes_back(larger: tuple[Step, ...]) ->
 def test_such_a_steps_unit_is_foundation() -> None:
     """Without it every job would fail, so `up` goes back."""
     it = stage(new_host(), None)
-    plan = up.plan(it.run)
+    wants = up.plan(it.run)
     said = b"failed nixprov-note.service\nend exited activate 4 5\n"
     it.session.answers = lambda script: Completed(0, said, "") if "after=" in script else None
     with pytest.raises(RolledBack, match=r"nixprov-note\.service did not start, and every job needs it"):
-        up.apply(it.run, plan)
+        up.apply(it.run, wants)
 
 
 def test_a_unit_of_nobody_is_no_foundation() -> None:
-    assert "nixprov-note.service" not in steps.foundation()
+    others = {"nixprov-note.service", "nixprov-runner-*.service", "nixprov-collect.timer", "nixprov-switch.service"}
+    assert not steps.foundation() & others
     assert {"nixprov-image.service", "nixprov-podman.socket", "nixprov-nix-daemon.socket"} <= steps.foundation()
 
 
@@ -177,3 +178,38 @@ def test_a_unit_that_is_not_declared_would_be_seen() -> None:
     for text in ("systemd.services.${made} = {", "systemd.automounts.x = {"):
         with pytest.raises(KeyError):
             units_of(text)
+
+
+class Remark(Step):
+    """A file of its own state, of which the configuration knows nothing."""
+
+    name = "remark"
+    path = "/var/lib/nixprov/remark"
+
+    @override
+    def things(self, hook: Hook) -> tuple[Thing, ...]:
+        return (File("remark", self.path, 0o600),)
+
+    @override
+    def contents(self, wanted: Wanted) -> Mapping[str, bytes]:
+        return {self.path: TEXT}
+
+
+def test_a_file_elsewhere_is_shown_and_is_no_edit_of_the_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
+    more = steps.in_order(*steps.STEPS[:-2], Remark())
+    for module in (steps, plan):
+        monkeypatch.setattr(module, "STEPS", more)
+    facts, journal = converged()
+    facts = Facts("host1", {name: data for name, data in facts.records.items() if not name.startswith("remark.")})
+    wants = plan_up(spec(), facts, journal, view(runner()))
+    shown = file_changes(wants, facts, journal)
+    assert [(one.path, one.after) for one in shown] == [(Remark.path, TEXT)]
+    assert wants.switch == ""
+    assert edits(shown, HOOK) == {}
+
+
+def test_a_token_is_in_no_diff() -> None:
+    facts, journal = new_host(), Journal()
+    wants = replace(plan_up(spec(), facts, journal, view()), wanted=wanted())
+    assert any(part.path.endswith(".token") for part in write(wanted(), facts, journal) if isinstance(part, WriteFile))
+    assert [one.path for one in file_changes(wants, facts, journal) if "secrets" in one.path] == []
