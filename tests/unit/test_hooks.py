@@ -11,7 +11,6 @@ import pytest
 
 import provisioner
 from provisioner import hooks, steps
-from provisioner.engine import down, up
 from provisioner.errors import HookRefused
 from provisioner.hooks.classic import Classic
 from provisioner.machine import origin, preflight, preview
@@ -77,8 +76,8 @@ def test_the_journal_says_the_kind_and_an_older_one_means_the_classic() -> None:
 def test_the_folder_is_a_value(elsewhere: Facts) -> None:
     """Asked, written, looked at, built and taken back elsewhere: nothing of the usual place is left."""
     it = stage(elsewhere, None)
-    plan = up.plan(it.run)
-    up.apply(it.run, plan)
+    it.plan()
+    it.apply()
     texts = [steps.probe().decode(), *it.session.scripts]
     assert [text for text in texts if "/etc/nixos" in text] == []
     written = [part.path for part in write(wanted(), elsewhere, Journal()) if isinstance(part, WriteFile)]
@@ -93,10 +92,13 @@ def test_down_goes_by_the_journal(elsewhere: Facts) -> None:
     there = {name: data.replace(b"/etc/nixos", FOLDER.encode()) for name, data in facts.records.items()}
     recorded = replace(journal, hook=Elsewhere().record(elsewhere))
     it = stage(Facts("host1", there), recorded, runner(), verb="down")
-    down.plan(it.run)
-    assert hooks.installed(it.run.journal).folder == FOLDER
+    it.plan()
+    assert hooks.installed(it.host.machine.journal).folder == FOLDER
     taken = [
-        part.path for step in steps.STEPS for part in step.remove(it.run.facts, it.run.journal) if hasattr(part, "path")
+        part.path
+        for step in steps.STEPS
+        for part in step.remove(it.host.machine.facts, it.host.machine.journal)
+        if hasattr(part, "path")
     ]
     assert f"{FOLDER}/configuration.nix" in taken
     assert FOLDER in taken

@@ -13,7 +13,6 @@ import pytest
 from typing_extensions import override
 
 from provisioner import plan, resources, steps
-from provisioner.engine import up
 from provisioner.engine.unwind import RolledBack
 from provisioner.hooks import Hook
 from provisioner.machine.facts import Facts
@@ -120,11 +119,11 @@ def test_what_such_a_step_wrote_goes_and_comes_back(larger: tuple[Step, ...]) ->
 def test_such_a_steps_unit_is_foundation() -> None:
     """Without it every job would fail, so `up` goes back."""
     it = stage(new_host(), None)
-    wants = up.plan(it.run)
+    it.plan()
     said = b"failed nixprov-note.service\nend exited activate 4 5\n"
     it.session.answers = lambda script: Completed(0, said, "") if "after=" in script else None
     with pytest.raises(RolledBack, match=r"nixprov-note\.service did not start, and every job needs it"):
-        up.apply(it.run, wants)
+        it.apply()
 
 
 def test_a_unit_of_nobody_is_no_foundation() -> None:
