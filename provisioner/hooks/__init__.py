@@ -1,4 +1,4 @@
-"""How the module enters a configuration: one file a kind, chosen here, once, and nowhere else."""
+"""Ways into a configuration for our module: one file a kind, chosen here and nowhere else."""
 
 from typing import Final
 
@@ -21,9 +21,9 @@ def choose(facts: Facts) -> Hook:
 
 
 def installed(journal: Journal) -> Hook:
-    """The hook that the journal names, so that what put the module in takes it out, whatever the host is by now.
+    """The hook that the journal names: the one that put the module in takes it out, also where the host has changed.
 
-    Without a journal there is nothing to go by but our traces in a classic configuration. Raises HookRefused.
+    Without a journal it is the classic one, whose line can be found. Raises HookRefused for a kind not known here.
     """
     if journal.hook is None:
         return HOOKS[-1]

@@ -1,7 +1,7 @@
-"""How our module enters the configuration of a host's owner: what one way of it has to answer.
+"""The protocol of a hook: one way for our module into the configuration of a host's owner.
 
-A hook is a frozen value. It declares what a probe must ask for it, says whether a host is its own, and gives edits of
-the owner's files as transaction parts; it talks to no host. Each kind is one file and one entry in HOOKS.
+A hook is a frozen value and talks to no host. It declares its records, detects its hosts, and returns edits of the
+owner's files as transaction parts. Each kind is one file and one entry in HOOKS.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from provisioner.machine.transaction import Part
 
 
 class Hook(ABC):
-    """One way into a configuration. `kind` is its name in the journal, for ever; docs/adr/0028 says why this cut."""
+    """One way into a configuration (ADR 0028). `kind` is its name in the journal and never changes."""
 
     kind: ClassVar[str]
 
@@ -38,7 +38,7 @@ class Hook(ABC):
 
     @abstractmethod
     def things(self) -> tuple[Thing, ...]:
-        """What a probe asks for on behalf of this hook, in records that no other hook has."""
+        """Things for the probe, in records that no other hook has."""
 
     @abstractmethod
     def real_folder(self, facts: Facts) -> str:
@@ -50,11 +50,11 @@ class Hook(ABC):
 
     @abstractmethod
     def detect(self, facts: Facts) -> bool:
-        """Whether this is the way into the host's configuration."""
+        """Whether this is the way into this host's configuration."""
 
     @abstractmethod
     def refusal(self, facts: Facts) -> HookRefused:
-        """Of a host that it is not for: why, with a hint of what to do."""
+        """The reason against a host without any hook, with a hint for its operator."""
 
     @abstractmethod
     def missing(self, facts: Facts) -> str:
@@ -66,7 +66,7 @@ class Hook(ABC):
 
     @abstractmethod
     def record(self, facts: Facts) -> HookRecord:
-        """What the journal must remember before the first edit. Raises HookRefused."""
+        """The owner's file before the first edit, for the journal. Raises HookRefused."""
 
     @abstractmethod
     def put_in(self, facts: Facts) -> tuple[Part, ...]:
@@ -74,7 +74,7 @@ class Hook(ABC):
 
     @abstractmethod
     def remains(self, facts: Facts) -> tuple[str, ...]:
-        """What is left of it in the owner's files, in words; empty when `take_out` has nothing to do."""
+        """Traces of it in the owner's files, in words; empty when `take_out` has nothing to do."""
 
     @abstractmethod
     def take_out(self, facts: Facts, before: HookRecord | None) -> tuple[Part, ...]:
@@ -86,13 +86,13 @@ class Hook(ABC):
 
     @abstractmethod
     def is_edited_since(self, facts: Facts, before: HookRecord) -> bool:
-        """Whether the owner's file is another one than before our first edit."""
+        """Whether the owner's file differs from the one before our first edit."""
 
     @abstractmethod
     def is_our_edit(self, facts: Facts, before: HookRecord | None) -> bool:
-        """Whether it was us who changed the owner's own file, so that without us it is another one."""
+        """Whether the owner's own file is another one because of our edit."""
 
     @property
     @abstractmethod
     def by_hand(self) -> str:
-        """For a person, where nixprov cannot: what to have in a configuration elsewhere."""
+        """Advice for a configuration out of our reach: the line to have in it."""

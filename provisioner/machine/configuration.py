@@ -1,4 +1,4 @@
-"""Where a host's configuration is, and how a system is made of it: values that the hook of a host gives (hooks/)."""
+"""A host's configuration as a value: its place, and the commands that make a system of it. Hooks give it (hooks/)."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """The owner's folder, the file in it that describes the system, and what builds that with our module in it.
+    """The owner's folder, the file in it that describes the system, and the commands that build it with our module.
 
-    `build` and `dry_build` are commands, run in an empty folder; the first leaves the system there as ./result, the
-    second prints what it would take. `evaluated` is a Nix expression of the system, a set with the attribute `config`.
+    `build` runs in an empty folder and leaves the system there as ./result; `dry_build` prints the paths to build and
+    to fetch. `evaluated` is a Nix expression of the system, a set with the attribute `config`.
     """
 
     folder: str

@@ -1,8 +1,7 @@
-"""What is ours on a host, as declared values: files, folders, units, what units make, and other answers of a probe.
+"""Our things on a host as declared values: files, folders, units, their remnants, and other answers of a probe.
 
-A step or a hook declares its things. Derived from them, here and in steps/: the probe's text, what
-`plan --diff` may show, where a cut-off transaction may have left staged files, what every job needs, and what
-`down` must find gone. Pure.
+A step or a hook declares its things. The probe's text, the files of `plan --diff`, the places of staged leftovers, the
+foundation units and the remnants that `down` must find gone are derived from them, here and in steps/. Pure.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A path that a probe reads and that is not simply ours, as the owner's configuration.nix, or the journal."""
+    """A path that the probe reads, where its step does all the rest: the owner's configuration.nix, the journal."""
 
     record: str
     path: str
@@ -50,9 +49,9 @@ class File(Seen):
 
 @dataclass(frozen=True, slots=True)
 class Files:
-    """Files of one folder whose names are not known before: NAME is the record `RECORD/NAME`.
+    """Files of one folder, by names that only the host knows: NAME is the record `RECORD/NAME`.
 
-    What is in a file that `is_secret` is never asked for.
+    `is_secret`: the probe asks for mode and owner, never for the content.
     """
 
     record: str
@@ -88,9 +87,9 @@ class Folder:
 
 @dataclass(frozen=True, slots=True)
 class Remnant:
-    """What running units make, and `down` looks for when they are gone.
+    """A path that running units make, and that `down` must find gone after them.
 
-    `is_tree`: nobody else removes it, so `down` does, with all in it.
+    `is_tree`: a folder that nothing else removes, so `down` removes it with all in it.
     """
 
     path: str
@@ -101,8 +100,8 @@ class Remnant:
 class Unit:
     """A systemd unit by its name, or names with `*`.
 
-    `is_foundation`: every job needs it and no runner waits for it, so an `up` after which it is failed goes back.
-    `is_asked`: a probe asks for its state; that of a slice tells nothing.
+    `is_foundation`: every job needs it and no runner waits for it, so `up` rolls back when it has failed.
+    `is_asked`: the probe asks for its state; the state of a slice tells nothing.
     """
 
     name: str
@@ -139,12 +138,12 @@ def _asked_by(name: str) -> str:
 
 
 def asking(path: str, things: Iterable[Thing]) -> Seen | Files | None:
-    """The one of `things` that asks for a file; None for what nobody asks for."""
+    """The thing that asks for the file at `path`; None where there is none."""
     return next((thing for thing in things if isinstance(thing, Seen | Files) and thing.record_of(path)), None)
 
 
 def folders(things: Iterable[Thing]) -> tuple[str, ...]:
-    """All folders in which a transaction puts files, each once."""
+    """All folders with files of a transaction, each once."""
     found: dict[str, None] = {}
     for thing in things:
         match thing:

@@ -17,7 +17,7 @@ from provisioner.steps.state import StateDir
 
 
 def in_order(*owners: Step) -> tuple[Step, ...]:
-    """All steps: `owners`, and then those that see to what the others, their transactions and their units leave."""
+    """`owners`, and after them the steps for leftovers of their transactions and of their units."""
     remnants = Remnants(owners)
     return (*owners, Staged((*owners, remnants)), remnants)
 
@@ -26,20 +26,20 @@ STEPS: Final[tuple[Step, ...]] = in_order(StateDir(), Secrets(), ModuleFiles(), 
 
 
 def things() -> Iterator[Thing]:
-    """What all steps declare for a host of any kind."""
+    """All declared things, for a host of any kind."""
     for step in STEPS:
         for hook in HOOKS:
             yield from step.things(hook)
 
 
 def probe() -> bytes:
-    """The one script for `sh -s` that asks for all of it; its answer is read by Facts.parse."""
+    """One script for `sh -s` that asks for all of them; Facts.parse reads its answer."""
     folders = dict.fromkeys(hook.folder for hook in HOOKS)
     return probe_script([preflight.probe(folders), *probes(things())])
 
 
 def foundation() -> frozenset[str]:
-    """The units that every job needs and no runner waits for: without one jobs would be taken, and fail."""
+    """Units that every job needs and no runner waits for: without one, jobs would be taken and fail."""
     return frozenset(unit.name for unit in of_kind(things(), Unit) if unit.is_foundation)
 
 

@@ -1,7 +1,7 @@
-"""What a step is: one kind of thing that we own on a host, reversible alone.
+"""A step: one kind of thing that we own on a host, reversible alone.
 
-A step declares its things (machine/things.py), and most of what it does is derived from them. Steps are pure but for
-the shell that is declared: `compare` looks at what a probe found, `write` and `remove` say what a transaction would do.
+A step declares its things (machine/things.py); most of its methods are derived from them. Steps are pure but for the
+shell in their declarations: `compare` looks at a probe's answer, `write` and `remove` return parts of a transaction.
 None of them talks to a host.
 """
 
@@ -66,11 +66,11 @@ class Wanted:
 
 
 class Step(ABC):
-    """One kind of thing; docs/adr/0001 says why steps return data, 0028 what is derived from declared things.
+    """One kind of thing. Steps return data (ADR 0001), derived from declared things where that is enough (ADR 0028).
 
-    A step that owns files by their names declares them, says what should be in them, and is whole. What cannot be said
-    so is a method of its own. `feeds_system`: a change of it needs a switch, so it is taken back before the switch of
-    `down`; what the running system itself uses goes after it.
+    A step of plain files needs `things` and `contents` only; any other overrides the methods that it knows better.
+    `feeds_system`: a change of it needs a switch, so it is taken back before the switch of `down`; things that the
+    running system itself uses go after it.
     """
 
     name: ClassVar[str]
@@ -78,10 +78,10 @@ class Step(ABC):
 
     @abstractmethod
     def things(self, hook: Hook) -> tuple[Thing, ...]:
-        """All that it owns, or asks for, on a host whose configuration takes our module in by `hook`."""
+        """All that it owns or asks for on a host with this hook."""
 
     def contents(self, wanted: Wanted) -> Mapping[str, bytes]:
-        """What should be in the declared files, by their paths."""
+        """The wanted content of declared files, by their paths."""
         return {}
 
     def compare(self, wanted: Wanted, facts: Facts, journal: Journal) -> Comparison:
@@ -131,7 +131,7 @@ class Step(ABC):
 
 
 def time_back(journal: Journal) -> tuple[SetMtime, ...]:
-    """For the end of parts that change what is in the user's folder: the time that it had before us."""
+    """The user's folder gets back its time from before us; it belongs behind parts that change files in it."""
     return (journal.hook.time_back(),) if journal.hook else ()
 
 

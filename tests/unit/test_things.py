@@ -1,4 +1,4 @@
-"""What steps declare, and what follows from it: a step is one file and one entry, and no unit goes undeclared."""
+"""Declared things: a step is one file and one entry, and no unit of the module goes undeclared."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SPOOL: Final = "/var/lib/nixprov-note"
 
 
 class Note(Step):
-    """All of a new step: one file in a folder of the user's, a unit that every job needs, and what that makes."""
+    """All of a new step: one file in a folder of the user's, a unit that every job needs, and its remnant."""
 
     name = "note"
     feeds_system = True
