@@ -110,13 +110,16 @@ class Step(ABC):
         """Raises HookRefused when it cannot be done surely."""
         hook = hooks.installed(journal)
         things = self.things(hook)
-        there = [file for file in of_kind(things, File) if facts.file(file.record, file.path)]
-        files = [RemoveFile(file.path, expect=_digest(file, facts)) for file in there]
+        files = [
+            RemoveFile(file.path, expect=_digest(file, facts))
+            for file in of_kind(things, File)
+            if facts.file(file.record, file.path)
+        ]
         folders = [
             RemoveTree(folder.path) if folder.is_whole else RemoveEmptyDir(folder.path)
             for folder in reversed(of_kind(things, Folder))
         ]
-        is_users = any(file.path.startswith(f"{hook.folder}/") for file in there)
+        is_users = any(part.path.startswith(f"{hook.folder}/") for part in (*files, *folders))
         return (*files, *folders, *(time_back(journal) if is_users else ()))
 
     def restore(self, before: Facts, now: Facts, journal: Journal) -> tuple[Part, ...]:

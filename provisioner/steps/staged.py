@@ -1,4 +1,4 @@
-"""What an ended run left behind: files beside their places that were never renamed, a folder for them, a lock."""
+"""Leftovers of an ended run: files beside their places that were never renamed, a folder for them, a lock."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from provisioner import hooks
 from provisioner.hooks import Hook
 from provisioner.machine.facts import Facts
 from provisioner.machine.journal import Journal
-from provisioner.machine.things import Record, Thing, folders
-from provisioner.machine.transaction import STAGED_SUFFIX, Part, RemoveEmptyDir, RemoveFile
+from provisioner.machine.things import Folder, Record, Thing, folders, of_kind
+from provisioner.machine.transaction import STAGED_SUFFIX, STATE_DIR, Part, RemoveEmptyDir, RemoveFile
 from provisioner.steps.base import Comparison, State, Step, Wanted, time_back
 
 
@@ -45,9 +45,9 @@ class Staged(Step):
 
     @override
     def remains(self, facts: Facts, journal: Journal) -> tuple[str, ...]:
-        # What is ours goes with our folder.
         hook = hooks.installed(journal)
-        return (*_of_users(facts, hook), *([f"an empty {hook.module}"] if _is_empty(facts, hook) else []))
+        files = filter(_is_elsewhere, _staged(facts))
+        return (*files, *([f"an empty {hook.module}"] if _is_empty(facts, hook) else []))
 
     @override
     def remove(self, facts: Facts, journal: Journal) -> tuple[Part, ...]:
@@ -55,15 +55,20 @@ class Staged(Step):
         if not self.remains(facts, journal):
             return time_back(journal)
         hook = hooks.installed(journal)
-        return (*map(RemoveFile, _of_users(facts, hook)), RemoveEmptyDir(hook.module), *time_back(journal))
+        declared = [thing for step in self._owners for thing in step.things(hook)]
+        # They could not go with their step, while these files were in them.
+        emptied = [folder.path for folder in reversed(of_kind(declared, Folder)) if _is_elsewhere(folder.path)]
+        files = filter(_is_elsewhere, _staged(facts))
+        return (*map(RemoveFile, files), *map(RemoveEmptyDir, emptied), *time_back(journal))
 
 
 def _staged(facts: Facts) -> list[str]:
     return facts.text("staged").splitlines()
 
 
-def _of_users(facts: Facts, hook: Hook) -> list[str]:
-    return [path for path in _staged(facts) if path.startswith((f"{hook.folder}/", f"{hook.module}/"))]
+def _is_elsewhere(path: str) -> bool:
+    """Our own folder goes as a whole."""
+    return not f"{path}/".startswith(f"{STATE_DIR}/")
 
 
 def _is_empty(facts: Facts, hook: Hook) -> bool:
