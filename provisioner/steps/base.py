@@ -124,8 +124,12 @@ class Step(ABC):
 
     def restore(self, before: Facts, now: Facts, journal: Journal) -> tuple[Part, ...]:
         """Back from `now` to `before`, for a run that failed."""
-        files = of_kind(self.things(hooks.installed(journal)), File)
-        return tuple(part for file in files for part in _restored(file, before, now))
+        things = self.things(hooks.installed(journal))
+        files = of_kind(things, File)
+        if files and not self.remains(before, journal):
+            return self.remove(now, journal)
+        parts = [part for file in files for part in _restored(file, before, now)]
+        return (*(MakeDir(folder.path, folder.mode) for folder in of_kind(things, Folder) if parts), *parts)
 
     def _meant(self, wanted: Wanted, facts: Facts) -> list[tuple[File, bytes]]:
         contents = self.contents(wanted)

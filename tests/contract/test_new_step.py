@@ -55,6 +55,18 @@ def test_it_is_applied_once_and_taken_back(wanted: Wanted, make: Callable[[], Sc
     assert (path.read_bytes(), path.stat().st_mode & 0o777) == (b"# a note\n", 0o640)
 
 
+def test_a_run_that_failed_gives_it_back(make: Callable[[], ScratchHost], wanted: Wanted) -> None:
+    (note,) = ALONE
+    host = make()
+    without, before = host.probe(), host.users_files()
+    assert host.write(ALONE, wanted) == 0
+    there, after = host.probe(), host.users_files()
+    assert host.transact(note.restore(without, there, host.journal()), host.journal()) == 0
+    assert host.users_files() == before
+    assert host.transact(note.restore(there, host.probe(), host.journal()), host.journal()) == 0
+    assert host.users_files()["note/note.nix"] == after["note/note.nix"]
+
+
 @pytest.mark.parametrize("then", ["apply", "take back"])
 def test_killed_anywhere_another_operator_finishes(wanted: Wanted, make: Callable[[], ScratchHost], then: str) -> None:
     promises.test_killed_while_applying_another_operator_finishes(ALONE, wanted, make, then)

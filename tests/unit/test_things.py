@@ -105,8 +105,9 @@ def test_what_such_a_step_wrote_goes_and_comes_back(larger: tuple[Step, ...]) ->
         SetMtime(HOOK.folder, 1000),
     )
     assert note.remains(after(facts, note.remove(facts, recorded)), recorded) == ()
-    assert note.restore(new_host(), facts, journal) == (RemoveFile(NOTE, expect=there.sha256),)
-    (back,) = note.restore(facts, new_host(), journal)
+    assert note.restore(new_host(), facts, recorded) == note.remove(facts, recorded)
+    folder, back = note.restore(facts, new_host(), journal)
+    assert folder == MakeDir(f"{HOOK.module}/note")
     assert isinstance(back, WriteFile)
     assert (back.path, back.content, back.mtime, back.expect) == (NOTE, TEXT, 500, "absent")
     remnants = larger[-1].remove(facts, journal)
