@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import Protocol
 
 from provisioner import runs
+from provisioner.ci.gitlab import connect
+from provisioner.ci.gitlab.api import Forge
+from provisioner.ci.gitlab.settings import load as load_forge_settings
 from provisioner.engine import Engine, Verb, prune
 from provisioner.engine.host import Choices, Limits
 from provisioner.engine.preview import Depth
 from provisioner.errors import ForgeError, ForgeUnavailable
 from provisioner.events import Event, HostResult, exit_code, summary
-from provisioner.forge import Forge, connect
-from provisioner.forge.settings import load as load_forge_settings
 from provisioner.machine.journal import Run
 from provisioner.runs import RunFile
 from provisioner.selection import Fleet, Selection, match, read_inventory, select

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 
+from provisioner.ci.gitlab.compare import Difference, differences
 from provisioner.errors import HookRefused, HostRefused
-from provisioner.forge.compare import Difference, differences
 from provisioner.machine.facts import Facts
 from provisioner.machine.journal import NO_TOKEN, Journal, Phase, RunnerRecord
 from provisioner.machine.transaction import Part, RemoveFile, WriteFile

@@ -15,8 +15,8 @@ from provisioner.cli.options import host_options
 
 if TYPE_CHECKING:
     from provisioner.app import App
+    from provisioner.ci.gitlab.api import Forge
     from provisioner.engine.prune import Finding, Known
-    from provisioner.forge import Forge
     from provisioner.model import ForgeRunner
     from provisioner.selection import Fleet
 

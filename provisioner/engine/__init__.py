@@ -12,6 +12,7 @@ from enum import Enum
 from typing import Final
 
 from provisioner import limits
+from provisioner.ci.gitlab.api import Forge
 from provisioner.engine import down, origin, preview, status, up
 from provisioner.engine.batches import Rules, Stage
 from provisioner.engine.host import Choices, HostRun, Limits
@@ -21,7 +22,6 @@ from provisioner.engine.prune import Known
 from provisioner.engine.unwind import RollbackFailed, RolledBack
 from provisioner.errors import ForgeError, NixprovError, NotDescribed, Unreachable
 from provisioner.events import Emit, Event, HostResult, Outcome
-from provisioner.forge import Forge
 from provisioner.machine.journal import Run
 from provisioner.model import HostSpec
 from provisioner.plan import HostPlan, file_changes

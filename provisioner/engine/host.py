@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from provisioner import limits
+from provisioner.ci.gitlab.api import Forge
 from provisioner.engine import crash
 from provisioner.errors import (
     ConnectionLost,
@@ -23,7 +24,6 @@ from provisioner.errors import (
     SwitchFailed,
 )
 from provisioner.events import Emit, Event
-from provisioner.forge import Forge
 from provisioner.machine import lock, switch, trust
 from provisioner.machine.facts import Facts, probe_script
 from provisioner.machine.flaws import Flaws

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from provisioner.forge import Forge
+from provisioner.ci.gitlab.api import Forge
 from provisioner.machine.facts import Facts
 from provisioner.machine.journal import Journal
 from provisioner.model import ForgeRunner, HostSpec, Mark, RunnerSpec

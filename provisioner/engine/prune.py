@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from provisioner.ci.gitlab.api import Forge
 from provisioner.engine import crash
 from provisioner.errors import ForgeRefused
-from provisioner.forge import Forge
 from provisioner.machine.journal import Journal
 from provisioner.model import ForgeRunner, HostSpec, Manager, Mark, RunnerStatus
 

@@ -14,10 +14,10 @@ from nixprov_lab.gitlab.faults import Fault
 from nixprov_lab.gitlab.records import AccessToken, Role
 from nixprov_lab.gitlab.server import Running
 
-from provisioner.forge import Forge
-from provisioner.forge.gitlab import GitLabForge
-from provisioner.forge.settings import ForgeSettings
-from provisioner.forge.transport import Patience
+from provisioner.ci.gitlab.access import Access
+from provisioner.ci.gitlab.api import Forge
+from provisioner.ci.gitlab.client import Client
+from provisioner.ci.gitlab.transport import Patience
 from provisioner.model import ForgeRunner, Mark, RunnerSpec, Secret
 
 
@@ -35,7 +35,7 @@ def listens(path: Path) -> bool:
 
 
 class Connect(Protocol):
-    def __call__(self, token: str = "", url: str = "", timeout_s: float = 30.0, **patience: Any) -> GitLabForge: ...
+    def __call__(self, token: str = "", url: str = "", timeout_s: float = 30.0, **patience: Any) -> Client: ...
 
 
 @pytest.fixture(autouse=True)
@@ -67,11 +67,11 @@ def waits() -> Waits:
 @pytest.fixture
 def connect(gitlab: Running, waits: Waits) -> Iterator[Connect]:
     """Open forges with the administrator's token or another; they are closed at the end."""
-    opened: list[GitLabForge] = []
+    opened: list[Client] = []
 
-    def open_one(token: str = "", url: str = "", timeout_s: float = 30.0, **patience: Any) -> GitLabForge:
-        settings = ForgeSettings(url or gitlab.url, Secret(token or gitlab.token), timeout_s=timeout_s)
-        opened.append(GitLabForge(settings, Patience(sleep=waits, **patience)))
+    def open_one(token: str = "", url: str = "", timeout_s: float = 30.0, **patience: Any) -> Client:
+        settings = Access(url or gitlab.url, Secret(token or gitlab.token), timeout_s=timeout_s)
+        opened.append(Client(settings, Patience(sleep=waits, **patience)))
         return opened[-1]
 
     yield open_one
@@ -80,7 +80,7 @@ def connect(gitlab: Running, waits: Waits) -> Iterator[Connect]:
 
 
 @pytest.fixture
-def forge(connect: Connect) -> GitLabForge:
+def forge(connect: Connect) -> Client:
     return connect()
 
 

@@ -12,10 +12,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
+from provisioner.ci.gitlab.api import Forge
 from provisioner.engine.host import Choices, HostRun, Limits
 from provisioner.errors import ConnectionLost, ForgeUnavailable, NixprovError
 from provisioner.events import Event
-from provisioner.forge import Forge
 from provisioner.machine.facts import Facts
 from provisioner.machine.journal import Journal, Run
 from provisioner.machine.transaction import JOURNAL

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from provisioner.app import Report
+from provisioner.ci.gitlab.compare import Difference
 from provisioner.engine.status import HostReport, RunnerReport
 from provisioner.events import Event, HostResult, Outcome, summary
-from provisioner.forge.compare import Difference
 from provisioner.machine.counters import Counters
 from provisioner.machine.facts import UnitFact
 from provisioner.machine.origin import Kind, Origin

@@ -28,12 +28,12 @@ from hypothesis import strategies as st
 
 import provisioner.cli
 from provisioner import app
+from provisioner.ci.gitlab.api import Forge
+from provisioner.ci.gitlab.failures import Action, Failure, Kind, explain
 from provisioner.cli import main
 from provisioner.engine.host import Limits
 from provisioner.errors import ForgeError, ForgeRefused
 from provisioner.events import Event, HostResult, Outcome
-from provisioner.forge import Forge
-from provisioner.forge.failures import Action, Failure, Kind, explain
 from provisioner.inventory import hosts as inventory_hosts
 from provisioner.inventory import module
 from provisioner.inventory.play import Play as PlayFile

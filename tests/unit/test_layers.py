@@ -28,7 +28,7 @@ LAYERS: Final = (
     {"engine", "runs"},
     {"plan"},
     {"steps"},
-    {"machine", "forge", "nix", "inventory"},
+    {"machine", "ci", "nix", "inventory"},
     {"ssh"},
     {"events", "advisories"},
     {"model", "resources", "paths", "environment", "version"},
@@ -40,15 +40,16 @@ LAB_IMPORTS: Final = {"model", "resources", "errors"}
 LAB_CLI_IMPORTS: Final = LAB_IMPORTS | {"cli", "report"}
 
 _SSH: Final = ("ssh/*",)
-_FORGE: Final = ("forge/gitlab.py", "forge/transport.py")
+_GITLAB: Final = ("ci/gitlab/client.py", "ci/gitlab/config_files.py")
+_HTTP: Final = ("ci/gitlab/client.py", "ci/gitlab/transport.py")
 SEAMS: Final = {
     "fabric": _SSH,
     "invoke": _SSH,
     "paramiko": _SSH,
     "cryptography": _SSH,
-    "gitlab": ("forge/gitlab.py",),
-    "requests": _FORGE,
-    "urllib3": _FORGE,
+    "gitlab": _GITLAB,
+    "requests": _HTTP,
+    "urllib3": _HTTP,
     "jinja2": ("nix/render.py",),
     "tree_sitter": ("nix/syntax.py",),
     "tree_sitter_nix": ("nix/syntax.py",),
@@ -193,7 +194,7 @@ PLANTED = {
     "machine/d.py": ("import sys\nsys.exit(1)", "only the command line prints"),
     "machine/e.py": ("raise SystemExit(1)", "only the command line prints"),
     "ssh/a.py": ("from provisioner.machine import facts", "ssh is not above machine"),
-    "forge/a.py": ("import gitlab.v4.objects", "gitlab belongs to forge/gitlab.py"),
+    "ci/a.py": ("import gitlab.v4.objects", "gitlab belongs to ci/gitlab/client.py"),
     "engine/a.py": ("from nixprov_lab import control", "nothing imports the lab"),
     "cli/a.py": ("import nixprov_lab.cli", "nothing imports the lab"),
     "lab/a.py": ("from provisioner.engine import up", "the lab imports only model"),

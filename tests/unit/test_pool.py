@@ -9,10 +9,10 @@ from typing import Final, cast
 
 import pytest
 
+from provisioner.ci.gitlab.api import Forge
 from provisioner.engine import Engine, Verb
 from provisioner.engine.pool import TICK_S, Pool, Task
 from provisioner.events import Event, Outcome
-from provisioner.forge import Forge
 from provisioner.machine.journal import Run
 from provisioner.ssh.session import SshOptions
 from tests.unit.runs import host_spec

@@ -12,12 +12,12 @@ from typing import cast
 import pytest
 
 from provisioner.app import App
+from provisioner.ci.gitlab.api import Forge
 from provisioner.cli import cli
 from provisioner.cli.prune import _Dialogue, _finish
 from provisioner.engine.batches import Stage
 from provisioner.engine.prune import Finding, Known, View, delete, fields, gone, look, survey
 from provisioner.errors import ForgeRefused
-from provisioner.forge import Forge
 from provisioner.machine.journal import Journal, RunnerRecord
 from provisioner.model import ForgeRunner, Manager, Mark, RunnerStatus, RunnerType
 from provisioner.selection import Fleet

@@ -14,10 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from provisioner import resources
+from provisioner.ci.gitlab.compare import Difference
 from provisioner.cli.reports import reporting, typed
 from provisioner.errors import ConfigError
 from provisioner.events import Event, HostResult, Outcome
-from provisioner.forge.compare import Difference
 from provisioner.model import RunnerSpec
 from provisioner.plan import FileChange, RunnerAction, RunnerVerb
 from provisioner.report import html, junit

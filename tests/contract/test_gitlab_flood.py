@@ -14,8 +14,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from provisioner import limits
+from provisioner.ci.gitlab import transport
 from provisioner.errors import ForgeUnavailable
-from provisioner.forge import transport
 from provisioner.model import RunnerType
 from tests.contract.conftest import Connect
 

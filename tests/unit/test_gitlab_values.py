@@ -14,13 +14,13 @@ import gitlab.exceptions
 import pytest
 import requests
 
+from provisioner.ci.gitlab import replies
+from provisioner.ci.gitlab.client import KINDS, kind_of
+from provisioner.ci.gitlab.compare import Difference, differences
+from provisioner.ci.gitlab.failures import Action, Failure, Kind, explain
+from provisioner.ci.gitlab.listing import Listings
+from provisioner.ci.gitlab.transport import Patience, Transport, asked_wait
 from provisioner.errors import ForgeRefused, ForgeUnavailable
-from provisioner.forge import replies
-from provisioner.forge.compare import Difference, differences
-from provisioner.forge.failures import Action, Failure, Kind, explain
-from provisioner.forge.gitlab import KINDS, kind_of
-from provisioner.forge.listing import Listings
-from provisioner.forge.transport import Patience, Transport, asked_wait
 from provisioner.model import AccessLevel, ForgeRunner, Mark, RunnerSpec, RunnerStatus, RunnerType
 
 MARK = Mark("host1", "default", "0123456789ab")
@@ -239,6 +239,8 @@ def test_a_failed_listing_is_tried_again_and_a_good_one_kept() -> None:
 
 
 def test_the_interface_imports_no_library() -> None:
-    code = "import json, sys, provisioner.forge; print(json.dumps(sorted({'gitlab', 'requests'} & set(sys.modules))))"
+    code = (
+        "import json, sys, provisioner.ci.gitlab; print(json.dumps(sorted({'gitlab', 'requests'} & set(sys.modules))))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout) == []

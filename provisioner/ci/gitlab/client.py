@@ -1,11 +1,10 @@
-"""The real GitLab: the only file that imports python-gitlab; its values and exceptions stay inside.
+"""The real GitLab over python-gitlab, whose values and exceptions stay inside.
 
 Facts about its API this relies on: docs api/runners, api/users ("Create a runner linked to a user").
 """
 
 from __future__ import annotations
 
-import configparser
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -13,19 +12,17 @@ from types import MappingProxyType
 from typing import Any, Final
 
 import gitlab
-import gitlab.config
 import gitlab.exceptions
 import requests
 import urllib3
 from gitlab.v4.objects import CurrentUserRunnerManager
 
 from provisioner import limits
-from provisioner.errors import ConfigError, ForgeError, ForgeRefused
-from provisioner.forge import actions, payloads, replies
-from provisioner.forge.failures import Action, Failure, Kind, UnclearOutcome, explain
-from provisioner.forge.listing import Key, Listings
-from provisioner.forge.settings import SECTION, FileSettings, ForgeSettings, TokenKind, clean_url
-from provisioner.forge.transport import (
+from provisioner.ci.gitlab import actions, payloads, replies
+from provisioner.ci.gitlab.access import Access, TokenKind
+from provisioner.ci.gitlab.failures import Action, Failure, Kind, UnclearOutcome, explain
+from provisioner.ci.gitlab.listing import Key, Listings
+from provisioner.ci.gitlab.transport import (
     NotJsonError,
     Patience,
     RateLimitedError,
@@ -35,6 +32,7 @@ from provisioner.forge.transport import (
     reason,
     was_never_sent,
 )
+from provisioner.errors import ConfigError, ForgeError, ForgeRefused
 from provisioner.model import ForgeRunner, Manager, Mark, Registration, RunnerSpec, RunnerType, Secret
 
 PER_PAGE: Final = 100
@@ -84,10 +82,10 @@ def kind_of(error: Exception) -> Kind:
     return next((KINDS[ancestor] for ancestor in type(error).__mro__ if ancestor in KINDS), Kind.UNEXPECTED)
 
 
-class GitLabForge:
-    """`Forge` over python-gitlab. One session for all threads: its pool of connections is made for that."""
+class Client:
+    """`Forge` (api.py) over python-gitlab. One session for all threads: its pool of connections is made for that."""
 
-    def __init__(self, settings: ForgeSettings, patience: Patience | None = None) -> None:
+    def __init__(self, settings: Access, patience: Patience | None = None) -> None:
         self._settings = settings
         self._transport = Transport(patience or Patience())
         self._gl = _client(settings, self._transport)
@@ -274,7 +272,7 @@ class GitLabForge:
             raise explain(action, _failure(error, self._settings.token), self.url) from error
 
 
-def _client(settings: ForgeSettings, transport: Transport) -> gitlab.Gitlab:
+def _client(settings: Access, transport: Transport) -> gitlab.Gitlab:
     session = requests.Session()
     session.mount("https://", transport)
     session.mount("http://", transport)
@@ -359,35 +357,3 @@ def _is_gone(error: gitlab.exceptions.GitlabError) -> bool:
 def _is_scope_refusal(error: ForgeRefused) -> bool:
     cause = error.__cause__
     return isinstance(cause, gitlab.exceptions.GitlabError) and cause.error_message == "insufficient_scope"
-
-
-def read_config_files(section: str | None) -> FileSettings | None:
-    """What python-gitlab's own files say, read by its own parser; None when there are none.
-
-    Raises ConfigError for a file or section that is missing or wrong, and for kinds of tokens that cannot manage
-    runners. PYTHON_GITLAB_CFG and helper commands work as python-gitlab documents them.
-    """
-    try:
-        parsed = gitlab.config.GitlabConfigParser(section)
-    except gitlab.config.ConfigError as error:
-        # Only the first line: what a helper command wrote to its standard error follows.
-        message = f"python-gitlab's configuration: {str(error).splitlines()[0]}"
-        raise ConfigError(message, hint=f"name its section with {SECTION}, or give URL and token") from None
-    except (OSError, ValueError, configparser.Error) as error:
-        # Their texts quote lines of the file, and a line may be a token.
-        raise ConfigError(f"python-gitlab's configuration: {type(error).__name__}") from None
-    if parsed.url is None:
-        return None
-    token = parsed.private_token or parsed.oauth_token
-    if token is None and (parsed.job_token or parsed.http_username):
-        raise ConfigError(
-            f"python-gitlab's section {parsed.gitlab_id} has no token that can manage runners",
-            hint="it needs private_token or oauth_token",
-        )
-    return FileSettings(
-        url=clean_url(parsed.url, "python-gitlab's configuration"),
-        token=Secret(token) if token else None,
-        token_kind=TokenKind.PRIVATE if parsed.private_token else TokenKind.OAUTH,
-        verify=parsed.ssl_verify,
-        timeout_s=float(parsed.timeout),
-    )

@@ -1,6 +1,5 @@
-"""GitLab as nixprov needs it: the `Forge` protocol and how to connect to the real one.
-
-Owns the interface; what is behind it is in gitlab.py. Importing this imports neither python-gitlab nor requests.
+"""GitLab's API as far as nixprov needs it, typed: the `Forge` protocol. Importing this imports neither python-gitlab
+nor requests; client.py is the real one.
 """
 
 from __future__ import annotations
@@ -8,7 +7,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from provisioner.forge.settings import ForgeSettings
 from provisioner.model import ForgeRunner, Manager, Mark, Registration, RunnerSpec, RunnerType
 
 
@@ -66,10 +64,3 @@ class Forge(Protocol):
 
     def close(self) -> None:
         """Give back the connections."""
-
-
-def connect(settings: ForgeSettings) -> Forge:
-    """Return the forge the settings name; nothing is sent yet."""
-    from provisioner.forge.gitlab import GitLabForge
-
-    return GitLabForge(settings)

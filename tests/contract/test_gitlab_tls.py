@@ -18,10 +18,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from typing_extensions import override
 
+from provisioner.ci.gitlab.access import Access
+from provisioner.ci.gitlab.client import Client
+from provisioner.ci.gitlab.transport import Patience
 from provisioner.errors import ForgeUnavailable
-from provisioner.forge.gitlab import GitLabForge
-from provisioner.forge.settings import ForgeSettings
-from provisioner.forge.transport import Patience
 from provisioner.model import Secret
 
 seen_tokens: list[str | None] = []
@@ -84,7 +84,7 @@ def url(certificate: Path) -> Iterator[str]:
 def check(url: str) -> Callable[[bool | str], None]:
     def with_verify(verify: bool | str) -> None:
         seen_tokens.clear()
-        forge = GitLabForge(ForgeSettings(url, Secret("glpat-x"), verify=verify), Patience(repetitions=0))
+        forge = Client(Access(url, Secret("glpat-x"), verify=verify), Patience(repetitions=0))
         try:
             forge.check()
         finally:

@@ -11,8 +11,8 @@ from nixprov_lab.gitlab.faults import KINDS
 from nixprov_lab.gitlab.server import Running
 from nixprov_lab.gitlab.state import NewRunner
 
+from provisioner.ci.gitlab.api import Forge
 from provisioner.errors import ConfigError, ForgeError, ForgeRefused, ForgeUnavailable
-from provisioner.forge import Forge
 from provisioner.model import Mark, RunnerSpec, RunnerType
 from tests.contract.conftest import Connect, Waits, break_once, calls, find, token_for
 

@@ -12,10 +12,10 @@ from nixprov_lab.gitlab.records import JobSpec, Role
 from nixprov_lab.gitlab.server import Running
 from nixprov_lab.gitlab.state import NewRunner
 
-from provisioner.forge import Forge
-from provisioner.forge.compare import differences
-from provisioner.forge.gitlab import GitLabForge
-from provisioner.forge.settings import ForgeSettings, TokenKind
+from provisioner.ci.gitlab.access import Access, TokenKind
+from provisioner.ci.gitlab.api import Forge
+from provisioner.ci.gitlab.client import Client
+from provisioner.ci.gitlab.compare import differences
 from provisioner.model import AccessLevel, Mark, RunnerSpec, RunnerStatus, RunnerType, Secret
 from tests.contract.conftest import Connect, calls, find, token_for
 
@@ -186,7 +186,7 @@ def test_a_maintainer_handles_project_runners(gitlab: Running, connect: Connect)
 
 
 def test_an_oauth_token_travels_as_bearer(gitlab: Running) -> None:
-    forge = GitLabForge(ForgeSettings(gitlab.url, Secret(gitlab.token), TokenKind.OAUTH))
+    forge = Client(Access(gitlab.url, Secret(gitlab.token), TokenKind.OAUTH))
     forge.check()
     forge.close()
 

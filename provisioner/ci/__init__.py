@@ -1,0 +1,1 @@
+"""CI by intent: base.py is the seam, each other folder one provider."""
