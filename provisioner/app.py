@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Protocol
 
 from provisioner import runs
-from provisioner.ci.gitlab import connect
 from provisioner.ci.gitlab.api import Forge
 from provisioner.ci.gitlab.settings import load as load_forge_settings
 from provisioner.engine import Engine, Verb, prune
@@ -175,7 +174,10 @@ class App:
         )
         for warning in settings.warnings:
             self._warn(warning)
-        forge = connect(settings)
+        # Imports python-gitlab, which a command that asks no GitLab does not need.
+        from provisioner.ci.gitlab.client import Client
+
+        forge = Client(settings)
         try:
             forge.check()
         except ForgeUnavailable as error:

@@ -8,10 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from types import MappingProxyType
-from typing import Final, Self, final
+from typing import Final, Self, TypeAlias, final
 
 MARK_PATTERN: Final = re.compile(r"\[nixprov (?P<host>[^\s/\]]+)/(?P<runner>[^\s/\]]+) (?P<machine>[0-9a-f]{12})\]")
 NAME_PATTERN: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
+# A provider's id of a runner, opaque to all others; GitLab's are numbers.
+Identity: TypeAlias = int | str
 
 
 @final

@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 
-from provisioner.ci.gitlab.compare import Difference, differences
+from provisioner.ci.base import Difference
+from provisioner.ci.gitlab.compare import differences
 from provisioner.errors import HookRefused, HostRefused
 from provisioner.machine.facts import Facts
 from provisioner.machine.journal import NO_TOKEN, Journal, Phase, RunnerRecord

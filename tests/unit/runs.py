@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from provisioner.app import Report
-from provisioner.ci.gitlab.compare import Difference
+from provisioner.ci.base import Difference
 from provisioner.engine.status import HostReport, RunnerReport
 from provisioner.events import Event, HostResult, Outcome, summary
 from provisioner.machine.counters import Counters

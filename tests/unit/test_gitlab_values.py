@@ -14,9 +14,10 @@ import gitlab.exceptions
 import pytest
 import requests
 
+from provisioner.ci.base import Difference
 from provisioner.ci.gitlab import replies
 from provisioner.ci.gitlab.client import KINDS, kind_of
-from provisioner.ci.gitlab.compare import Difference, differences
+from provisioner.ci.gitlab.compare import differences
 from provisioner.ci.gitlab.failures import Action, Failure, Kind, explain
 from provisioner.ci.gitlab.listing import Listings
 from provisioner.ci.gitlab.transport import Patience, Transport, asked_wait

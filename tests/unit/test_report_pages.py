@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from provisioner import resources
-from provisioner.ci.gitlab.compare import Difference
+from provisioner.ci.base import Difference
 from provisioner.cli.reports import reporting, typed
 from provisioner.errors import ConfigError
 from provisioner.events import Event, HostResult, Outcome

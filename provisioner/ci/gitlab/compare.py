@@ -3,21 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
+from provisioner.ci.base import Difference
 from provisioner.model import ForgeRunner, Mark, RunnerSpec
-
-
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """One setting that is not as wanted; `before` is GitLab's value, `after` the wanted one, both for people."""
-
-    name: str
-    before: str
-    after: str
-
-    def __str__(self) -> str:
-        return f"{self.name}: {self.before} -> {self.after}"
 
 
 def differences(wanted: RunnerSpec, mark: Mark, actual: ForgeRunner) -> tuple[Difference, ...]:
@@ -41,6 +29,24 @@ def _pairs(wanted: RunnerSpec, mark: Mark, actual: ForgeRunner) -> Iterator[tupl
     yield "maximum_timeout", _seconds(actual.maximum_timeout_s), _seconds(wanted.maximum_timeout_s)
     yield "paused", _flag(actual.paused), _flag(wanted.paused)
     yield "maintenance_note", actual.maintenance_note, wanted.maintenance_note
+
+
+def settings(wanted: RunnerSpec) -> Iterator[tuple[str, str]]:
+    """What a creation sets, by name and for people, without what is left to GitLab's default; the mark is left out."""
+    yield "type", wanted.type.value
+    if wanted.owner is not None:
+        yield "owner", wanted.owner
+    if wanted.description:
+        yield "description", wanted.description
+    yield "tags", _tags(wanted.tags)
+    yield "run_untagged", _flag(wanted.run_untagged)
+    yield "locked", _flag(wanted.locked)
+    yield "paused", _flag(wanted.paused)
+    yield "access_level", wanted.access_level.value
+    if wanted.maximum_timeout_s is not None:
+        yield "maximum_timeout", _seconds(wanted.maximum_timeout_s)
+    if wanted.maintenance_note:
+        yield "maintenance_note", wanted.maintenance_note
 
 
 def _tags(tags: tuple[str, ...]) -> str:
