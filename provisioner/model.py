@@ -127,8 +127,9 @@ class RunnerSpec:
 
     `owner` is a group or project, numeric id or full path, for those types.
     `maximum_timeout_s` is in seconds, at least 600; None is GitLab's default.
-    From `concurrent` (jobs at once) on, what is None or empty is left to the module's defaults (templates/options.nix);
-    `memory` and `cpus` are of one container, in Docker's spelling. `cap_add` is beside the usual ones.
+    From `concurrent` (jobs at once) on, what is None or empty is left to the module's defaults
+    (templates/core/options.nix); `memory` and `cpus` are of one container, in Docker's spelling. `cap_add` is beside
+    the usual ones.
     """
 
     name: str = "default"
@@ -157,8 +158,8 @@ class RunnerSpec:
 class ModuleSpec:
     """What is wanted of the module on one host beside its runners; what is not said has the module's default.
 
-    `settings` are options of templates/options.nix by group and name, such as `limits` and `buildTimeout`.
-    `accepted_advisories` are ids (templates/advisories.toml).
+    `settings` are options of templates/core/options.nix by group and name, such as `limits` and `buildTimeout`.
+    `accepted_advisories` are ids (templates/core/advisories.toml).
     `share_socket`: the host's users may use the jobs' socket too.
     """
 

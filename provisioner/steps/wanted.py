@@ -8,13 +8,16 @@ from functools import cache
 from typing import Any, Final
 
 from provisioner import resources, version
+from provisioner.ci import DEFAULT
+from provisioner.ci.base import HostSide
 from provisioner.machine.journal import RunnerRecord
 from provisioner.model import Engine, HostSpec, ModuleSpec, RunnerSpec, Secret, Trust
 from provisioner.nix.header import managed
 from provisioner.nix.render import render
 from provisioner.steps.base import Wanted
 
-CODE: Final = (
+# On the host they lie in one folder: a file there is known by its name.
+CORE: Final = (
     "advisories.nix",
     "advisories.toml",
     "affected.nix",
@@ -36,10 +39,8 @@ CODE: Final = (
     "network.nix",
     "nix-settings.nix",
     "options.nix",
-    "runner.nix",
     "session.py",
     "tally.py",
-    "toml.nix",
     "wire.py",
 )
 SETTINGS: Final = "settings.nix"
@@ -52,7 +53,7 @@ def build(
 
     The revision is a digest of everything that reaches the system, so a built system tells by itself what it is.
     """
-    code = _code()
+    code = _code(DEFAULT.host_side)
     settings: dict[str, Any] = {
         **_module(host.module),
         "gitlabUrl": url,
@@ -65,13 +66,19 @@ def build(
     return Wanted(host, files, revision, version.OWN, versions, dict(tokens or {}))
 
 
+def code_files(side: HostSide) -> tuple[str, ...]:
+    """The module's code, below templates/."""
+    return (*(f"core/{name}" for name in CORE), *(f"{side.templates}/{name}" for name in side.files))
+
+
 @cache
-def _code() -> Mapping[str, str]:
+def _code(side: HostSide) -> Mapping[str, str]:
     """Read once: it is the same for all hosts of a run, even if nixprov is upgraded meanwhile.
 
     By no locale, and with one kind of line end, whatever the checkout has: all operators push the same bytes.
     """
-    return {name: resources.templates().joinpath(name).read_text(encoding="utf-8") for name in CODE}
+    files = [resources.templates().joinpath(path) for path in code_files(side)]
+    return {file.name: file.read_text(encoding="utf-8") for file in files}
 
 
 def _module(spec: ModuleSpec) -> dict[str, Any]:

@@ -28,7 +28,7 @@ BUILD_LOG = (
     "       … while evaluating the option `services.nosuch':",
     "       error: The option `services.nosuch' does not exist.",
 )
-# As templates/counters.py writes it; tests/unit/test_counters.py holds the two together.
+# As templates/core/counters.py writes it; tests/unit/test_counters.py holds the two together.
 BOOK = json.dumps(
     {
         "version": 1,

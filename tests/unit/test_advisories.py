@@ -21,7 +21,7 @@ from provisioner.report.ending import flaw_lines
 from tests.unit.engine_fakes import Stage, stage
 from tests.unit.hosts import converged, new_host, runner, spec
 
-RAW: list[dict[str, Any]] = tomllib.loads((resources.templates() / "advisories.toml").read_text())["advisory"]
+RAW: list[dict[str, Any]] = tomllib.loads((resources.templates() / "core" / "advisories.toml").read_text())["advisory"]
 LAB = "nix (Nix) 2.26.3"
 KEYS = {"id", "severity", "gives", "advice", "sources", "affected"}
 PRODUCTS = {"nix", "lix"}
