@@ -13,7 +13,7 @@ from provisioner.ci.base import HostSide
 from provisioner.machine.journal import RunnerRecord
 from provisioner.model import Engine, HostSpec, ModuleSpec, RunnerSpec, Secret, Trust
 from provisioner.nix.header import managed
-from provisioner.nix.render import render
+from provisioner.nix.values import to_nix
 from provisioner.steps.base import Wanted
 
 # On the host they lie in one folder: a file there is known by its name.
@@ -59,8 +59,8 @@ def build(
         "gitlabUrl": url,
         "runners": {spec.name: _runner(spec, runners[spec.name], host.name) for spec in host.runners},
     }
-    revision = _revision(code, render("settings.nix", settings=settings))
-    final = render("settings.nix", settings={"revision": revision, **settings})
+    revision = _revision(code, _file(settings))
+    final = _file({"revision": revision, **settings})
     files = {name: managed(text).encode() for name, text in {**code, SETTINGS: final}.items()}
     versions = {spec.name: runners[spec.name].token_version for spec in host.runners}
     return Wanted(host, files, revision, version.OWN, versions, dict(tokens or {}))
@@ -79,6 +79,10 @@ def _code(side: HostSide) -> Mapping[str, str]:
     """
     files = [resources.templates().joinpath(path) for path in code_files(side)]
     return {file.name: file.read_text(encoding="utf-8") for file in files}
+
+
+def _file(settings: Mapping[str, Any]) -> str:
+    return f"# What is wanted on this host, as data; the code is in the files beside this one.\n{to_nix(settings)}\n"
 
 
 def _module(spec: ModuleSpec) -> dict[str, Any]:

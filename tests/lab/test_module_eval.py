@@ -19,7 +19,7 @@ from nixprov_lab.running import Lab
 
 from provisioner import advisories, resources
 from provisioner.ci import DEFAULT
-from provisioner.nix.literal import to_nix
+from provisioner.nix.values import to_nix
 from provisioner.steps.wanted import code_files
 
 HOST = "host1"

@@ -21,13 +21,24 @@ from provisioner.engine.unwind import RolledBack
 from provisioner.errors import ForgeUnavailable, HostRefused
 from provisioner.machine.facts import Facts
 from provisioner.machine.journal import Journal, Phase
-from provisioner.machine.transaction import WriteFile
+from provisioner.machine.transaction import KeepCopy, RemoveFile, WriteFile
 from provisioner.model import HostSpec, RunnerSpec
 from provisioner.nix.header import Header
 from provisioner.plan import ForgeView, HostPlan, plan_up
-from provisioner.steps.module import written_by
+from provisioner.steps.module import is_as_built, written_by
 from tests.unit.engine_fakes import Stage, stage, switch_ends
-from tests.unit.hosts import URL, converged, runner, spec, wanted, with_file, with_old_header, write
+from tests.unit.hosts import (
+    URL,
+    after,
+    converged,
+    runner,
+    spec,
+    wanted,
+    with_file,
+    with_old_header,
+    with_old_settings,
+    write,
+)
 
 OLD, NEW = "0.1.0", "0.2.0"
 _STAGED = re.compile(r"printf %s (\S+) \| stage \S+/switch/")
@@ -113,6 +124,24 @@ def test_of_old_headers_only_the_files_with_another_body_are_written() -> None:
     older = with_old_headers(facts)
     parts = write(replace(wanted(BUSIER), tokens={}), older, journal)
     assert [part.path for part in parts if isinstance(part, WriteFile)] == ["/etc/nixos/nixprov/settings.nix"]
+
+
+def test_settings_in_the_older_form_are_replaced_once_and_nothing_beside_them() -> None:
+    facts, journal = host(OLD)
+    older = with_old_settings(facts)
+    parts = write(replace(wanted(), tokens={}), older, journal)
+    changed = [part for part in parts if isinstance(part, WriteFile | RemoveFile | KeepCopy)]
+    assert changed == [part for part in parts if isinstance(part, WriteFile)]
+    assert [part.path for part in changed] == ["/etc/nixos/nixprov/settings.nix"]
+    assert plan(after(older, parts), journal).is_empty
+
+
+def test_files_are_those_of_the_running_system_in_either_form() -> None:
+    facts, _ = host(OLD)
+    assert is_as_built(facts)
+    assert is_as_built(with_old_settings(facts))
+    for revision in (b"another", b""):
+        assert not is_as_built(Facts("host1", {**facts.records, "revision": revision}))
 
 
 def test_an_edit_under_an_old_header_is_still_seen() -> None:
