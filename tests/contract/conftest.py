@@ -1,4 +1,4 @@
-"""The lab's GitLab on loopback, and forges connected to it: real HTTP for whatever is tested against it."""
+"""The lab's GitLab on loopback, and clients connected to it: real HTTP for whatever is tested against it."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def waits() -> Waits:
 
 @pytest.fixture
 def connect(gitlab: Running, waits: Waits) -> Iterator[Connect]:
-    """Open forges with the administrator's token or another; they are closed at the end."""
+    """Open clients with the administrator's token or another; they are closed at the end."""
     opened: list[Client] = []
 
     def open_one(token: str = "", url: str = "", timeout_s: float = 30.0, **patience: Any) -> Client:
@@ -75,19 +75,19 @@ def connect(gitlab: Running, waits: Waits) -> Iterator[Connect]:
         return opened[-1]
 
     yield open_one
-    for forge in opened:
-        forge.close()
+    for api in opened:
+        api.close()
 
 
 @pytest.fixture
-def forge(connect: Connect) -> Client:
+def api(connect: Connect) -> Client:
     return connect()
 
 
-def find(forge: Forge, mark: Mark, spec: RunnerSpec) -> tuple[ForgeRunner, ...]:
+def find(api: Forge, mark: Mark, spec: RunnerSpec) -> tuple[ForgeRunner, ...]:
     """The runners that carry the mark, with all details, oldest first."""
-    listed = [one for one in forge.runners(spec.type, spec.owner) if one.mark and one.mark.is_same_runner(mark)]
-    detailed = [forge.get(one.id) for one in sorted(listed, key=lambda one: one.id)]
+    listed = [one for one in api.runners(spec.type, spec.owner) if one.mark and one.mark.is_same_runner(mark)]
+    detailed = [api.get(one.id) for one in sorted(listed, key=lambda one: one.id)]
     return tuple(one for one in detailed if one)
 
 

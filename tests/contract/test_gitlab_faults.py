@@ -23,80 +23,80 @@ CREATE = r"/user/runners$"
 
 @pytest.mark.parametrize("kind", ["reply_lost", "reply_cut", "html_502_after", "wrong_content_type"])
 @pytest.mark.parametrize("listed", [True, False])
-def test_a_creation_whose_reply_is_lost_is_found_again(gitlab: Running, forge: Forge, kind: str, listed: bool) -> None:
+def test_a_creation_whose_reply_is_lost_is_found_again(gitlab: Running, api: Forge, kind: str, listed: bool) -> None:
     if listed:
-        assert find(forge, MARK, SPEC) == ()
+        assert find(api, MARK, SPEC) == ()
     break_once(gitlab, kind, "POST", CREATE)
-    made = forge.create(SPEC, MARK)
+    made = api.create(SPEC, MARK)
     (runner,) = gitlab.lab.state.runners.values()
     assert (runner.id, runner.token) == (made.id, made.token.reveal())
-    assert [one.id for one in find(forge, MARK, SPEC)] == [made.id]
+    assert [one.id for one in find(api, MARK, SPEC)] == [made.id]
 
 
 @pytest.mark.parametrize("kind", ["refuse", "html_502", "json_500", "html_200", "json_200"])
-def test_a_creation_that_did_not_happen_is_said_and_not_repeated(gitlab: Running, forge: Forge, kind: str) -> None:
+def test_a_creation_that_did_not_happen_is_said_and_not_repeated(gitlab: Running, api: Forge, kind: str) -> None:
     break_once(gitlab, kind, "POST", CREATE)
     since = len(gitlab.lab.journal.entries)
     with pytest.raises(ForgeUnavailable, match="cannot create the runner host1/default") as caught:
-        forge.create(SPEC, MARK)
+        api.create(SPEC, MARK)
     assert "run again" in caught.value.hint
     assert [call for call in calls(gitlab, since) if call[0] == "POST"] == [("POST", "/api/v4/user/runners")]
     assert gitlab.lab.state.runners == {}
 
 
 def test_a_creation_that_times_out_is_found_when_it_did_happen(gitlab: Running, connect: Connect) -> None:
-    forge = connect(timeout_s=1.0)
+    api = connect(timeout_s=1.0)
     break_once(gitlab, "reply_late", "POST", CREATE, seconds=60.0)
     since = len(gitlab.lab.journal.entries)
-    made = forge.create(SPEC, MARK)
+    made = api.create(SPEC, MARK)
     assert list(gitlab.lab.state.runners) == [made.id]
     assert calls(gitlab, since)[0] == ("POST", "/api/v4/user/runners"), (
         "it is noted when its client has gone, not later"
     )
 
 
-def test_an_older_runner_with_our_mark_is_not_taken_for_the_new_one(gitlab: Running, forge: Forge) -> None:
-    old = forge.create(SPEC, MARK)
-    assert [runner.id for runner in find(forge, MARK, SPEC)] == [old.id]
+def test_an_older_runner_with_our_mark_is_not_taken_for_the_new_one(gitlab: Running, api: Forge) -> None:
+    old = api.create(SPEC, MARK)
+    assert [runner.id for runner in find(api, MARK, SPEC)] == [old.id]
     break_once(gitlab, "json_500", "POST", CREATE)
     with pytest.raises(ForgeUnavailable):
-        forge.create(SPEC, MARK)
+        api.create(SPEC, MARK)
 
 
-def test_a_lost_reset_is_repeated_so_that_somebody_holds_the_token(gitlab: Running, forge: Forge) -> None:
-    made = forge.create(SPEC, MARK)
+def test_a_lost_reset_is_repeated_so_that_somebody_holds_the_token(gitlab: Running, api: Forge) -> None:
+    made = api.create(SPEC, MARK)
     break_once(gitlab, "reply_lost", "POST", "reset_authentication_token")
-    again = forge.reset_token(made.id)
+    again = api.reset_token(made.id)
     assert gitlab.lab.state.runners[made.id].token == again.token.reveal()
 
 
-def test_a_refusal_of_the_second_reset_says_nothing_of_the_first(gitlab: Running, forge: Forge) -> None:
+def test_a_refusal_of_the_second_reset_says_nothing_of_the_first(gitlab: Running, api: Forge) -> None:
     """Who takes it for a refusal takes the token before for the one in use."""
-    made = forge.create(SPEC, MARK)
+    made = api.create(SPEC, MARK)
     break_once(gitlab, "reply_lost", "POST", "reset_authentication_token")
     break_once(gitlab, "unprocessable_422", "POST", "reset_authentication_token")
     with pytest.raises(ForgeUnavailable, match="token rotation is not allowed") as caught:
-        forge.reset_token(made.id)
+        api.reset_token(made.id)
     assert "whether it was done is unknown" in caught.value.hint
     assert gitlab.lab.state.runners[made.id].token != made.token.reveal()
 
 
 @pytest.mark.parametrize("kind", ["reply_lost", "html_502_after"])
-def test_a_lost_deletion_is_looked_up(gitlab: Running, forge: Forge, kind: str) -> None:
-    made = forge.create(SPEC, MARK)
+def test_a_lost_deletion_is_looked_up(gitlab: Running, api: Forge, kind: str) -> None:
+    made = api.create(SPEC, MARK)
     break_once(gitlab, kind, "DELETE")
-    assert forge.delete(made.id) is True
-    kept = forge.create(SPEC, MARK)
+    assert api.delete(made.id) is True
+    kept = api.create(SPEC, MARK)
     break_once(gitlab, "html_502", "DELETE")
     with pytest.raises(ForgeUnavailable, match=f"cannot delete runner {kept.id}"):
-        forge.delete(kept.id)
+        api.delete(kept.id)
 
 
 @pytest.mark.parametrize("kind", ["html_502", "html_503", "json_500", "refuse", "reply_cut"])
-def test_reading_is_repeated_with_growing_pauses(gitlab: Running, forge: Forge, waits: Waits, kind: str) -> None:
-    made = forge.create(SPEC, MARK)
+def test_reading_is_repeated_with_growing_pauses(gitlab: Running, api: Forge, waits: Waits, kind: str) -> None:
+    made = api.create(SPEC, MARK)
     break_once(gitlab, kind, "GET", times=2)
-    assert forge.get(made.id)
+    assert api.get(made.id)
     assert waits == [0.5, 1.0]
 
 
@@ -112,70 +112,70 @@ def test_reading_is_given_up_after_a_number_of_times(gitlab: Running, connect: C
 
 
 @pytest.mark.parametrize("kind", ["rate_limit_app", "rate_limit_rack", "rate_limit_date"])
-def test_a_rate_limit_is_waited_for_also_by_a_post(gitlab: Running, forge: Forge, waits: Waits, kind: str) -> None:
+def test_a_rate_limit_is_waited_for_also_by_a_post(gitlab: Running, api: Forge, waits: Waits, kind: str) -> None:
     break_once(gitlab, kind, "POST", CREATE, retry_after=7)
-    forge.create(SPEC, MARK)
+    api.create(SPEC, MARK)
     assert len(waits) == 1
     assert waits[0] == pytest.approx(7, abs=1.5)
-    assert (len(gitlab.lab.state.runners), forge.writes) == (1, 1)
+    assert (len(gitlab.lab.state.runners), api.writes) == (1, 1)
 
 
-def test_a_rate_limit_without_a_word_is_backed_off_from(gitlab: Running, forge: Forge, waits: Waits) -> None:
+def test_a_rate_limit_without_a_word_is_backed_off_from(gitlab: Running, api: Forge, waits: Waits) -> None:
     break_once(gitlab, "rate_limit_bare", times=3)
-    forge.create(SPEC, MARK)
+    api.create(SPEC, MARK)
     assert waits == [0.5, 1.0, 2.0]
 
 
 @pytest.mark.parametrize("kind", ["rate_limit_app", "rate_limit_date"])
-def test_a_rate_limit_of_an_hour_is_not_waited_for(gitlab: Running, forge: Forge, waits: Waits, kind: str) -> None:
+def test_a_rate_limit_of_an_hour_is_not_waited_for(gitlab: Running, api: Forge, waits: Waits, kind: str) -> None:
     break_once(gitlab, kind, times=None, retry_after=3600)
     with pytest.raises(ForgeUnavailable, match=r"limits its callers \(429, asks to wait 3[56]\d\d s\)"):
-        forge.create(SPEC, MARK)
+        api.create(SPEC, MARK)
     assert waits == []
 
 
 @pytest.mark.parametrize("kind", ["redirect_301", "redirect_307"])
 @pytest.mark.parametrize("method", ["GET", "POST"])
-def test_a_redirect_is_not_followed_with_the_token(gitlab: Running, forge: Forge, kind: str, method: str) -> None:
+def test_a_redirect_is_not_followed_with_the_token(gitlab: Running, api: Forge, kind: str, method: str) -> None:
     break_once(gitlab, kind, method, location="https://user:pw@gitlab.example.org/api/v4/x?private_token=1")
     since = len(gitlab.lab.journal.entries)
     with pytest.raises(ForgeRefused) as caught:
-        forge.get(1) if method == "GET" else forge.create(SPEC, MARK)
+        api.get(1) if method == "GET" else api.create(SPEC, MARK)
     assert "https://gitlab.example.org/api/v4/x" in str(caught.value)
     assert "pw" not in str(caught.value)
     assert caught.value.hint.startswith("name https://gitlab.example.org with")
     assert len(calls(gitlab, since)) == 1
 
 
-def test_a_page_of_a_proxy_is_no_answer(gitlab: Running, forge: Forge) -> None:
+def test_a_page_of_a_proxy_is_no_answer(gitlab: Running, api: Forge) -> None:
     break_once(gitlab, "html_200", times=None)
-    for ask in (forge.check, lambda: forge.get(1), lambda: forge.runners(RunnerType.INSTANCE, None)):
+    for ask in (api.check, lambda: api.get(1), lambda: api.runners(RunnerType.INSTANCE, None)):
         with pytest.raises(ForgeUnavailable, match="text/html instead of JSON"):
             ask()
 
 
 @pytest.mark.parametrize("kind", ["html_404", "route_404"])
-def test_a_404_that_is_not_gitlabs_own_is_no_proof_of_absence(gitlab: Running, forge: Forge, kind: str) -> None:
-    made = forge.create(SPEC, MARK)
+def test_a_404_that_is_not_gitlabs_own_is_no_proof_of_absence(gitlab: Running, api: Forge, kind: str) -> None:
+    made = api.create(SPEC, MARK)
     break_once(gitlab, kind, times=None)
-    for ask in (forge.get, forge.delete, forge.managers, forge.running_jobs):
+    for ask in (api.get, api.delete, api.managers, api.running_jobs):
         with pytest.raises(ForgeRefused, match="check the URL"):
             ask(made.id)
 
 
-def test_a_creation_that_can_be_looked_up_neither_is_told_as_unclear(gitlab: Running, forge: Forge) -> None:
+def test_a_creation_that_can_be_looked_up_neither_is_told_as_unclear(gitlab: Running, api: Forge) -> None:
     break_once(gitlab, "reply_lost", times=None)
     with pytest.raises(ForgeUnavailable, match=r"cannot create the runner host1/default: .*closed without an answer"):
-        forge.create(SPEC, MARK)
+        api.create(SPEC, MARK)
     gitlab.lab.faults.clear()
-    assert len(find(forge, MARK, SPEC)) == 1
+    assert len(find(api, MARK, SPEC)) == 1
 
 
 def test_a_server_that_is_not_there(connect: Connect) -> None:
-    forge = connect(url="http://127.0.0.1:1")
+    api = connect(url="http://127.0.0.1:1")
     with pytest.raises(ForgeUnavailable, match=r"127\.0\.0\.1:1 cannot be reached \(.*refused\)"):
-        forge.create(SPEC, MARK)
-    assert forge.writes == 0
+        api.create(SPEC, MARK)
+    assert api.writes == 0
 
 
 def test_a_slow_server(gitlab: Running, connect: Connect) -> None:
@@ -184,12 +184,12 @@ def test_a_slow_server(gitlab: Running, connect: Connect) -> None:
         connect(timeout_s=0.1, repetitions=0).get(1)
 
 
-def test_an_owner_that_is_not_named(forge: Forge) -> None:
+def test_an_owner_that_is_not_named(api: Forge) -> None:
     for kind in (RunnerType.GROUP, RunnerType.PROJECT):
         with pytest.raises(ConfigError, match="none is named"):
-            forge.runners(kind, None)
+            api.runners(kind, None)
         with pytest.raises(ConfigError, match="none is named"):
-            forge.create(replace(SPEC, type=kind), MARK)
+            api.create(replace(SPEC, type=kind), MARK)
 
 
 @dataclass(frozen=True)
@@ -204,25 +204,21 @@ class Refusal:
 
 IN_GROUP = replace(SPEC, type=RunnerType.GROUP, owner="lab")
 REFUSALS = {
-    "unknown token": Refusal(lambda forge: forge.check(), "unknown, expired or revoked", ()),
-    "no scope to list": Refusal(lambda forge: find(forge, MARK, SPEC), "scope read_api or api", ("create_runner",)),
-    "no scope to create": Refusal(lambda forge: forge.create(SPEC, MARK), "scope create_runner or api", ("read_api",)),
-    "no scope to change": Refusal(lambda forge: forge.set_paused(1, True), "scope manage_runner or api", ("read_api",)),
-    "no scope to delete": Refusal(lambda forge: forge.delete(1), "scope manage_runner or api", ("read_api",)),
-    "no role to list": Refusal(lambda forge: find(forge, MARK, SPEC), "administrator or auditor", username="dev"),
-    "no role to create": Refusal(lambda forge: forge.create(SPEC, MARK), "must be an administrator", username="dev"),
-    "no role in group": Refusal(lambda forge: forge.create(IN_GROUP, MARK), "Owner of group lab", username="dev"),
-    "unknown group": Refusal(lambda forge: forge.create(replace(IN_GROUP, owner="no"), MARK), "look up group no"),
-    "unknown group id": Refusal(
-        lambda forge: forge.create(replace(IN_GROUP, owner="7"), MARK), "Missing/invalid group"
-    ),
-    "bad settings": Refusal(
-        lambda forge: forge.create(replace(SPEC, maximum_timeout_s=1), MARK), "at least 10 minutes"
-    ),
+    "unknown token": Refusal(lambda api: api.check(), "unknown, expired or revoked", ()),
+    "no scope to list": Refusal(lambda api: find(api, MARK, SPEC), "scope read_api or api", ("create_runner",)),
+    "no scope to create": Refusal(lambda api: api.create(SPEC, MARK), "scope create_runner or api", ("read_api",)),
+    "no scope to change": Refusal(lambda api: api.set_paused(1, True), "scope manage_runner or api", ("read_api",)),
+    "no scope to delete": Refusal(lambda api: api.delete(1), "scope manage_runner or api", ("read_api",)),
+    "no role to list": Refusal(lambda api: find(api, MARK, SPEC), "administrator or auditor", username="dev"),
+    "no role to create": Refusal(lambda api: api.create(SPEC, MARK), "must be an administrator", username="dev"),
+    "no role in group": Refusal(lambda api: api.create(IN_GROUP, MARK), "Owner of group lab", username="dev"),
+    "unknown group": Refusal(lambda api: api.create(replace(IN_GROUP, owner="no"), MARK), "look up group no"),
+    "unknown group id": Refusal(lambda api: api.create(replace(IN_GROUP, owner="7"), MARK), "Missing/invalid group"),
+    "bad settings": Refusal(lambda api: api.create(replace(SPEC, maximum_timeout_s=1), MARK), "at least 10 minutes"),
     "bad change": Refusal(
-        lambda forge: forge.update(1, replace(SPEC, tags=(), run_untagged=False), MARK), "tags_list can not be empty"
+        lambda api: api.update(1, replace(SPEC, tags=(), run_untagged=False), MARK), "tags_list can not be empty"
     ),
-    "gone": Refusal(lambda forge: forge.set_paused(99, True), "404 Runner Not Found"),
+    "gone": Refusal(lambda api: api.set_paused(99, True), "404 Runner Not Found"),
 }
 
 
@@ -239,18 +235,18 @@ def test_a_refusal_is_one_line_that_says_what_to_do(gitlab: Running, connect: Co
     assert token not in "".join(traceback.format_exception(caught.value))
 
 
-def test_every_failure_is_one_of_ours(gitlab: Running, forge: Forge) -> None:
+def test_every_failure_is_one_of_ours(gitlab: Running, api: Forge) -> None:
     """Whatever fault there is, whatever is asked: no foreign exception gets out."""
     asks: list[Callable[[], object]] = [
-        forge.check,
-        lambda: forge.get(1),
-        lambda: forge.runners(RunnerType.PROJECT, "lab/demo"),
-        lambda: forge.create(SPEC, MARK),
-        lambda: forge.update(1, SPEC, MARK),
-        lambda: forge.reset_token(1),
-        lambda: forge.delete(1),
-        lambda: forge.managers(1),
-        lambda: forge.running_jobs(1),
+        api.check,
+        lambda: api.get(1),
+        lambda: api.runners(RunnerType.PROJECT, "lab/demo"),
+        lambda: api.create(SPEC, MARK),
+        lambda: api.update(1, SPEC, MARK),
+        lambda: api.reset_token(1),
+        lambda: api.delete(1),
+        lambda: api.managers(1),
+        lambda: api.running_jobs(1),
     ]
     for kind in sorted(KINDS):
         for ask in asks:

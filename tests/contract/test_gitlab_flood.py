@@ -142,8 +142,8 @@ def test_what_is_packed_as_asked_is_read_over_one_connection(connect: Connect) -
         write(to, body)
 
     with answering(answer) as server:
-        forge = connect(url=f"http://127.0.0.1:{server.server_port}")
-        found = [forge.get(7), forge.get(7)]
+        api = connect(url=f"http://127.0.0.1:{server.server_port}")
+        found = [api.get(7), api.get(7)]
     assert [one.id for one in found if one] == [7, 7]
     assert len(set(asked)) == 1
     assert asked[0][0] == "gzip"

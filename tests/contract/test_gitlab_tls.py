@@ -84,11 +84,11 @@ def url(certificate: Path) -> Iterator[str]:
 def check(url: str) -> Callable[[bool | str], None]:
     def with_verify(verify: bool | str) -> None:
         seen_tokens.clear()
-        forge = Client(Access(url, Secret("glpat-x"), verify=verify), Patience(repetitions=0))
+        api = Client(Access(url, Secret("glpat-x"), verify=verify), Patience(repetitions=0))
         try:
-            forge.check()
+            api.check()
         finally:
-            forge.close()
+            api.close()
 
     return with_verify
 
