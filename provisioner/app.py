@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Protocol
 
 from provisioner import runs
+from provisioner.ci.gitlab.access import Access
 from provisioner.ci.gitlab.api import Forge
 from provisioner.ci.gitlab.settings import load as load_forge_settings
 from provisioner.engine import Engine, Verb, prune
@@ -174,10 +175,7 @@ class App:
         )
         for warning in settings.warnings:
             self._warn(warning)
-        # Imports python-gitlab, which a command that asks no GitLab does not need.
-        from provisioner.ci.gitlab.client import Client
-
-        forge = Client(settings)
+        forge = connect(settings)
         try:
             forge.check()
         except ForgeUnavailable as error:
@@ -186,6 +184,13 @@ class App:
                 raise
             self._warn(error.message)
         return forge
+
+
+def connect(access: Access) -> Forge:
+    # Imports python-gitlab, which a command that asks no GitLab does not need.
+    from provisioner.ci.gitlab.client import Client
+
+    return Client(access)
 
 
 def new_run(verb: Verb) -> Run:

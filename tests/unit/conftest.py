@@ -10,11 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, settings
-
-# Real programs are asked, so that one example may take its time; failures are printed, not kept in the tree.
-settings.register_profile("nixprov", deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("nixprov")
 
 NixEval = Callable[[str], object]
 

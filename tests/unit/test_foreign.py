@@ -577,7 +577,7 @@ ONLY: Final = {
     r"(sys\.__std\w+__|print|traceback\.print_\w+|.*\.print_exc)": ("cli/__init__.py", "lab/*"),
     r"click\.(echo|secho|echo_via_pager)": ("cli/*", "lab/cli.py"),
     r"(html\.)?escape": ("report/foreign.py",),
-    r"ensure_ascii": ("report/json_lines.py", "machine/journal.py", "lab/*"),
+    r"ensure_ascii": ("report/json_lines.py", "machine/journal.py", "nix/values.py", "lab/*"),
     r"unguarded": ("report/foreign.py", "report/live.py"),
 }
 

@@ -6,11 +6,9 @@ import base64
 import json
 import re
 import shlex
-import tomllib
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -64,9 +62,7 @@ def test_zeros_at_the_end_make_no_other_version() -> None:
     assert version.order("0.0") == version.order("0")
 
 
-def test_the_program_and_its_package_say_the_same_version() -> None:
-    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    assert project["version"] == version.OWN
+def test_the_own_version_is_one() -> None:
     assert version.order(version.OWN) < version.order("no version")
 
 
