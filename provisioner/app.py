@@ -19,15 +19,16 @@ from provisioner import runs
 from provisioner.ci.gitlab.access import Access
 from provisioner.ci.gitlab.api import Forge
 from provisioner.ci.gitlab.settings import load as load_forge_settings
-from provisioner.engine import Engine, Verb, prune
-from provisioner.engine.host import Choices, Limits
-from provisioner.engine.preview import Depth
+from provisioner.engine.host import Choices, Depth, Limits
+from provisioner.engine.rollout import Rollout
 from provisioner.errors import ForgeError, ForgeUnavailable
 from provisioner.events import Event, HostResult, exit_code, summary
 from provisioner.machine.journal import Run
 from provisioner.runs import RunFile
 from provisioner.selection import Fleet, Selection, match, read_inventory, select
 from provisioner.ssh.session import SshOptions
+from provisioner.verb import Verb
+from provisioner.verbs import perform, prune
 
 __all__ = ["App", "Report", "Selection", "Settings", "match", "new_run", "read_inventory", "select"]
 
@@ -104,11 +105,12 @@ class App:
     def known(self, forge: Forge, fleet: Fleet, *, retries: int | None = None) -> dict[str, prune.Known]:
         """What the hosts that answer say of themselves; the others are reported and left out. Changes nothing."""
         ssh = self._settings.ssh if retries is None else replace(self._settings.ssh, retries=retries)
-        engine = Engine(forge, ssh, self._report.event, new_run(Verb.STATUS), forks=self._settings.forks)
-        return engine.known(fleet.hosts)
+        verb, forks = Verb.STATUS, self._settings.forks
+        rollout = Rollout(forge, ssh, self._report.event, new_run(verb), verb, perform, forks=forks)
+        return rollout.probe(fleet.hosts, prune.Known.of)
 
     def tell(self, kind: str, fields: Mapping[str, object], host: str = "") -> None:
-        """An event of a command that is no verb of the engine."""
+        """An event of a command that visits no host."""
         self._report.event(Event(kind, host, fields))
 
     def _begin(self, verb: Verb, fleet: Fleet, record: RunFile) -> None:
@@ -120,11 +122,13 @@ class App:
         self._report.event(Event("start", fields=fields))
 
     def _execute(self, verb: Verb, fleet: Fleet, forge: Forge, record: RunFile) -> Sequence[HostResult]:
-        engine = Engine(
+        rollout = Rollout(
             forge,
             self._settings.ssh,
             lambda event: self._event(event, record),
             record.run,
+            verb,
+            perform,
             limits=self._settings.limits,
             forks=self._settings.forks,
             diff=self._settings.diff,
@@ -133,7 +137,7 @@ class App:
             limit_s=self._settings.host_limit_s,
             choices=self._settings.choices,
         )
-        return engine.roll_out(verb, fleet.stages)
+        return rollout.roll_out(fleet.stages)
 
     def _event(self, event: Event, record: RunFile) -> None:
         result = event.fields.get("result")
@@ -179,8 +183,8 @@ class App:
         try:
             forge.check()
         except ForgeUnavailable as error:
-            # Taking a machine back must not wait for GitLab: the engine queues what it could not delete.
-            if verb not in (Verb.DOWN, Verb.PLAN_DOWN):
+            # Taking a machine out must not wait for GitLab: what could not be deleted is queued.
+            if not verb.removes:
                 raise
             self._warn(error.message)
         return forge

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from provisioner.engine.status import HostReport, RunnerReport
 from provisioner.events import HostResult, Outcome
 from provisioner.machine.counters import Counters, Counts
 from provisioner.machine.flaws import Flaws
@@ -23,6 +22,7 @@ from provisioner.report.foreign import visible
 from provisioner.report.lines import that_matter
 from provisioner.report.record import HostRecord, RunRecord
 from provisioner.report.wording import SYMBOLS, ago, clean, count, elapsed, names, size, told, totals
+from provisioner.verbs.status import HostReport, RunnerReport
 
 _GROUPS_SHOWN = 8
 _LAST_JOBS = 5

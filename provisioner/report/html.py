@@ -11,7 +11,6 @@ from itertools import groupby
 from typing import Final
 
 from provisioner import resources
-from provisioner.engine.status import RunnerReport
 from provisioner.report.advice import Typed
 from provisioner.report.colour import Painter
 from provisioner.report.ending import Ending, alike, counter_lines, flaw_lines, left_behind, told_counts
@@ -20,6 +19,7 @@ from provisioner.report.lines import that_matter
 from provisioner.report.record import HostRecord, RunRecord
 from provisioner.report.timeline import css_class, svg, used_phases
 from provisioner.report.wording import SYMBOLS, clean, count, elapsed, told
+from provisioner.verbs.status import RunnerReport
 
 _LOG_LINES: Final = 40
 _LOG_LINES_OF_FAILURES: Final = 200

@@ -13,7 +13,6 @@ from datetime import UTC, datetime
 from typing import TextIO
 
 from provisioner.advisories import Advisory
-from provisioner.engine.status import HostReport, RunnerReport
 from provisioner.events import Event, HostResult
 from provisioner.machine.counters import Counters, JobCount
 from provisioner.machine.flaws import Flaws
@@ -35,6 +34,7 @@ from provisioner.report.documents import (
     System,
 )
 from provisioner.report.wording import without_tokens
+from provisioner.verbs.status import HostReport, RunnerReport
 
 
 @dataclass(slots=True)

@@ -15,13 +15,13 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from provisioner.engine.status import HostReport
 from provisioner.events import Event, HostResult, Outcome
 from provisioner.machine.origin import Origin
 from provisioner.plan import HostPlan
 from provisioner.report.diff import for_people, plan_diffs
 from provisioner.report.system import origin_lines, system_lines
 from provisioner.report.wording import clean, draining, without_hashes
+from provisioner.verbs.status import HostReport
 
 LOG_LINES_KEPT: Final = 300
 _LINE_LENGTH_KEPT: Final = 400

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 
 from provisioner.app import Report
 from provisioner.ci.base import Difference
-from provisioner.engine.status import HostReport, RunnerReport
 from provisioner.events import Event, HostResult, Outcome, summary
 from provisioner.machine.counters import Counters
 from provisioner.machine.facts import UnitFact
@@ -18,6 +17,7 @@ from provisioner.model import Connection, ForgeRunner, HostSpec, Manager, Runner
 from provisioner.plan import FileChange, HostPlan, RunnerAction, RunnerVerb, StepAction
 from provisioner.report.record import RunRecord
 from provisioner.steps import Wanted
+from provisioner.verbs.status import HostReport, RunnerReport
 
 BUILD_LOG = (
     "building the system configuration...",

@@ -9,12 +9,15 @@ from typing import Final, cast
 
 import pytest
 
+from provisioner.batches import Stage
 from provisioner.ci.gitlab.api import Forge
-from provisioner.engine import Engine, Verb
 from provisioner.engine.pool import TICK_S, Pool, Task
+from provisioner.engine.rollout import Rollout
 from provisioner.events import Event, Outcome
 from provisioner.machine.journal import Run
 from provisioner.ssh.session import SshOptions
+from provisioner.verb import Verb
+from provisioner.verbs import perform
 from tests.unit.runs import host_spec
 
 # Over at the second look at the clock: what a thread does at once is done by then, on a busy machine too.
@@ -134,6 +137,7 @@ def test_a_report_that_is_broken_leaves_nobody_waiting() -> None:
         if event.kind != "host":
             raise ValueError(event.kind)
 
-    engine = Engine(cast("Forge", None), SshOptions(), broken, Run("r", "status", "me@here", ""))
-    [result] = engine.execute(Verb.STATUS, [host_spec("h1")])
+    run = Run("r", "status", "me@here", "")
+    rollout = Rollout(cast("Forge", None), SshOptions(), broken, run, Verb.STATUS, perform)
+    [result] = rollout.roll_out([Stage((host_spec("h1"),))])
     assert (result.outcome, result.error.startswith("bug in nixprov: ValueError")) == (Outcome.FAILED, True)

@@ -12,11 +12,11 @@ from typing import Any
 import jsonschema
 import pytest
 
-from provisioner.engine import prune
 from provisioner.events import HostResult, Outcome, summary
 from provisioner.report import schema
 from provisioner.report.documents import DOCUMENTS, VERSION
 from provisioner.report.json_lines import JsonLines
+from provisioner.verbs import prune
 from tests.unit.hosts import runner
 from tests.unit.runs import CHANGE, FOREIGN, PREVIEW, Play, host_plan, host_report
 
@@ -87,7 +87,7 @@ def emitted() -> Iterator[tuple[str, str]]:
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
                 name = ast.unparse(node.func)
-                if (name == "Event" or name.endswith(".emit")) and isinstance(node.args[0].value, str):
+                if (name == "Event" or name.endswith((".emit", ".tell"))) and isinstance(node.args[0].value, str):
                     yield node.args[0].value, file.name
 
 
