@@ -16,9 +16,9 @@
     │   ├── Locked             another operator's run holds the host
     │   ├── BuildFailed        evaluation or build said no; nothing was activated
     │   └── SwitchFailed       the activation failed
-    └── ForgeError             GitLab, seen from the operator
-        ├── ForgeUnavailable   no usable answer: down, timed out, 5xx, rate limit for too long
-        └── ForgeRefused       GitLab understood and said no: token, scope, role, bad value
+    └── CiError             GitLab, seen from the operator
+        ├── CiUnavailable   no usable answer: down, timed out, 5xx, rate limit for too long
+        └── CiRefused       GitLab understood and said no: token, scope, role, bad value
 
 A message is one line, lower case, names what is wrong; `hint` is what to do next.
 """
@@ -109,13 +109,13 @@ class SwitchFailed(HostError):
     pass
 
 
-class ForgeError(NixprovError):
+class CiError(NixprovError):
     pass
 
 
-class ForgeUnavailable(ForgeError):
+class CiUnavailable(CiError):
     pass
 
 
-class ForgeRefused(ForgeError):
+class CiRefused(CiError):
     pass

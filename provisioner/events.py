@@ -20,7 +20,7 @@ class Outcome(Enum):
     UNREACHABLE = "unreachable"
     NOT_DESCRIBED = "not described"
     FAILED = "failed"
-    FORGE = "gitlab"
+    CI = "gitlab"
     ROLLED_BACK = "rolled back"
     ROLLBACK_FAILED = "rollback failed"
     INTERRUPTED = "interrupted"
@@ -72,7 +72,7 @@ def exit_code(results: Sequence[HostResult]) -> int:
     for outcome, code in (
         (Outcome.UNREACHABLE, 6),
         (Outcome.ROLLED_BACK, 7),
-        (Outcome.FORGE, 9),
+        (Outcome.CI, 9),
         (Outcome.NOT_DESCRIBED, 10),
     ):
         if set(bad) == {outcome}:
@@ -81,7 +81,7 @@ def exit_code(results: Sequence[HostResult]) -> int:
 
 
 _FAILED = (
-    *(Outcome.NOT_DESCRIBED, Outcome.FAILED, Outcome.FORGE),
+    *(Outcome.NOT_DESCRIBED, Outcome.FAILED, Outcome.CI),
     *(Outcome.ROLLED_BACK, Outcome.ROLLBACK_FAILED, Outcome.INTERRUPTED),
 )
 

@@ -41,7 +41,7 @@ class HostSide:
     """What the provider brings to the machine, beside templates/core.
 
     `templates` is its folder below templates/, `files` are pushed from there. `address` is the setting of the module
-    that holds `Provider.url`, the server as hosts reach it. Its unit for a runner is nixprov-runner-NAME.service, and
+    that holds `Server.url`. Its unit for a runner is nixprov-runner-NAME.service, and
     reads /var/lib/nixprov/secrets/NAME.token. `end_jobs`: the signal that ends the unit's jobs at once.
     """
 
@@ -49,6 +49,18 @@ class HostSide:
     files: tuple[str, ...]
     address: str
     end_jobs: str
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """One CI server as all but its provider know it.
+
+    `url` is as hosts reach it, in one spelling; the journal names it beside each id.
+    """
+
+    words: Words
+    host_side: HostSide
+    url: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,14 +174,7 @@ class Provider(Protocol):
     """
 
     @property
-    def words(self) -> Words: ...
-
-    @property
-    def host_side(self) -> HostSide: ...
-
-    @property
-    def url(self) -> str:
-        """The server as hosts reach it, in one spelling; the journal names it beside each id."""
+    def server(self) -> Server: ...
 
     @property
     def warnings(self) -> Sequence[str]:

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from provisioner.ci import DEFAULT
 from provisioner.cli.help import Command
 from provisioner.cli.options import host_options
 
 if TYPE_CHECKING:
     from provisioner.app import App
-    from provisioner.ci.gitlab.api import Forge
-    from provisioner.model import ForgeRunner
+    from provisioner.ci.base import Enrolled, Provider
     from provisioner.selection import Fleet
     from provisioner.verbs.prune import Finding, Known
 
@@ -35,14 +35,14 @@ def prune(pattern: str | None, **options: Any) -> int:
 
     with opened(pattern, options) as (app, fleet):
         dialogue = _Dialogue(app, yes=options["yes"], as_json=options["as_json"])
-        with app.forge() as forge:
-            view = pruning.look(forge, fleet.hosts, fleet.inventory, lambda: app.known(forge, fleet))
-            dialogue.settle(forge, pruning.findings(view))
+        with app.ci() as ci:
+            view = pruning.look(ci, fleet.hosts, fleet.inventory, lambda: app.known(ci, fleet))
+            dialogue.settle(ci, pruning.findings(view))
         return _finish(app, fleet, view.known, dialogue)
 
 
 def _finish(app: App, fleet: Fleet, known: Mapping[str, Known], dialogue: _Dialogue) -> int:
-    """The `down`s that GitLab kept from their end. Hosts that were turned into runners again since are none of them."""
+    """The `down`s that wait for the provider. Hosts that were turned into runners again since are none of them."""
     from provisioner.batches import Stage
     from provisioner.cli.run import interrupting
     from provisioner.verb import Verb
@@ -56,21 +56,22 @@ def _finish(app: App, fleet: Fleet, known: Mapping[str, Known], dialogue: _Dialo
 
 
 def gone(target: str, options: dict[str, Any]) -> int:
-    """GitLab's side of a machine that is no more; its own side is gone with it. An id needs no inventory."""
+    """The provider's side of a machine that is no more; its own side is gone with it. An id needs no inventory."""
     from provisioner.cli.run import alone, opened
     from provisioner.verbs import prune as pruning
 
     if file := next((name for name in ("junit", "report", "log_dir") if options[name]), None):
         raise click.UsageError(f"--gone runs on no host: leave --{file.replace('_', '-')} out")
-    if_none = f"GitLab has no runner of ours for {target}"
+    words = DEFAULT.words
+    if_none = f"{words.name} has no {words.runner} of ours for {target}"
     told = {"yes": options["yes"], "as_json": options["as_json"], "check": options["check"]}
-    if target.isdigit():
-        with alone(options) as app, app.forge() as forge:
-            _Dialogue(app, **told).settle(forge, pruning.gone(forge, target, (), dict), if_none)
+    if (runner := DEFAULT.identify(target)) is not None:
+        with alone(options) as app, app.ci() as ci:
+            _Dialogue(app, **told).settle(ci, pruning.named(ci, runner), if_none)
         return 0
-    with opened(None, {**options, "all_hosts": True}) as (app, fleet), app.forge() as forge:
-        found = pruning.gone(forge, target, fleet.hosts, lambda: app.known(forge, fleet.only(target), retries=0))
-        _Dialogue(app, **told).settle(forge, found, if_none)
+    with opened(None, {**options, "all_hosts": True}) as (app, fleet), app.ci() as ci:
+        found = pruning.gone(ci, target, fleet.hosts, lambda: app.known(ci, fleet.only(target), retries=0))
+        _Dialogue(app, **told).settle(ci, found, if_none)
     return 0
 
 
@@ -83,28 +84,28 @@ class _Dialogue:
     as_json: bool
     check: bool = False
 
-    def settle(self, forge: Forge, findings: Sequence[Finding], if_none: str = "") -> None:
+    def settle(self, ci: Provider, findings: Sequence[Finding], if_none: str = "") -> None:
         from provisioner.report.wording import count as told
         from provisioner.verbs import prune as pruning
 
         for finding in findings:
             self.app.tell("finding", pruning.fields(finding), finding.host_name)
-            self._say(f"{'delete' if finding.deletes else 'note  '}  {finding}")
+            self._say(f"{'delete' if finding.deletes else 'note  '}  {finding.told(ci.server.words)}")
         count = sum(finding.deletes for finding in findings)
         if not count:
-            self._say((not findings and if_none) or "nothing to delete in GitLab")
-        elif not self.check and self.may(f"Delete {told(count, 'runner')}?"):
-            pruning.delete(forge, findings, self._deleted, self._spared)
+            self._say((not findings and if_none) or f"nothing to delete in {ci.server.words.name}")
+        elif not self.check and self.may(f"Delete {told(count, ci.server.words.runner)}?"):
+            pruning.delete(ci, findings, self._deleted, self._spared)
 
     def may(self, question: str) -> bool:
         return self.yes or _may(question)
 
-    def _deleted(self, runner: ForgeRunner) -> None:
+    def _deleted(self, runner: Enrolled) -> None:
         self.app.tell("deleted", {"id": runner.id})
-        self._say(f"deleted runner {runner.id}")
+        self._say(f"deleted {DEFAULT.words.runner} {runner.id}")
 
-    def _spared(self, runner: ForgeRunner) -> None:
-        self._say(f"runner {runner.id} is not what it was when it was listed: left alone")
+    def _spared(self, runner: Enrolled) -> None:
+        self._say(f"{DEFAULT.words.runner} {runner.id} is not what it was when it was listed: left alone")
 
     def _say(self, text: str) -> None:
         from provisioner.report.wording import clean

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from provisioner.ci import CI_OPTIONS
 from provisioner.cli.values import NAMED
 from provisioner.errors import ConfigError
 from provisioner.paths import expanded
@@ -46,8 +47,7 @@ _REPEATED: Final = {
     "sources": "-i",
     "play": "--play",
     "vault_password_file": "--vault-password-file",
-    "gitlab_url": "--gitlab-url",
-    "gitlab_token_file": "--gitlab-token-file",
+    **{option.parameter: option.flag for option in CI_OPTIONS},
     "become_password_file": "--become-password-file",
     "ssh_config": "--ssh-config",
 }

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from provisioner.ci import DEFAULT
 from provisioner.cli import safety
 from provisioner.cli.help import Command, Group
 from provisioner.cli.options import change_options, run_options
@@ -30,13 +31,13 @@ if TYPE_CHECKING:
     from provisioner.verb import Verb
 
 
-@click.command(cls=Command, short_help="Turn hosts into GitLab runners.")
+@click.command(cls=Command, short_help="Turn hosts into CI runners.")
 @run_options
 @change_options
 @click.option("--new-tokens", is_flag=True, help="Replace the runners' tokens; the old ones end at once.")
 @safety.DOWNGRADE
 def up(pattern: str | None, **options: Any) -> int:
-    r"""Turn the hosts that PATTERN names (default: all) into GitLab runners.
+    r"""Turn the hosts that PATTERN names (default: all) into CI runners.
 
     \b
     Example: nixprov up ci -i inventory --gitlab-token-file ~/.gitlab-token
@@ -52,7 +53,7 @@ def up(pattern: str | None, **options: Any) -> int:
 @click.option("--build", is_flag=True, help="Build it; show what the closure and units become.")
 @safety.DOWNGRADE
 def plan(pattern: str | None, **options: Any) -> int:
-    r"""Say what `up` would change on the hosts and in GitLab; change nothing.
+    r"""Say what `up` would change on the hosts and at the CI server; change nothing.
 
     \b
     Example: nixprov plan --diff host1
@@ -62,10 +63,10 @@ def plan(pattern: str | None, **options: Any) -> int:
     return _run(Verb.PLAN, pattern, options)
 
 
-@click.command(cls=Command, short_help="Machine, module and GitLab side by side.")
+@click.command(cls=Command, short_help="Machine, module and CI server side by side.")
 @run_options
 def status(pattern: str | None, **options: Any) -> int:
-    r"""Show machine, module and GitLab side by side, and name every drift.
+    r"""Show machine, module and CI server side by side, and name every drift.
 
     \b
     Example: nixprov status --json
@@ -75,12 +76,12 @@ def status(pattern: str | None, **options: Any) -> int:
     return _run(Verb.STATUS, pattern, options)
 
 
-@click.command(cls=Command, short_help="Take everything back, on hosts and in GitLab.")
+@click.command(cls=Command, short_help="Take everything back, on hosts and in CI.")
 @run_options
 @change_options
-@click.option("--gone", type=NAMED, metavar="HOST", help="A dead host or a runner's id: GitLab's side only.")
+@click.option("--gone", type=NAMED, metavar="HOST", help="A dead host or a runner's id: the CI server's side only.")
 def down(pattern: str | None, **options: Any) -> int:
-    r"""Take everything back: drain, remove from the hosts, delete in GitLab.
+    r"""Take everything back: drain, remove from the hosts, withdraw from CI.
 
     \b
     Example: nixprov down host1 --yes
@@ -223,10 +224,9 @@ def _settings(options: dict[str, Any]) -> Any:
     from provisioner.app import Settings
     from provisioner.ssh.session import SshOptions
 
-    token_file = options["gitlab_token_file"]
     return Settings(
-        gitlab_url=options["gitlab_url"],
-        gitlab_token_file=expanded(token_file) if token_file else None,
+        ci=DEFAULT,
+        ci_options={option.parameter: options[option.parameter] for option in DEFAULT.options},
         ssh=SshOptions(
             accept_new_host_keys=options["accept_new_host_keys"],
             debug=options["debug"],

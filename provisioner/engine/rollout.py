@@ -12,11 +12,11 @@ from typing import Final, TypeAlias, TypeVar
 
 from provisioner import limits
 from provisioner.batches import Rules, Stage
-from provisioner.ci.gitlab.api import Forge
+from provisioner.ci.base import Provider
 from provisioner.engine.host import Choices, Context, Depth, Host, Limits, Machine
 from provisioner.engine.pool import Pool, Task
 from provisioner.engine.unwind import RollbackFailed, RolledBack
-from provisioner.errors import ForgeError, NixprovError, NotDescribed, Unreachable
+from provisioner.errors import CiError, NixprovError, NotDescribed, Unreachable
 from provisioner.events import Emit, Event, HostResult, Outcome
 from provisioner.machine.journal import Run
 from provisioner.model import HostSpec
@@ -37,7 +37,7 @@ class Rollout:
     `limit_s` is the time that each host has, from its first connection on; None is no limit.
     """
 
-    forge: Forge
+    ci: Provider
     ssh: SshOptions
     emit: Emit
     run: Run
@@ -167,7 +167,7 @@ class Rollout:
     def _context(self, spec: HostSpec, emit: Emit) -> Context:
         return Context(
             spec,
-            self.forge,
+            self.ci,
             emit,
             self.run,
             self.verb,
@@ -233,8 +233,8 @@ def _outcome(failure: NixprovError) -> Outcome:
             return Outcome.UNREACHABLE
         case NotDescribed():
             return Outcome.NOT_DESCRIBED
-        case ForgeError():
-            return Outcome.FORGE
+        case CiError():
+            return Outcome.CI
         case _:
             return Outcome.FAILED
 

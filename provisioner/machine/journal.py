@@ -17,6 +17,7 @@ from typing import Any, Final, Self, TypeAlias, TypeVar
 from provisioner.errors import HostRefused
 from provisioner.machine.facts import Facts, digest
 from provisioner.machine.transaction import ABSENT, JOURNAL
+from provisioner.model import Identity
 
 T = TypeVar("T")
 Unknown: TypeAlias = Mapping[str, Any]
@@ -104,9 +105,9 @@ class HookRecord:
 
 @dataclass(frozen=True, slots=True)
 class RunnerRecord:
-    """Which runner of which GitLab the host's secret belongs to."""
+    """Which runner of which CI server the host's secret belongs to."""
 
-    id: int
+    id: Identity
     url: str
     token_version: str
     unknown: Unknown = field(default_factory=lambda: _NOTHING, compare=False)
@@ -185,6 +186,10 @@ class Journal:
             "pending_deletions": tuple(_record(RunnerRecord, one) for one in data.pop("pending_deletions", [])),
         }
         return cls(sha256=digest(content), unknown=data, **known)
+
+    def ids_at(self, url: str) -> frozenset[Identity]:
+        """The runners that the host has at the server of `url`."""
+        return frozenset(record.id for record in self.runners.values() if record.url == url)
 
     def render(self) -> bytes:
         document = {

@@ -61,7 +61,7 @@ class Difference(TypedDict):
 class RunnerPlan(TypedDict):
     name: str
     verb: Literal["keep", "create", "update", "reset token", "delete"]
-    id: Annotated[int | None, "GitLab's; null while it is to be created"]
+    id: Annotated[int | str | None, "GitLab's; null while it is to be created"]
     why: str
     differences: Annotated[list[Difference], "settings in GitLab, before and after"]
 
@@ -164,7 +164,7 @@ class ManagerStatus(TypedDict):
 
 class RunnerStatus(TypedDict):
     name: str
-    id: Annotated[int | None, "null: not in GitLab"]
+    id: Annotated[int | str | None, "null: not in GitLab"]
     gitlab_status: Annotated[str | None, "online, offline, stale, never_contacted, ..."]
     paused: bool | None
     contacted_at: Annotated[str | None, "GitLab's time of the last poll, ISO 8601"]
@@ -232,7 +232,7 @@ class Gone(TypedDict):
 
     host: str
     runner: str
-    id: int
+    id: int | str
     gitlab_status: str
 
 
@@ -241,7 +241,7 @@ class Finding(TypedDict):
 
     host: Annotated[str, "as the mark or the inventory has it"]
     runner: str | None
-    id: Annotated[int | None, "the runner's in GitLab; null: it is about a host"]
+    id: Annotated[int | str | None, "the runner's in GitLab; null: it is about a host"]
     gitlab_status: Annotated[str | None, "the manager's, if it is about one, else the runner's"]
     system_id: Annotated[str | None, "the manager's; null: it is about no manager"]
     contacted_at: Annotated[str | None, "the manager's last contact, ISO 8601"]
@@ -252,7 +252,7 @@ class Finding(TypedDict):
 class Deleted(TypedDict):
     """A runner was deleted in GitLab (`prune`, `down --gone`)."""
 
-    id: int
+    id: int | str
 
 
 class Host(TypedDict):

@@ -204,8 +204,8 @@ def _runner(report: RunnerReport, paint: Painter) -> str:
     if report.runner is None:
         return f"{unit}; not in GitLab"
     polled = f"polled {clean(ago(report.contacted_at, datetime.now(UTC)))}" if report.contacted_at else "never polled"
-    paused = ", paused" if report.runner.paused else ""
-    return f"{unit}; GitLab #{report.runner.id} {report.runner.status.value}{paused}, {polled}"
+    paused = ", paused" if report.runner.is_paused else ""
+    return f"{unit}; GitLab #{report.runner.id} {clean(report.runner.state)}{paused}, {polled}"
 
 
 def asked_for(record: RunRecord, paint: Painter, *, diff: bool, applied: bool = False) -> Iterator[str]:

@@ -193,7 +193,7 @@ def _runner(report: RunnerReport) -> str:
     if report.runner is None:
         return f"{report.name}: {unit}; not in GitLab"
     polled = f"polled {report.contacted_at}" if report.contacted_at else "never polled"
-    return f"{report.name}: {unit}; GitLab #{report.runner.id} {report.runner.status.value}, {polled}"
+    return f"{report.name}: {unit}; GitLab #{report.runner.id} {clean(report.runner.state)}, {polled}"
 
 
 def _diff(text: str) -> str:

@@ -13,12 +13,13 @@ from datetime import UTC, datetime
 from typing import TextIO
 
 from provisioner.advisories import Advisory
+from provisioner.ci.base import RunnerAction
 from provisioner.events import Event, HostResult
 from provisioner.machine.counters import Counters, JobCount
 from provisioner.machine.flaws import Flaws
 from provisioner.machine.origin import Origin
 from provisioner.machine.preview import Closure, Preview, UnitChange
-from provisioner.plan import HostPlan, RunnerAction
+from provisioner.plan import HostPlan
 from provisioner.report import documents
 from provisioner.report.diff import plan_diffs
 from provisioner.report.documents import (
@@ -230,10 +231,10 @@ def _runner(report: RunnerReport) -> RunnerStatus:
     return {
         "name": report.name,
         "id": runner.id if runner else None,
-        "gitlab_status": runner.status.value if runner else None,
-        "paused": runner.paused if runner else None,
+        "gitlab_status": runner.state if runner else None,
+        "paused": runner.is_paused if runner else None,
         "contacted_at": report.contacted_at,
-        "managers": [{"system_id": m.system_id, "status": m.status.value} for m in report.managers],
+        "managers": [{"system_id": one.name, "status": one.state} for one in report.managers],
         "unit": report.unit.name if report.unit else None,
         "unit_state": report.unit.active if report.unit else "inactive",
     }

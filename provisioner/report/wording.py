@@ -16,7 +16,7 @@ SYMBOLS: Final = {
     Outcome.UNREACHABLE: "!",
     Outcome.NOT_DESCRIBED: "≠",
     Outcome.FAILED: "✗",
-    Outcome.FORGE: "✗",
+    Outcome.CI: "✗",
     Outcome.ROLLED_BACK: "↶",
     Outcome.ROLLBACK_FAILED: "✗",
     Outcome.INTERRUPTED: "■",

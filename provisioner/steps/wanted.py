@@ -8,8 +8,7 @@ from functools import cache
 from typing import Any, Final
 
 from provisioner import resources, version
-from provisioner.ci import DEFAULT
-from provisioner.ci.base import HostSide
+from provisioner.ci.base import HostSide, Server
 from provisioner.machine.journal import RunnerRecord
 from provisioner.model import Engine, HostSpec, ModuleSpec, RunnerSpec, Secret, Trust
 from provisioner.nix.header import managed
@@ -47,16 +46,16 @@ SETTINGS: Final = "settings.nix"
 
 
 def build(
-    host: HostSpec, url: str, runners: Mapping[str, RunnerRecord], tokens: Mapping[str, Secret] | None = None
+    host: HostSpec, server: Server, runners: Mapping[str, RunnerRecord], tokens: Mapping[str, Secret] | None = None
 ) -> Wanted:
-    """Render the module for `host`; `runners` says which runner of GitLab each is, and the version of its token.
+    """Render the module for `host`; `runners` says which runner of `server` each is, and the version of its token.
 
     The revision is a digest of everything that reaches the system, so a built system tells by itself what it is.
     """
-    code = _code(DEFAULT.host_side)
+    code = _code(server.host_side)
     settings: dict[str, Any] = {
         **_module(host.module),
-        "gitlabUrl": url,
+        server.host_side.address: server.url,
         "runners": {spec.name: _runner(spec, runners[spec.name], host.name) for spec in host.runners},
     }
     revision = _revision(code, _file(settings))

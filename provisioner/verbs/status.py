@@ -1,10 +1,11 @@
-"""`status` for one host: machine, module and GitLab side by side, and every difference named."""
+"""`status` for one host: machine, module and CI server side by side, and every difference named."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Final
 
+from provisioner.ci.base import Enrolled, Presence, RunnerAction, View, Words
 from provisioner.engine.host import Host
 from provisioner.engine.look import look
 from provisioner.errors import HookRefused, HostRefused
@@ -12,8 +13,7 @@ from provisioner.machine.counters import Counters
 from provisioner.machine.facts import UnitFact
 from provisioner.machine.flaws import NO_FLAWS, Flaws
 from provisioner.machine.journal import Phase
-from provisioner.model import ForgeRunner, Manager
-from provisioner.plan import ForgeView, RunnerAction, plan_up, require_no_downgrade, unit_names
+from provisioner.plan import plan_up, require_no_downgrade, unit_names
 from provisioner.steps.module import written_by
 from provisioner.verbs.phases import Look, Phases
 from provisioner.verbs.up import warn_of_trust
@@ -28,12 +28,12 @@ PHASES: Final = Phases(
 
 @dataclass(frozen=True, slots=True)
 class RunnerReport:
-    """One runner as both sides see it; `contacted_at` is GitLab's time of the last poll, ISO 8601."""
+    """One runner as both sides see it; `contacted_at` is the provider's time of the last poll, ISO 8601."""
 
     name: str
     unit: UnitFact | None
-    runner: ForgeRunner | None
-    managers: tuple[Manager, ...]
+    runner: Enrolled | None
+    managers: tuple[Presence, ...]
 
     @property
     def contacted_at(self) -> str | None:
@@ -49,6 +49,7 @@ class HostReport:
     """
 
     host: str
+    words: Words
     nixos: str
     nixprov: str
     generation: int | None
@@ -83,19 +84,20 @@ def probe(host: Host) -> None:
 
 
 def compare(host: Host) -> None:
-    """Machine, module and GitLab side by side; what `up` would change is the drift.
+    """Machine, module and CI server side by side; what `up` would change is the drift.
 
-    Raises ForgeError.
+    Raises CiError.
     """
     host.context.tell("status", report=report(host))
 
 
 def report(host: Host) -> HostReport:
     spec, facts, journal = host.context.spec, host.machine.facts, host.machine.journal
-    view = look(host.context.forge, spec, facts, journal)
+    view = look(host)
     wanted, drift = _compared(host, view)
     return HostReport(
         host=host.name,
+        words=host.context.words,
         nixos=facts.text("nixos-version"),
         nixprov=written_by(facts, journal),
         generation=facts.generation,
@@ -109,10 +111,11 @@ def report(host: Host) -> HostReport:
     )
 
 
-def _compared(host: Host, view: ForgeView) -> tuple[tuple[RunnerAction, ...], tuple[str, ...]]:
+def _compared(host: Host, view: View) -> tuple[tuple[RunnerAction, ...], tuple[str, ...]]:
     """What `up` would do with the runners, and all it would change. That it would refuse is told, and no failure."""
     try:
-        wanted = plan_up(host.context.spec, host.machine.facts, host.machine.journal, view)
+        context, machine = host.context, host.machine
+        wanted = plan_up(context.spec, machine.facts, machine.journal, context.ci.server, view)
     except HookRefused as refusal:
         return (), (f"hook: `up` refuses: {refusal}",)
     try:
@@ -122,10 +125,10 @@ def _compared(host: Host, view: ForgeView) -> tuple[tuple[RunnerAction, ...], tu
     return wanted.runners, wanted.lines()
 
 
-def _runner(host: Host, view: ForgeView, wanted: tuple[RunnerAction, ...], name: str) -> RunnerReport:
+def _runner(host: Host, view: View, wanted: tuple[RunnerAction, ...], name: str) -> RunnerReport:
     spec = host.context.spec
     kept = {action.id for action in wanted if action.name == name} or {found.id for found in view.found[name]}
     runner = next((found for found in view.found[name] if found.id in kept), None)
     units = dict(zip((one.name for one in spec.runners), unit_names(spec), strict=True))
-    managers = host.context.forge.managers(runner.id) if runner else ()
+    managers = tuple(host.context.ci.presences(runner.id)) if runner else ()
     return RunnerReport(name, host.machine.facts.unit(units[name]), runner, managers)

@@ -1,4 +1,4 @@
-"""`up` for one host: a runner of GitLab when all went well, and what it was before when anything did not."""
+"""`up` for one host: a runner of the CI server when all went well, and what it was before when anything did not."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Final
 
+from provisioner.ci.base import Credential, RunnerAction, RunnerVerb
 from provisioner.engine import crash, origin, preview
 from provisioner.engine.contact import Contact
 from provisioner.engine.host import Host
@@ -13,14 +14,14 @@ from provisioner.engine.look import look
 from provisioner.engine.settle import settle
 from provisioner.engine.switch import Switch
 from provisioner.engine.unwind import unwind
-from provisioner.errors import ForgeRefused, HostRefused, SwitchFailed
+from provisioner.errors import CiRefused, HostRefused, SwitchFailed
 from provisioner.machine import preflight, trust
 from provisioner.machine.flaws import Flaws
 from provisioner.machine.journal import Baseline, Journal, Phase, RunnerRecord
 from provisioner.machine.switch import SwitchResult
 from provisioner.machine.transaction import Shell
-from provisioner.model import Registration
-from provisioner.plan import RunnerAction, RunnerVerb, plan_up, require_no_downgrade, unit_names
+from provisioner.model import Identity, RunnerSpec
+from provisioner.plan import plan_up, require_no_downgrade, unit_names
 from provisioner.steps import STEPS, Wanted
 from provisioner.steps.hook import Hook
 from provisioner.steps.module import has_bodies, written_by
@@ -56,11 +57,11 @@ def plan(host: Host) -> None:
     """Pure; without a change the run ends here, with nothing written. Another version of nixprov is no change (ADR
     0024).
 
-    Raises HostError, ForgeError; HostRefused for what forbids to change the host.
+    Raises HostError, CiError; HostRefused for what forbids to change the host.
     """
     context, facts, journal = host.context, host.machine.facts, host.machine.journal
-    view = look(context.forge, context.spec, facts, journal)
-    wanted = plan_up(context.spec, facts, journal, view, new_tokens=context.choices.new_tokens)
+    new_tokens = context.choices.new_tokens
+    wanted = plan_up(context.spec, facts, journal, context.ci.server, look(host), new_tokens=new_tokens)
     warn_of_trust(host)
     if not context.choices.downgrade:
         require_no_downgrade(wanted)
@@ -112,45 +113,43 @@ def _found(host: Host) -> Mapping[str, object]:
 
 
 def changes_runners(host: Host) -> bool:
-    return any(action.verb is not RunnerVerb.DELETE for action in host.plan.forge_changes)
+    return any(action.verb is not RunnerVerb.DELETE for action in host.plan.runner_changes)
 
 
 def enrol(host: Host) -> None:
-    """GitLab: found by mark, else created; the token is in memory only.
+    """At the provider: found by mark, else created; the token is in memory only.
 
-    Deletions wait until the host is confirmed. Raises ForgeError.
+    Deletions wait until the host is confirmed. Raises CiError.
     """
     context, ledger = host.context, host.ledger
     specs = {runner.name: runner for runner in context.spec.runners}
-    for action in host.plan.forge_changes:
+    for action in host.plan.runner_changes:
         if action.verb.makes_a_token:
-            registration = _token(host, action)
-            ledger.records[action.name] = RunnerRecord(registration.id, context.forge.url, context.run.id)
-            ledger.tokens[action.name] = registration.token
+            made = _create(host, specs[action.name]) if action.id is None else _renew(host, action, action.id)
+            ledger.records[action.name] = RunnerRecord(made.id, context.ci.server.url, context.run.id)
+            ledger.tokens[action.name] = made.secret
         if action.id is not None and action.differences:
             with crash.around("update"):
-                context.forge.update(action.id, specs[action.name], host.mark(action.name))
+                context.ci.adjust(action.id, specs[action.name], host.mark(action.name))
             ledger.updated.append(action)
 
 
-def _token(host: Host, action: RunnerAction) -> Registration:
-    if action.id is not None:
-        return _reset(host, action.name, action.id)
-    spec = next(runner for runner in host.context.spec.runners if runner.name == action.name)
+def _create(host: Host, spec: RunnerSpec) -> Credential:
     with crash.around("create", spec.name):
-        registration = host.context.forge.create(spec, host.mark(action.name))
-    host.ledger.created.append(registration.id)
-    return registration
+        made = host.context.ci.enrol(spec, host.mark(spec.name))
+    host.ledger.created.append(made.id)
+    return made
 
 
-def _reset(host: Host, name: str, runner: int) -> Registration:
-    # Unless GitLab says no: an answer that is lost may be that of a reset that was done.
-    host.ledger.ended.add(name)
+def _renew(host: Host, action: RunnerAction, runner: Identity) -> Credential:
+    spec = next(spec for spec in host.context.spec.runners if spec.name == action.name)
+    # Unless the provider says no: an answer that is lost may be that of a renewal that was done.
+    host.ledger.ended.add(action.name)
     try:
         with crash.around("reset"):
-            return host.context.forge.reset_token(runner)
-    except ForgeRefused:
-        host.ledger.ended.discard(name)
+            return host.context.ci.enrol(spec, host.mark(action.name), runner)
+    except CiRefused:
+        host.ledger.ended.discard(action.name)
         raise
 
 
@@ -171,7 +170,7 @@ def write(host: Host) -> None:
     machine, spec = host.machine, host.context.spec
     names = [runner.name for runner in spec.runners]
     records = {name: host.ledger.records.get(name) or machine.journal.runners[name] for name in names}
-    wanted = build(spec, host.context.forge.url, records, host.ledger.tokens)
+    wanted = build(spec, host.context.ci.server, records, host.ledger.tokens)
     parts = [part for step in STEPS for part in step.write(wanted, machine.facts, machine.journal)]
     if needs_switch(host):
         journal = _intent(host, wanted, records, Phase.WRITTEN)
@@ -221,10 +220,10 @@ def _name_strangers(host: Host, result: SwitchResult) -> None:
 
 
 def confirm(host: Host) -> None:
-    """GitLab was polled, a fresh login works, the units are active; only then the system is the one that boots (ADR
-    0008), and the journal says "confirmed".
+    """The provider was polled, a fresh login works, the units are active; only then the system is the one that boots
+    (ADR 0008), and the journal says "confirmed".
 
-    Raises ForgeUnavailable, SwitchFailed, Detached.
+    Raises CiUnavailable, SwitchFailed, Detached.
     """
     switch, units, limits = Switch(host.machine), unit_names(host.context.spec), host.context.limits
     contact = Contact(host, dict(host.machine.journal.runners))
@@ -253,9 +252,9 @@ def has_surplus(host: Host) -> bool:
 def withdraw_surplus(host: Host) -> None:
     """Runners that are no longer wanted here, once the host is as wanted: what fails is for the next run.
 
-    Raises ForgeError.
+    Raises CiError.
     """
     for action in host.plan.runners:
         if action.verb is RunnerVerb.DELETE and action.id is not None:
             with crash.around("surplus"):
-                host.context.forge.delete(action.id)
+                host.context.ci.withdraw(action.id)

@@ -15,10 +15,11 @@ from nixprov_lab.gitlab.records import AccessToken, Role
 from nixprov_lab.gitlab.server import Running
 
 from provisioner.ci.gitlab.access import Access
-from provisioner.ci.gitlab.api import Forge
+from provisioner.ci.gitlab.api import Api
 from provisioner.ci.gitlab.client import Client
 from provisioner.ci.gitlab.transport import Patience
-from provisioner.model import ForgeRunner, Mark, RunnerSpec, Secret
+from provisioner.ci.gitlab.values import Runner
+from provisioner.model import Mark, RunnerSpec, Secret
 
 
 class Waits(list[float]):
@@ -84,7 +85,7 @@ def api(connect: Connect) -> Client:
     return connect()
 
 
-def find(api: Forge, mark: Mark, spec: RunnerSpec) -> tuple[ForgeRunner, ...]:
+def find(api: Api, mark: Mark, spec: RunnerSpec) -> tuple[Runner, ...]:
     """The runners that carry the mark, with all details, oldest first."""
     listed = [one for one in api.runners(spec.type, spec.owner) if one.mark and one.mark.is_same_runner(mark)]
     detailed = [api.get(one.id) for one in sorted(listed, key=lambda one: one.id)]

@@ -157,8 +157,8 @@ def test_what_is_listed_carries_the_mark_and_is_counted(site: Site) -> None:
 
 
 def test_its_words_and_its_side_of_a_host_are_there(site: Site) -> None:
-    assert site.provider.words == site.kind.words
-    assert site.provider.host_side == site.kind.host_side
+    assert site.provider.server.words == site.kind.words
+    assert site.provider.server.host_side == site.kind.host_side
     made = site.carry_out(site.plan())["default"]
     assert site.kind.identify(str(made.id)) == made.id
     assert site.kind.identify("host1") is None

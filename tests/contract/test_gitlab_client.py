@@ -1,4 +1,4 @@
-"""What every Forge promises, held against the lab's GitLab over real HTTP."""
+"""What every Api promises, held against the lab's GitLab over real HTTP."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from nixprov_lab.gitlab.server import Running
 from nixprov_lab.gitlab.state import NewRunner
 
 from provisioner.ci.gitlab.access import Access, TokenKind
-from provisioner.ci.gitlab.api import Forge
+from provisioner.ci.gitlab.api import Api
 from provisioner.ci.gitlab.client import Client
 from provisioner.ci.gitlab.compare import differences
-from provisioner.model import AccessLevel, Mark, RunnerSpec, RunnerStatus, RunnerType, Secret
+from provisioner.ci.gitlab.values import RunnerStatus
+from provisioner.model import AccessLevel, Mark, RunnerSpec, RunnerType, Secret
 from tests.contract.conftest import Connect, calls, find, token_for
 
 MARK = Mark("host1", "default", "0123456789ab")
@@ -27,7 +28,7 @@ def _new(gitlab: Running, description: str) -> NewRunner:
     return NewRunner(RunnerType.INSTANCE, gitlab.lab.state.users[1], description=description)
 
 
-def test_a_created_runner_is_found_by_its_mark_and_is_as_wanted(gitlab: Running, api: Forge) -> None:
+def test_a_created_runner_is_found_by_its_mark_and_is_as_wanted(gitlab: Running, api: Api) -> None:
     made = api.create(SPEC, MARK)
     assert made.token.reveal() == gitlab.lab.state.runners[made.id].token
     assert "glrt-" not in repr(made)
@@ -48,7 +49,7 @@ def test_a_created_runner_is_found_by_its_mark_and_is_as_wanted(gitlab: Running,
         (RunnerType.PROJECT, "2001"),
     ],
 )
-def test_every_kind_of_runner_and_way_to_name_its_owner(api: Forge, kind: RunnerType, owner: str | None) -> None:
+def test_every_kind_of_runner_and_way_to_name_its_owner(api: Api, kind: RunnerType, owner: str | None) -> None:
     spec = replace(SPEC, type=kind, owner=owner)
     made = api.create(spec, MARK)
     (found,) = find(api, MARK, spec)
@@ -56,7 +57,7 @@ def test_every_kind_of_runner_and_way_to_name_its_owner(api: Forge, kind: Runner
     assert differences(spec, MARK, found) == ()
 
 
-def test_update_removes_every_difference_and_a_second_one_finds_none(api: Forge) -> None:
+def test_update_removes_every_difference_and_a_second_one_finds_none(api: Api) -> None:
     made = api.create(SPEC, MARK)
     wanted = RunnerSpec(
         description="other words",
@@ -80,7 +81,7 @@ def test_update_removes_every_difference_and_a_second_one_finds_none(api: Forge)
     assert differences(wanted, MARK, after) == ()
 
 
-def test_apply_compare_apply_remove_remove(api: Forge) -> None:
+def test_apply_compare_apply_remove_remove(api: Api) -> None:
     made = api.create(SPEC, MARK)
     assert len(find(api, MARK, SPEC)) == 1
     assert (api.delete(made.id), api.delete(made.id)) == (True, False)
@@ -90,7 +91,7 @@ def test_apply_compare_apply_remove_remove(api: Forge) -> None:
     assert api.running_jobs(made.id) == 0
 
 
-def test_marks_of_other_machines_and_runners_are_not_ours(api: Forge) -> None:
+def test_marks_of_other_machines_and_runners_are_not_ours(api: Api) -> None:
     api.create(SPEC, replace(MARK, machine="f" * 12))
     api.create(SPEC, replace(MARK, runner="other"))
     renamed = api.create(SPEC, replace(MARK, host="old-name"))
@@ -112,7 +113,7 @@ def test_a_hundred_hosts_list_once_and_page_by_page(gitlab: Running, connect: Co
     assert api.writes == 0
 
 
-def test_threads_create_what_they_then_find_without_listing_again(gitlab: Running, api: Forge) -> None:
+def test_threads_create_what_they_then_find_without_listing_again(gitlab: Running, api: Api) -> None:
     marks = [replace(MARK, machine=f"{n:012x}") for n in range(12)]
 
     def provision(mark: Mark) -> bool:
@@ -127,7 +128,7 @@ def test_threads_create_what_they_then_find_without_listing_again(gitlab: Runnin
     assert api.writes == len(marks)
 
 
-def test_managers_and_running_jobs(gitlab: Running, api: Forge) -> None:
+def test_managers_and_running_jobs(gitlab: Running, api: Api) -> None:
     made = api.create(SPEC, MARK)
     state = gitlab.lab.state
     runner = state.runners[made.id]
@@ -146,7 +147,7 @@ def test_managers_and_running_jobs(gitlab: Running, api: Forge) -> None:
     assert api.running_jobs(made.id) == 1
 
 
-def test_pause_and_resume(gitlab: Running, api: Forge) -> None:
+def test_pause_and_resume(gitlab: Running, api: Api) -> None:
     made = api.create(SPEC, MARK)
     api.set_paused(made.id, True)
     assert not gitlab.lab.state.runners[made.id].active
@@ -154,7 +155,7 @@ def test_pause_and_resume(gitlab: Running, api: Forge) -> None:
     assert gitlab.lab.state.runners[made.id].active
 
 
-def test_a_reset_token_replaces_the_old_one(gitlab: Running, api: Forge) -> None:
+def test_a_reset_token_replaces_the_old_one(gitlab: Running, api: Api) -> None:
     made = api.create(SPEC, MARK)
     again = api.reset_token(made.id)
     assert again.id == made.id

@@ -21,7 +21,7 @@ from typing_extensions import override
 from provisioner.ci.gitlab.access import Access
 from provisioner.ci.gitlab.client import Client
 from provisioner.ci.gitlab.transport import Patience
-from provisioner.errors import ForgeUnavailable
+from provisioner.errors import CiUnavailable
 from provisioner.model import Secret
 
 seen_tokens: list[str | None] = []
@@ -94,7 +94,7 @@ def check(url: str) -> Callable[[bool | str], None]:
 
 
 def test_an_unknown_certificate_is_refused_before_the_token_is_sent(check: Callable[[bool | str], None]) -> None:
-    with pytest.raises(ForgeUnavailable, match=r"certificate: self.signed certificate") as caught:
+    with pytest.raises(CiUnavailable, match=r"certificate: self.signed certificate") as caught:
         check(True)
     assert "NIXPROV_GITLAB_CA" in caught.value.hint
     assert seen_tokens == []

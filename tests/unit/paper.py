@@ -21,6 +21,7 @@ from provisioner.ci.base import (
     Provider,
     RunnerAction,
     RunnerVerb,
+    Server,
     Words,
 )
 from provisioner.model import HostSpec, Identity, Mark, RunnerSpec, Secret
@@ -73,9 +74,7 @@ class Mill:
     stamps: dict[str, Mark] = field(default_factory=dict)
     presses: list[str] = field(default_factory=list)
     said: list[str] = field(default_factory=list)
-    words = WORDS
-    host_side = HostSide("gitlab", ("runner.nix", "toml.nix"), "gitlabUrl", "SIGQUIT")
-    url = URL
+    server = Server(WORDS, HostSide("gitlab", ("runner.nix", "toml.nix"), "gitlabUrl", "SIGQUIT"), URL)
     warnings: Sequence[str] = ()
     writes = 0
     _numbers: count[int] = field(default_factory=lambda: count(1))
@@ -139,7 +138,7 @@ def kind(mill: Mill) -> Kind:
 
     return Kind(
         WORDS,
-        mill.host_side,
+        mill.server.host_side,
         options=(),
         variables=(),
         secrets=r"\b(bkct_)\w+",

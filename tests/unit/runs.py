@@ -7,14 +7,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from provisioner.app import Report
-from provisioner.ci.base import Difference
+from provisioner.ci.base import Difference, Enrolled, Presence, RunnerAction, RunnerVerb
+from provisioner.ci.gitlab.words import WORDS
 from provisioner.events import Event, HostResult, Outcome, summary
 from provisioner.machine.counters import Counters
 from provisioner.machine.facts import UnitFact
 from provisioner.machine.origin import Kind, Origin
 from provisioner.machine.preview import Closure, PackageChange, Preview, UnitChange
-from provisioner.model import Connection, ForgeRunner, HostSpec, Manager, RunnerSpec, RunnerStatus, RunnerType
-from provisioner.plan import FileChange, HostPlan, RunnerAction, RunnerVerb, StepAction
+from provisioner.model import Connection, HostSpec, RunnerSpec
+from provisioner.plan import FileChange, HostPlan, StepAction
 from provisioner.report.record import RunRecord
 from provisioner.steps import Wanted
 from provisioner.verbs.status import HostReport, RunnerReport
@@ -65,8 +66,9 @@ def host_spec(name: str = "host1", *runners: RunnerSpec) -> HostSpec:
 def host_plan(name: str = "host1") -> HostPlan:
     return HostPlan(
         name,
+        WORDS,
         (
-            RunnerAction("default", RunnerVerb.CREATE, "GitLab has none"),
+            RunnerAction("default", RunnerVerb.CREATE, "GitLab has none", settings=(("tags", "nix"),)),
             RunnerAction("big", RunnerVerb.UPDATE, "tags: a -> b", 7, (Difference("tags", "a", "b"),)),
             RunnerAction("same", RunnerVerb.KEEP, id=4),
         ),
@@ -80,12 +82,12 @@ def host_report(name: str = "host1", *drift: str) -> HostReport:
     runner = RunnerReport(
         "default",
         UnitFact("nixprov-runner-default.service", "active", "running", 0),
-        ForgeRunner(7, "x", RunnerType.INSTANCE, paused=False, status=RunnerStatus.ONLINE),
-        (Manager(1, "s_1", "2026-01-01T00:00:00Z", RunnerStatus.ONLINE),),
+        Enrolled(7, None, "online", polls=True),
+        (Presence("s_1", "online", "2026-01-01T00:00:00Z"),),
     )
     counters = Counters.parse(BOOK)
     assert counters is not None
-    return HostReport(name, "25.11", "0.1.0", 3, "up: confirmed", "abc", (runner,), drift, counters)
+    return HostReport(name, WORDS, "25.11", "0.1.0", 3, "up: confirmed", "abc", (runner,), drift, counters)
 
 
 @dataclass

@@ -1,7 +1,7 @@
 """Foreign text on every way out: whatever a host, an inventory, GitLab or the command line says, it is read, not obeyed.
 
 What is fed is enumerated: the documents of events and their values' own fields, the records that the probe's script
-says, the methods of the forge, the variables that the inventory's models have. A new one is covered by being there.
+says, the methods of GitLab's client, the variables that the inventory's models have. A new one is covered by being there.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping
 from fnmatch import fnmatch
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final, Self, get_type_hints
+from typing import Any, Final, Self, cast, get_type_hints
 from xml.etree import ElementTree as ET
 
 import click
@@ -27,19 +27,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import provisioner.cli
-from provisioner import app
-from provisioner.ci.gitlab.api import Forge
+from provisioner.ci import DEFAULT
+from provisioner.ci.base import Provider
+from provisioner.ci.gitlab.api import Api
 from provisioner.ci.gitlab.failures import Action, Failure, Kind, explain
-from provisioner.cli import main
+from provisioner.ci.gitlab.provider import GitLab
+from provisioner.ci.gitlab.values import Runner
+from provisioner.cli import main, run
 from provisioner.engine.host import Limits
-from provisioner.errors import ForgeError, ForgeRefused
+from provisioner.errors import CiError, CiRefused
 from provisioner.events import Event, HostResult, Outcome
 from provisioner.inventory import hosts as inventory_hosts
 from provisioner.inventory import module
 from provisioner.inventory.play import Play as PlayFile
 from provisioner.inventory.runners import RunnerSettings
 from provisioner.machine.facts import probe_script
-from provisioner.model import ForgeRunner
 from provisioner.report import html, junit
 from provisioner.report.colour import Painter
 from provisioner.report.documents import DOCUMENTS
@@ -52,7 +54,7 @@ from provisioner.report.wording import clean, told
 from provisioner.ssh.exec import Completed
 from provisioner.ssh.session import Session
 from provisioner.steps import STEPS
-from tests.unit.engine_fakes import FakeForge, FakeSession
+from tests.unit.engine_fakes import FakeApi, FakeSession
 from tests.unit.hosts import MACHINE_ID, converged, runner, with_file
 from tests.unit.runs import CHANGE, FOREIGN, PREVIEW, Play, host_plan, host_report
 from tests.unit.test_layers import LAB, PACKAGE, trees
@@ -249,7 +251,7 @@ class Host(FakeSession):
     def __exit__(self, *_: object) -> None: ...
 
 
-class GitLab(FakeForge):
+class Answering(FakeApi):
     writes = 0
 
     def check(self) -> None:
@@ -265,7 +267,7 @@ class Scene:
     folder: Path
     capfd: pytest.CaptureFixture[str]
     records: dict[str, bytes]
-    gitlab: GitLab
+    gitlab: Answering
     answers: Callable[[str], Completed | None] = lambda _script: None
 
     def typed(self, *words: str) -> dict[str, str]:
@@ -301,13 +303,15 @@ def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Capture
     monkeypatch.setenv("NIXPROV_GITLAB_TOKEN", "glpat-x")
     facts, journal = converged()
     records = {**facts.records, "journal.data": journal.render(), "machine-id": MACHINE_ID}
-    scene = Scene(tmp_path, capfd, records, GitLab({7: runner(7)}))
+    scene = Scene(tmp_path, capfd, records, Answering({7: runner(7)}))
 
     def opened(*_: object, **__: object) -> Host:
         return Host(dict(scene.records), scene.answers)
 
     monkeypatch.setattr(Session, "open", opened)
-    monkeypatch.setattr(app, "connect", lambda _settings: scene.gitlab)
+    monkeypatch.setattr(
+        run, "DEFAULT", dataclasses.replace(DEFAULT, connect=lambda *_: GitLab(cast("Api", scene.gitlab)))
+    )
     monkeypatch.setattr(provisioner.cli, "Guard", lambda stream: stream)
     # What is waited for in vain here is not waited for.
     monkeypatch.setattr(Limits, "__init__", _quick(Limits.__init__))
@@ -390,7 +394,7 @@ def test_no_complaint_of_a_host_leaves_raw(scene: Scene, verb: str) -> None:
     assert_harmless(outputs)
 
 
-METHODS: Final = sorted(name for name, value in vars(Forge).items() if callable(value) and not name.startswith("_"))
+METHODS: Final = sorted(name for name, value in vars(Api).items() if callable(value) and not name.startswith("_"))
 
 
 @pytest.mark.parametrize("method", ["check", *(name for name in METHODS if name not in ("check", "close"))])
@@ -399,13 +403,13 @@ def test_no_refusal_of_gitlab_leaves_raw(
     scene: Scene, monkeypatch: pytest.MonkeyPatch, method: str, verb: tuple[str, ...]
 ) -> None:
     def refuse(*_: object) -> None:
-        raise ForgeRefused(f"answered {HOSTILE}", hint=HOSTILE)
+        raise CiRefused(f"answered {HOSTILE}", hint=HOSTILE)
 
     monkeypatch.setattr(scene.gitlab, method, refuse)
     assert_harmless(scene.run(*verb))
 
 
-@pytest.mark.parametrize("field", [one.name for one in dataclasses.fields(ForgeRunner) if one.name != "id"])
+@pytest.mark.parametrize("field", [one.name for one in dataclasses.fields(Runner) if one.name != "id"])
 @pytest.mark.parametrize("verb", [("plan", "--diff"), ("status",), ("prune", "--yes")], ids=" ".join)
 def test_no_field_of_a_runner_in_gitlab_leaves_raw(
     scene: Scene, monkeypatch: pytest.MonkeyPatch, field: str, verb: tuple[str, ...]
@@ -438,7 +442,7 @@ def test_what_prune_finds_and_asks_leaves_nothing_raw(scene: Scene) -> None:
 @pytest.mark.parametrize("status", [400, 403, 404, 408, 500])
 def test_no_answer_of_gitlab_that_ends_a_run_leaves_raw(scene: Scene, kind: Kind, status: int) -> None:
     failure = Failure(kind, status, HOSTILE, HOSTILE)
-    error: ForgeError = explain(Action(f"read {HOSTILE}"), failure, "https://gitlab.example")
+    error: CiError = explain(Action(f"read {HOSTILE}"), failure, "https://gitlab.example")
     scene.gitlab.fails["check"] = error
     outputs = scene.run("status")
     assert "owned" in outputs["err"]
@@ -532,11 +536,11 @@ def test_nothing_that_is_typed_comes_back_raw(
 
 
 def test_a_bug_shows_its_traceback_without_steering(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(*_: object) -> None:
+    def broken(*_: object) -> Provider:
         raise ValueError(HOSTILE)
 
     monkeypatch.setattr(provisioner.cli, "Guard", Guard)
-    monkeypatch.setattr(app, "connect", broken)
+    monkeypatch.setattr(run, "DEFAULT", dataclasses.replace(DEFAULT, connect=broken))
     outputs = scene.run("status")
     assert "Traceback" in outputs["err"]
     assert "owned" in outputs["err"]

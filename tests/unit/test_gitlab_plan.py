@@ -6,14 +6,15 @@ import pytest
 
 from provisioner.ci.base import Held, RunnerAction, RunnerVerb
 from provisioner.ci.gitlab.plan import HostRunners
-from provisioner.model import ForgeRunner, RunnerSpec, RunnerType
+from provisioner.ci.gitlab.values import Runner
+from provisioner.model import RunnerSpec, RunnerType
 from tests.unit.hosts import MACHINE, runner, spec
 
 KEPT = {"default": Held(7, has_credential=True)}
 
 
 def decide(
-    *found: ForgeRunner, held: dict[str, Held] | None = None, renew: bool = False, wanted: RunnerSpec | None = None
+    *found: Runner, held: dict[str, Held] | None = None, renew: bool = False, wanted: RunnerSpec | None = None
 ) -> list[RunnerAction]:
     host = spec(wanted or RunnerSpec())
     view = HostRunners.of((one.name for one in host.runners), found)
@@ -36,7 +37,7 @@ def decide(
     ],
 )
 def test_which_runner_is_kept(
-    found: tuple[ForgeRunner, ...], held: dict[str, Held], verb: RunnerVerb, doubles: list[int]
+    found: tuple[Runner, ...], held: dict[str, Held], verb: RunnerVerb, doubles: list[int]
 ) -> None:
     first, *others = decide(*found, held=held)
     assert first.verb is verb
@@ -51,7 +52,7 @@ def test_a_reset_also_names_what_is_to_be_adjusted() -> None:
 @pytest.mark.parametrize(
     ("found", "verb"), [((runner(7),), RunnerVerb.RESET_TOKEN), ((), RunnerVerb.CREATE)], ids=["there", "not there"]
 )
-def test_new_credentials_when_asked(found: tuple[ForgeRunner, ...], verb: RunnerVerb) -> None:
+def test_new_credentials_when_asked(found: tuple[Runner, ...], verb: RunnerVerb) -> None:
     assert [action.verb for action in decide(*found, renew=True)] == [verb]
 
 

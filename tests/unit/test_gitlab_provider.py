@@ -8,33 +8,34 @@ import pytest
 
 from provisioner.ci import DEFAULT, KINDS, without_secrets
 from provisioner.ci.base import Provider
-from provisioner.ci.gitlab.api import Forge
+from provisioner.ci.gitlab.api import Api
 from provisioner.ci.gitlab.provider import GitLab
-from provisioner.errors import ForgeUnavailable
-from provisioner.model import ForgeRunner, Mark, RunnerSpec, RunnerStatus
-from tests.unit.engine_fakes import FakeForge
+from provisioner.ci.gitlab.values import Runner, RunnerStatus
+from provisioner.errors import CiUnavailable
+from provisioner.model import Mark, RunnerSpec
+from tests.unit.engine_fakes import FakeApi
 from tests.unit.hosts import MACHINE, runner, spec
 
 MARK = Mark("host1", "default", MACHINE)
 
 
-class Unlisted(FakeForge):
+class Unlisted(FakeApi):
     """Its lists show nothing."""
 
-    def runners(self, *_: object) -> tuple[ForgeRunner, ...]:
+    def runners(self, *_: object) -> tuple[Runner, ...]:
         return ()
 
 
-class Undeleted(FakeForge):
+class Undeleted(FakeApi):
     """It says that it deletes."""
 
     def delete(self, *_: object) -> bool:
         return True
 
 
-def gitlab(*there: ForgeRunner) -> tuple[Provider, FakeForge]:
-    api = FakeForge({one.id: one for one in there})
-    return GitLab(cast("Forge", api)), api
+def gitlab(*there: Runner) -> tuple[Provider, FakeApi]:
+    api = FakeApi({one.id: one for one in there})
+    return GitLab(cast("Api", api)), api
 
 
 def test_a_look_finds_by_mark_and_by_id() -> None:
@@ -42,7 +43,7 @@ def test_a_look_finds_by_mark_and_by_id() -> None:
     view = provider.look(spec(), MACHINE, ())
     assert [one.id for one in view.found["default"]] == [7]
     assert ("get", 8) not in api.said
-    unlisted = GitLab(cast("Forge", Unlisted({7: runner(7)})))
+    unlisted = GitLab(cast("Api", Unlisted({7: runner(7)})))
     assert [one.id for one in unlisted.look(spec(), MACHINE, (7, 12)).found["default"]] == [7]
 
 
@@ -86,8 +87,8 @@ def test_withdrawn_is_seen_gone() -> None:
 
 
 def test_a_runner_that_outlives_its_deletion_is_no_success() -> None:
-    provider = GitLab(cast("Forge", Undeleted({7: runner(7)})))
-    with pytest.raises(ForgeUnavailable, match="GitLab still has runner 7"):
+    provider = GitLab(cast("Api", Undeleted({7: runner(7)})))
+    with pytest.raises(CiUnavailable, match="GitLab still has runner 7"):
         provider.withdraw(7)
 
 

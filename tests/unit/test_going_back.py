@@ -11,17 +11,18 @@ from dataclasses import replace
 
 import pytest
 
+from provisioner.ci.gitlab.values import RunnerStatus
 from provisioner.engine.drain import StillBusy, drain
 from provisioner.engine.host import Choices, Limits
 from provisioner.engine.switch import Switch
 from provisioner.engine.unwind import RollbackFailed, RolledBack
-from provisioner.errors import ForgeRefused, ForgeUnavailable, HostRefused, Locked, NixprovError
+from provisioner.errors import CiRefused, CiUnavailable, HostRefused, Locked, NixprovError
 from provisioner.machine.facts import Facts
 from provisioner.machine.journal import NO_TOKEN, Phase, RunnerRecord
 from provisioner.machine.lock import WAIT
 from provisioner.machine.switch import NOT_ACTIVE_STATUS
 from provisioner.machine.transaction import LOCKED_STATUS, STALE_STATUS
-from provisioner.model import RunnerStatus, machine_key
+from provisioner.model import machine_key
 from provisioner.ssh.exec import Completed
 from tests.unit.engine_fakes import QUICK, Stage, lost, stage, switch_ends
 from tests.unit.hosts import URL, converged, new_host, runner, spec
@@ -64,8 +65,8 @@ def test_a_token_that_never_came_to_the_host_is_not_said_to_be_there() -> None:
 
 def test_a_reset_whose_answer_was_lost_may_have_been_done() -> None:
     it = stage(*converged(), runner(), new_tokens=True)
-    it.forge.fails["reset"] = ForgeUnavailable("no answer")
-    assert isinstance(fails(it), ForgeUnavailable)
+    it.forge.fails["reset"] = CiUnavailable("no answer")
+    assert isinstance(fails(it), CiUnavailable)
     assert token_version(it) == NO_TOKEN
 
 
@@ -76,8 +77,8 @@ def cleans(it: Stage) -> bool:
 def test_a_machine_whose_journal_was_moved_away_is_not_cleaned_under_its_runner() -> None:
     """As the hint for a broken journal says; the runner works, and its jobs run."""
     it = stage(converged()[0], None, runner())
-    it.forge.fails["reset"] = ForgeRefused("403")
-    assert isinstance(fails(it), ForgeRefused)
+    it.forge.fails["reset"] = CiRefused("403")
+    assert isinstance(fails(it), CiRefused)
     assert ("journal.data" in it.session.records, cleans(it)) == (False, False)
 
 
@@ -91,16 +92,16 @@ def test_a_down_that_waits_in_vain_cleans_nothing_either() -> None:
 
 def test_a_new_machine_is_cleaned() -> None:
     it = stage(new_host(), None)
-    it.forge.fails["create"] = ForgeRefused("403")
-    assert isinstance(fails(it), ForgeRefused)
+    it.forge.fails["create"] = CiRefused("403")
+    assert isinstance(fails(it), CiRefused)
     assert cleans(it)
 
 
 def test_a_runner_that_cannot_be_deleted_is_no_reason_to_take_a_host_back() -> None:
     """It is a double of one that works by then."""
     it = stage(*converged(), runner(), runner(8), new_tokens=True)
-    it.forge.fails["delete"] = ForgeUnavailable("502")
-    assert isinstance(fails(it), ForgeUnavailable)
+    it.forge.fails["delete"] = CiUnavailable("502")
+    assert isinstance(fails(it), CiUnavailable)
     assert (it.session.journal["phase"], token_version(it)) == ("up: confirmed", "this-run")
     assert not [event for event in it.events if event.fields.get("phase") == "unwind"]
 
@@ -267,7 +268,7 @@ def test_a_unit_that_lives_is_given_its_time_and_so_is_a_gitlab_that_is_silent()
     assert it.session.journal["phase"] == "up: confirmed"
     silent = waiting_stage(lambda _: None)
     silent.change(limits=replace(silent.host.context.limits, contact_s=0.5))
-    silent.forge.fails["managers"] = ForgeUnavailable("502")
+    silent.forge.fails["managers"] = CiUnavailable("502")
     error = fails(silent)
     assert "502; rolled back" in error.message
     assert not any(asks_units(script) for script in silent.session.scripts)
@@ -359,7 +360,7 @@ def test_a_gitlab_that_is_silent_as_long_as_jobs_are_waited_for_says_nothing_of_
 
 def test_a_runner_that_gitlab_has_no_more_is_not_said_to_be_paused() -> None:
     it = stage(*converged(), verb="down")
-    it.forge.fails["resume"] = ForgeRefused("404 Runner Not Found")
+    it.forge.fails["resume"] = CiRefused("404 Runner Not Found")
     it.session.answers = switch_ends("failed build 20 4")
     assert isinstance(fails(it), RolledBack)
     assert (it.host.ledger.remains, it.texts("warning")) == ([], [])

@@ -10,7 +10,7 @@ from typing import Final, cast
 import pytest
 
 from provisioner.batches import Stage
-from provisioner.ci.gitlab.api import Forge
+from provisioner.ci.base import Provider
 from provisioner.engine.pool import TICK_S, Pool, Task
 from provisioner.engine.rollout import Rollout
 from provisioner.events import Event, Outcome
@@ -138,6 +138,6 @@ def test_a_report_that_is_broken_leaves_nobody_waiting() -> None:
             raise ValueError(event.kind)
 
     run = Run("r", "status", "me@here", "")
-    rollout = Rollout(cast("Forge", None), SshOptions(), broken, run, Verb.STATUS, perform)
+    rollout = Rollout(cast("Provider", None), SshOptions(), broken, run, Verb.STATUS, perform)
     [result] = rollout.roll_out([Stage((host_spec("h1"),))])
     assert (result.outcome, result.error.startswith("bug in nixprov: ValueError")) == (Outcome.FAILED, True)

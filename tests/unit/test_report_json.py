@@ -12,6 +12,7 @@ from typing import Any
 import jsonschema
 import pytest
 
+from provisioner.ci.gitlab.plan import enrolled
 from provisioner.events import HostResult, Outcome, summary
 from provisioner.report import schema
 from provisioner.report.documents import DOCUMENTS, VERSION
@@ -36,7 +37,7 @@ SAMPLES: dict[str, tuple[str, Mapping[str, object]]] = {
     "host": ("host1", {"result": RESULT}),
     "bug": ("host1", {"traceback": "Traceback"}),
     "interrupt": ("", {}),
-    "finding": ("host1", prune.fields(prune.Finding("its host does not know it", runner(7), deletes=True))),
+    "finding": ("host1", prune.fields(prune.Finding("its host does not know it", enrolled(runner(7)), deletes=True))),
     "deleted": ("", {"id": 7}),
 }
 

@@ -14,12 +14,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from provisioner import resources
-from provisioner.ci.base import Difference
+from provisioner.ci.base import Difference, RunnerAction, RunnerVerb
+from provisioner.ci.gitlab.compare import settings
+from provisioner.ci.gitlab.words import WORDS
 from provisioner.cli.reports import reporting, typed
 from provisioner.errors import ConfigError
 from provisioner.events import Event, HostResult, Outcome
 from provisioner.model import RunnerSpec
-from provisioner.plan import FileChange, RunnerAction, RunnerVerb
+from provisioner.plan import FileChange
 from provisioner.report import html, junit
 from provisioner.report.advice import Typed, next_commands
 from provisioner.report.diff import for_people, plan_diffs, runner_diff, unified
@@ -336,18 +338,19 @@ def test_our_own_code_is_one_line_for_people_where_it_comes_or_goes_as_a_whole()
 
 def test_diffs_of_runners_show_settings_before_and_after() -> None:
     changed = RunnerAction("big", RunnerVerb.UPDATE, "", 7, (Difference("note", "a\nb", "c"),))
-    assert runner_diff(changed) == (
+    assert runner_diff(changed, WORDS) == (
         "--- GitLab runner big #7\t(GitLab)\n+++ GitLab runner big #7\t(nixprov)\n-note: a\\nb\n+note: c\n"
     )
-    made = runner_diff(RunnerAction("big", RunnerVerb.CREATE), RunnerSpec(tags=("b", "a"), maximum_timeout_s=700))
+    sets = tuple(settings(RunnerSpec(tags=("b", "a"), maximum_timeout_s=700)))
+    made = runner_diff(RunnerAction("big", RunnerVerb.CREATE, settings=sets), WORDS)
     assert made.startswith("--- /dev/null\n+++ GitLab runner big\t(nixprov)\n+type: instance_type\n")
     assert "+tags: a, b\n" in made
     assert "+maximum_timeout: 700 s\n" in made
     assert (
-        runner_diff(RunnerAction("big", RunnerVerb.DELETE, id=7))
+        runner_diff(RunnerAction("big", RunnerVerb.DELETE, id=7), WORDS)
         == "--- GitLab runner big #7\t(GitLab)\n+++ /dev/null\n"
     )
-    assert runner_diff(RunnerAction("big", RunnerVerb.RESET_TOKEN, id=7)) == ""
+    assert runner_diff(RunnerAction("big", RunnerVerb.RESET_TOKEN, id=7), WORDS) == ""
     assert len(plan_diffs(host_plan(), (CHANGE,))) == 3
 
 

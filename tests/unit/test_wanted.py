@@ -13,14 +13,14 @@ from provisioner.ci import DEFAULT
 from provisioner.model import Capability, Connection, Engine, HostSpec, ModuleSpec, RunnerSpec, Trust
 from provisioner.steps.base import Wanted
 from provisioner.steps.wanted import SETTINGS, _code, build, code_files
-from tests.unit.hosts import RECORD, URL
+from tests.unit.hosts import RECORD, SERVER, URL
 
 IDENTITY = {"id": 7, "tokenVersion": "run-1", "description": "host1 default"}
 
 
 def settings(nix_eval: Callable[[str], Any], runner: RunnerSpec, module: ModuleSpec) -> dict[str, Any]:
     host = HostSpec("host1", Connection("192.0.2.1"), (runner,), module)
-    found: dict[str, Any] = nix_eval(build(host, URL, {"default": RECORD}).files[SETTINGS].decode())
+    found: dict[str, Any] = nix_eval(build(host, SERVER, {"default": RECORD}).files[SETTINGS].decode())
     assert found.pop("revision")
     return found
 
@@ -83,7 +83,7 @@ def fresh() -> Iterator[None]:
 
 
 def built() -> Wanted:
-    return build(HostSpec("h", Connection("192.0.2.1")), URL, {"default": RECORD})
+    return build(HostSpec("h", Connection("192.0.2.1")), SERVER, {"default": RECORD})
 
 
 def test_another_version_pushes_the_same_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,7 +127,7 @@ def test_no_locale_is_in_what_is_pushed(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_another_setting_is_another_revision() -> None:
     def revision(module: ModuleSpec) -> str:
-        return build(HostSpec("h", Connection("192.0.2.1"), (), module), URL, {}).revision
+        return build(HostSpec("h", Connection("192.0.2.1"), (), module), SERVER, {}).revision
 
     plain, limited = ModuleSpec(trust=Trust.PLAIN), ModuleSpec({"limits": {"tasks": 1}})
     assert len({revision(ModuleSpec()), revision(plain), revision(limited)}) == 3

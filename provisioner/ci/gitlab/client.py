@@ -32,8 +32,9 @@ from provisioner.ci.gitlab.transport import (
     reason,
     was_never_sent,
 )
-from provisioner.errors import ConfigError, ForgeError, ForgeRefused
-from provisioner.model import ForgeRunner, Manager, Mark, Registration, RunnerSpec, RunnerType, Secret
+from provisioner.ci.gitlab.values import Manager, Registration, Runner
+from provisioner.errors import CiError, CiRefused, ConfigError
+from provisioner.model import Mark, RunnerSpec, RunnerType, Secret
 
 PER_PAGE: Final = 100
 USER_AGENT: Final = "nixprov"
@@ -83,7 +84,7 @@ def kind_of(error: Exception) -> Kind:
 
 
 class Client:
-    """`Forge` (api.py) over python-gitlab. One session for all threads: its pool of connections is made for that."""
+    """`Api` (api.py) over python-gitlab. One session for all threads: its pool of connections is made for that."""
 
     def __init__(self, settings: Access, patience: Patience | None = None) -> None:
         self._settings = settings
@@ -107,14 +108,14 @@ class Client:
         try:
             with self._attempt(actions.CHECK):
                 replies.identifier(self._gl.http_get("/user"))
-        except ForgeRefused as error:
+        except CiRefused as error:
             if not _is_scope_refusal(error):
                 raise
 
-    def runners(self, kind: RunnerType, owner: str | None) -> tuple[ForgeRunner, ...]:
+    def runners(self, kind: RunnerType, owner: str | None) -> tuple[Runner, ...]:
         return self._listings.get((kind, owner), lambda: self._list(kind, owner))
 
-    def _list(self, kind: RunnerType, owner: str | None) -> list[ForgeRunner]:
+    def _list(self, kind: RunnerType, owner: str | None) -> list[Runner]:
         """All pages. Instance runners are listed by /runners/all alone: /runners never shows them to anybody."""
         with self._attempt(actions.listing(kind, owner)):
             found = self._lister(kind, owner).list(type=kind.value, iterator=True, per_page=PER_PAGE)
@@ -126,7 +127,7 @@ class Client:
         owners = self._gl.groups if kind is RunnerType.GROUP else self._gl.projects
         return owners.get(_named(kind, owner), lazy=True).runners
 
-    def get(self, runner_id: int) -> ForgeRunner | None:
+    def get(self, runner_id: int) -> Runner | None:
         with self._attempt(actions.reading(runner_id)):
             try:
                 found = self._gl.runners.get(runner_id, include_projects=False)
@@ -155,7 +156,7 @@ class Client:
         """After an unclear creation: the newest runner with our mark that was not there before is what we made."""
         try:
             listed = self._listings.reload(key, lambda: self._list(*key))
-        except ForgeError as failed:
+        except CiError as failed:
             raise error from failed
         ours = [
             runner.id
@@ -197,7 +198,7 @@ class Client:
     def _reset_again(self, runner_id: int, unclear: UnclearOutcome) -> Registration:
         try:
             return self._reset_token(runner_id)
-        except ForgeRefused as refused:
+        except CiRefused as refused:
             # Of this one: the first may have been done all the same.
             raise UnclearOutcome(refused.message, hint=unclear.hint) from refused
 
@@ -354,6 +355,6 @@ def _is_gone(error: gitlab.exceptions.GitlabError) -> bool:
     return isinstance(body, dict) and "message" in body
 
 
-def _is_scope_refusal(error: ForgeRefused) -> bool:
+def _is_scope_refusal(error: CiRefused) -> bool:
     cause = error.__cause__
     return isinstance(cause, gitlab.exceptions.GitlabError) and cause.error_message == "insufficient_scope"

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from provisioner.ci.base import Difference
-from provisioner.model import ForgeRunner, Mark, RunnerSpec
+from provisioner.ci.gitlab.values import Runner
+from provisioner.model import Mark, RunnerSpec
 
 
-def differences(wanted: RunnerSpec, mark: Mark, actual: ForgeRunner) -> tuple[Difference, ...]:
+def differences(wanted: RunnerSpec, mark: Mark, actual: Runner) -> tuple[Difference, ...]:
     """Every setting of a runner in GitLab that an update would change; `actual` must have all details.
 
     Tags are a set to GitLab: neither order nor repetition is a difference. `concurrent`, `image` and `environment`
@@ -19,7 +20,7 @@ def differences(wanted: RunnerSpec, mark: Mark, actual: ForgeRunner) -> tuple[Di
     )
 
 
-def _pairs(wanted: RunnerSpec, mark: Mark, actual: ForgeRunner) -> Iterator[tuple[str, str, str]]:
+def _pairs(wanted: RunnerSpec, mark: Mark, actual: Runner) -> Iterator[tuple[str, str, str]]:
     yield "type", actual.type.value, wanted.type.value
     yield "description", actual.description, mark.describe(wanted.description)
     yield "tags", _tags(actual.tags), _tags(wanted.tags)

@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 
 from provisioner.ci.base import Enrolled, Held, RunnerAction, RunnerVerb
 from provisioner.ci.gitlab.compare import differences, settings
-from provisioner.model import ForgeRunner, HostSpec, Mark, RunnerSpec, RunnerStatus
+from provisioner.ci.gitlab.values import Runner, RunnerStatus
+from provisioner.model import HostSpec, Mark, RunnerSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,14 +22,14 @@ class HostRunners:
     `surplus` are those that are marked and not wanted.
     """
 
-    wanted: Mapping[str, Sequence[ForgeRunner]]
-    surplus: Sequence[ForgeRunner] = ()
+    wanted: Mapping[str, Sequence[Runner]]
+    surplus: Sequence[Runner] = ()
 
     @classmethod
-    def of(cls, wanted: Iterable[str], ours: Iterable[ForgeRunner]) -> HostRunners:
+    def of(cls, wanted: Iterable[str], ours: Iterable[Runner]) -> HostRunners:
         """Sort the runners that carry a host's mark; others are left out."""
-        by_name: dict[str, list[ForgeRunner]] = {name: [] for name in wanted}
-        surplus: list[ForgeRunner] = []
+        by_name: dict[str, list[Runner]] = {name: [] for name in wanted}
+        surplus: list[Runner] = []
         for runner in ours:
             if runner.mark:
                 by_name.get(runner.mark.runner, surplus).append(runner)
@@ -74,12 +75,12 @@ class HostRunners:
         return [_for_existing(runner, mark, kept, held), *_doubles(runner.name, others)]
 
 
-def enrolled(runner: ForgeRunner) -> Enrolled:
+def enrolled(runner: Runner) -> Enrolled:
     polls = runner.status is RunnerStatus.ONLINE
     return Enrolled(runner.id, runner.mark, runner.status.value, polls, runner.paused)
 
 
-def _for_existing(runner: RunnerSpec, mark: Mark, kept: ForgeRunner, held: Held | None) -> RunnerAction:
+def _for_existing(runner: RunnerSpec, mark: Mark, kept: Runner, held: Held | None) -> RunnerAction:
     changes = differences(runner, mark, kept)
     if held is None or held.id != kept.id or not held.has_credential:
         why = "its token is not on the host and GitLab shows it only once"
@@ -95,9 +96,9 @@ def _with_new_token(action: RunnerAction) -> RunnerAction:
     return action
 
 
-def _doubles(name: str, runners: Sequence[ForgeRunner]) -> list[RunnerAction]:
+def _doubles(name: str, runners: Sequence[Runner]) -> list[RunnerAction]:
     return [RunnerAction(name, RunnerVerb.DELETE, f"id {found.id} has the same mark", found.id) for found in runners]
 
 
-def _name(runner: ForgeRunner) -> str:
+def _name(runner: Runner) -> str:
     return runner.mark.runner if runner.mark else str(runner.id)

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
-from provisioner.ci.base import Credential, Enrolled, Presence
-from provisioner.ci.gitlab.api import Forge
+from provisioner.ci.base import Credential, Enrolled, Presence, Server
+from provisioner.ci.gitlab.api import Api
 from provisioner.ci.gitlab.plan import HostRunners, enrolled
+from provisioner.ci.gitlab.values import Manager, Runner, RunnerStatus
 from provisioner.ci.gitlab.words import HOST_SIDE, WORDS
-from provisioner.errors import ForgeUnavailable
-from provisioner.model import ForgeRunner, HostSpec, Identity, Manager, Mark, RunnerSpec, RunnerStatus
+from provisioner.errors import CiUnavailable
+from provisioner.model import HostSpec, Identity, Mark, RunnerSpec
 
 # DELETE /runners/managers wants the runner's token (docs api/runners), which only the host has; GitLab has a job of
 # its own for them (stale_machines_cleanup_worker in its gitlab.yml.example).
@@ -21,14 +22,12 @@ _STALE = "stale; GitLab lets no operator delete it, and drops it by itself"
 class GitLab:
     """`Provider` over one GitLab. `warnings` are lines to show once of how it is reached."""
 
-    api: Forge
+    api: Api
     warnings: Sequence[str] = ()
-    words = WORDS
-    host_side = HOST_SIDE
 
     @property
-    def url(self) -> str:
-        return self.api.url
+    def server(self) -> Server:
+        return Server(WORDS, HOST_SIDE, self.api.url)
 
     @property
     def writes(self) -> int:
@@ -52,13 +51,13 @@ class GitLab:
         ours = [runner for runner in runners.values() if _is_of(machine, runner)]
         return HostRunners.of((runner.name for runner in spec.runners), ours)
 
-    def _by_mark(self, spec: HostSpec, machine: str) -> Iterable[ForgeRunner]:
+    def _by_mark(self, spec: HostSpec, machine: str) -> Iterable[Runner]:
         """Of each list in which a wanted runner could stand, those that carry this machine's mark."""
         for runner in self._lists([spec]):
             if _is_of(machine, runner) and (details := self.api.get(runner.id)):
                 yield details
 
-    def _lists(self, hosts: Iterable[HostSpec]) -> Iterable[ForgeRunner]:
+    def _lists(self, hosts: Iterable[HostSpec]) -> Iterable[Runner]:
         lists = dict.fromkeys((runner.type, runner.owner) for host in hosts for runner in host.runners)
         return (runner for kind, owner in lists for runner in self.api.runners(kind, owner))
 
@@ -102,7 +101,7 @@ class GitLab:
     def withdraw(self, runner: Identity) -> None:
         self.api.delete(int(runner))
         if self.api.get(int(runner)) is not None:
-            raise ForgeUnavailable(f"GitLab still has runner {runner} after deleting it", hint="run `down` again")
+            raise CiUnavailable(f"GitLab still has runner {runner} after deleting it", hint="run `down` again")
 
     def listed(self, hosts: Iterable[HostSpec]) -> tuple[Enrolled, ...]:
         found = {runner.id: runner for runner in self._lists(hosts)}
@@ -113,7 +112,7 @@ class GitLab:
         return None if found is None else enrolled(found)
 
 
-def _is_of(machine: str, runner: ForgeRunner) -> bool:
+def _is_of(machine: str, runner: Runner) -> bool:
     return runner.mark is not None and runner.mark.machine == machine
 
 
