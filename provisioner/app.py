@@ -15,12 +15,14 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 from provisioner import runs
-from provisioner.ci.base import Kind, Provider
+from provisioner.ci import KINDS
+from provisioner.ci.base import Provider
 from provisioner.engine.host import Choices, Depth, Limits
 from provisioner.engine.rollout import Rollout
 from provisioner.errors import CiError, CiUnavailable
-from provisioner.events import Event, HostResult, exit_code, summary
+from provisioner.events import Event, HostDone, RunDone, RunnerGone, RunStarted, Warned
 from provisioner.machine.journal import Run
+from provisioner.outcome import HostResult
 from provisioner.runs import RunFile
 from provisioner.selection import Fleet, Selection, match, read_inventory, select
 from provisioner.ssh.session import SshOptions
@@ -33,14 +35,12 @@ __all__ = ["App", "Report", "Selection", "Settings", "match", "new_run", "read_i
 class Report(Protocol):
     def event(self, event: Event) -> None: ...
 
-    def summary(self, fields: Mapping[str, object]) -> None: ...
-
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a run needs beside its hosts; `ci_options` are the provider's own, by parameter."""
+    """What a run needs beside its hosts; `ci` is the provider's key, `ci_options` are its own, by parameter."""
 
-    ci: Kind
+    ci: str
     ci_options: Mapping[str, str | None]
     ssh: SshOptions
     limits: Limits
@@ -58,6 +58,7 @@ class App:
         self._settings = settings
         self._report = report
         self._cancel = threading.Event()
+        self._stop = threading.Event()
         self._has_begun = False
 
     def interrupt(self) -> None:
@@ -68,7 +69,7 @@ class App:
         if not self._has_begun:
             raise KeyboardInterrupt
         if self._cancel.is_set():
-            self._settings.choices.stop.set()
+            self._stop.set()
         self._cancel.set()
 
     def run(self, verb: Verb, fleet: Fleet) -> int:
@@ -86,9 +87,9 @@ class App:
                 self._name_gone(ci, fleet)
         finally:
             ci.close()
-        fields = summary(results, ci.writes, time.monotonic() - started)
-        self._report.summary({**fields, **self._recorded(record, results)})
-        return exit_code(results)
+        done = self._recorded(record, RunDone(tuple(results), ci.writes, time.monotonic() - started))
+        self._report.event(done)
+        return done.exit_code
 
     @contextmanager
     def ci(self) -> Iterator[Provider]:
@@ -106,17 +107,16 @@ class App:
         rollout = Rollout(ci, ssh, self._report.event, new_run(verb), verb, perform, forks=forks)
         return rollout.probe(fleet.hosts, prune.Known.of)
 
-    def tell(self, kind: str, fields: Mapping[str, object], host: str = "") -> None:
+    def tell(self, event: Event) -> None:
         """An event of a command that visits no host."""
-        self._report.event(Event(kind, host, fields))
+        self._report.event(event)
 
     def _begin(self, verb: Verb, fleet: Fleet, record: RunFile) -> None:
         """What changes nothing leaves no record: there is nothing to resume."""
-        names = [host.name for host in fleet.hosts]
+        names = tuple(host.name for host in fleet.hosts)
         if verb.changes:
             record.begin(names)
-        fields = {"verb": verb.value, "run": record.run.id, "operator": record.run.by, "hosts": names}
-        self._report.event(Event("start", fields=fields))
+        self._report.event(RunStarted(verb.value, record.run.id, record.run.by, names, KINDS[self._settings.ci].words))
 
     def _execute(self, verb: Verb, fleet: Fleet, ci: Provider, record: RunFile) -> Sequence[HostResult]:
         rollout = Rollout(
@@ -131,25 +131,25 @@ class App:
             diff=self._settings.diff,
             depth=self._settings.depth,
             cancel=self._cancel,
+            stop=self._stop,
             limit_s=self._settings.host_limit_s,
             choices=self._settings.choices,
         )
         return rollout.roll_out(fleet.stages)
 
     def _event(self, event: Event, record: RunFile) -> None:
-        result = event.fields.get("result")
-        if isinstance(result, HostResult):
-            record.record(result)
+        if isinstance(event, HostDone):
+            record.record(event.result)
         self._report.event(event)
 
-    def _recorded(self, record: RunFile, results: Sequence[HostResult]) -> Mapping[str, object]:
-        """Where to go on: nothing for a run that changes nothing, or could not be recorded."""
-        failed = record.end(exit_code(results))
+    def _recorded(self, record: RunFile, done: RunDone) -> RunDone:
+        """With where to go on, unless the run changes nothing or could not be recorded."""
+        failed = record.end(done.exit_code)
         if record.problem:
             self._warn(record.problem)
         if not record.is_kept:
-            return {}
-        return {"run": record.run.id, "failed_hosts_file": None if failed is None else str(failed)}
+            return done
+        return replace(done, run=record.run.id, failed_hosts_file=None if failed is None else str(failed))
 
     def _name_gone(self, ci: Provider, fleet: Fleet) -> None:
         """Hosts that left the inventory while the provider still has a runner of ours for them.
@@ -164,14 +164,14 @@ class App:
             return
         for runner in found:
             if runner.mark is not None and runner.mark.host not in fleet.inventory:
-                fields = {"runner": runner.mark.runner, "id": runner.id, "gitlab_status": runner.state}
-                self._report.event(Event("gone", runner.mark.host, fields))
+                gone = RunnerGone(runner.mark.host, runner.mark.runner, runner.id, runner.state)
+                self._report.event(gone)
 
     def _warn(self, text: str) -> None:
-        self._report.event(Event("warning", fields={"text": text}))
+        self._report.event(Warned("", text))
 
     def _open_ci(self, verb: Verb) -> Provider:
-        ci = self._settings.ci.connect(os.environ, self._settings.ci_options)
+        ci = KINDS[self._settings.ci].connect(os.environ, self._settings.ci_options)
         for warning in ci.warnings:
             self._warn(warning)
         try:

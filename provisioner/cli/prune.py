@@ -89,7 +89,7 @@ class _Dialogue:
         from provisioner.verbs import prune as pruning
 
         for finding in findings:
-            self.app.tell("finding", pruning.fields(finding), finding.host_name)
+            self.app.tell(pruning.told(finding))
             self._say(f"{'delete' if finding.deletes else 'note  '}  {finding.told(ci.server.words)}")
         count = sum(finding.deletes for finding in findings)
         if not count:
@@ -101,7 +101,9 @@ class _Dialogue:
         return self.yes or _may(question)
 
     def _deleted(self, runner: Enrolled) -> None:
-        self.app.tell("deleted", {"id": runner.id})
+        from provisioner.events import RunnerDeleted
+
+        self.app.tell(RunnerDeleted(runner.id))
         self._say(f"deleted {DEFAULT.words.runner} {runner.id}")
 
     def _spared(self, runner: Enrolled) -> None:

@@ -225,7 +225,7 @@ def _settings(options: dict[str, Any]) -> Any:
     from provisioner.ssh.session import SshOptions
 
     return Settings(
-        ci=DEFAULT,
+        ci=DEFAULT.words.key,
         ci_options={option.parameter: options[option.parameter] for option in DEFAULT.options},
         ssh=SshOptions(
             accept_new_host_keys=options["accept_new_host_keys"],

@@ -34,5 +34,5 @@ class _Log:
         for line, goes_on in self.lines.feed(chunk):
             text = line if goes_on else aside.log_line(line)
             self.is_log = self.is_log if goes_on else text is not None
-            if self.is_log:
-                self.context.tell("log", text=text)
+            if self.is_log and text is not None:
+                self.context.log(text)

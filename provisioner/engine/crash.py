@@ -26,8 +26,6 @@ EFFECTS: Final = {
 }
 # Of runs that do not go straight on: what a dead run left is ended, what failed is taken back, what waits is deleted.
 DETOURS: Final = ("settle", "unwind", "disown", "release", "resume", "queue", "prune")
-TRANSACTIONS: Final = ("claim", "write", "commit", "clean", "queue", "release", "unwind")
-UNIT_POINTS: Final = ("build", "built", "activate", "activated", "commit", "set", "back", "activated-old")
 _KILLED: Final = 128 + signal.SIGKILL
 
 

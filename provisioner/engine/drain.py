@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from provisioner.engine import crash
 from provisioner.engine.host import Context, Host
 from provisioner.errors import CiUnavailable, HostError
+from provisioner.events import Draining
 from provisioner.model import Identity
 
 
@@ -71,6 +72,6 @@ class _Jobs:
                 raise
             return False
         if jobs and jobs != self.running:
-            self.context.tell("drain", jobs=jobs, limit_s=self.context.limits.drain_s)
+            self.context.emit(Draining(self.context.host, jobs, self.context.limits.drain_s))
         self.running, self.silence, self.heard_at = jobs, None, time.monotonic()
         return jobs == 0

@@ -19,7 +19,7 @@ from provisioner.errors import (
     RemoteFailed,
     SwitchFailed,
 )
-from provisioner.events import Emit, Event
+from provisioner.events import Emit, Logged, PhaseBegun, Warned
 from provisioner.machine import lock, switch
 from provisioner.machine.facts import Facts, probe_script
 from provisioner.machine.journal import Checked, Journal, Phase, Run, RunnerRecord
@@ -68,14 +68,13 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Choices:
-    """The operator's decisions for all hosts. `stop` is set by a second interrupt: end and roll back the switches."""
+    """The operator's decisions for all hosts."""
 
     take_over: bool = False
     force: bool = False
     new_tokens: bool = False
     downgrade: bool = False
     adopt_configuration: bool = False
-    stop: threading.Event = field(default_factory=threading.Event)
 
 
 class Depth(Enum):
@@ -118,26 +117,28 @@ class Context:
         """A hint for an end that this verb takes up again."""
         return f"`nixprov {self.verb.value}` goes on from here"
 
-    def tell(self, kind: str, **fields: object) -> None:
-        self.emit(Event(kind, self.host, fields))
-
     def enter(self, phase: str) -> None:
-        self.tell("phase", phase=phase)
+        self.emit(PhaseBegun(self.host, phase))
 
     def warn(self, text: str) -> None:
-        self.tell("warning", text=text)
+        self.emit(Warned(self.host, text))
+
+    def log(self, text: str) -> None:
+        self.emit(Logged(self.host, text))
 
 
 @dataclass(slots=True)
 class Machine:
     """The host as it can be reached: its session, its facts and its journal as last read or written.
 
-    Everything that leaves for it goes through here, so counting, locking and reconnecting are in one place.
+    Everything that leaves for it goes through here, so counting, locking and reconnecting are in one place. A first
+    interrupt sets `cancel`: leave well; a second one `stop`: end and roll back the switch.
     """
 
     context: Context
     session: Session
     cancel: threading.Event = field(default_factory=threading.Event)
+    stop: threading.Event = field(default_factory=threading.Event)
     facts: Facts = field(init=False)
     journal: Journal = field(init=False)
 

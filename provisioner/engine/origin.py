@@ -9,6 +9,7 @@ from typing import Final
 from provisioner.engine import aside
 from provisioner.engine.host import Host
 from provisioner.errors import BuildFailed, HookRefused, Locked, NotDescribed, RemoteFailed
+from provisioner.events import OriginFound
 from provisioner.machine import origin
 from provisioner.machine.facts import Facts
 from provisioner.machine.journal import Checked, Journal, Phase
@@ -29,8 +30,8 @@ def is_asked(host: Host) -> bool:
 
 
 def look(host: Host) -> None:
-    """Only where a switch would follow: what the configuration evaluates to without our module, and whether that runs
-    and boots (ADR 0023); otherwise `up` ends here.
+    """Only before a switch: does the configuration without our module evaluate to the system that runs and boots (ADR
+    0023)? Otherwise `up` ends here.
 
     Raises HostError.
     """
@@ -52,7 +53,7 @@ def require(host: Host) -> None:
     found = host.own
     if found is None or found.is_described:
         return
-    host.context.tell("origin", origin=found)
+    host.context.emit(OriginFound(host.name, found))
     if found.kind is Kind.UNREAD:
         hint = f"have in its imports: {ABSOLUTE_LINE}"
         raise HookRefused(host.name, f"{HOOK_PATH} is not what is built: {found.why}", hint=hint)

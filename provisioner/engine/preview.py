@@ -20,7 +20,7 @@ def is_built(host: Host) -> bool:
 
 
 def evaluate(host: Host) -> None:
-    """Only `plan --diff`: what the system would become, from a copy of /etc/nixos (ADR 0015).
+    """Only `plan --diff`: the system that would come of it, from a copy of /etc/nixos (ADR 0015).
 
     Raises HostError.
     """
@@ -28,7 +28,7 @@ def evaluate(host: Host) -> None:
 
 
 def build(host: Host) -> None:
-    """Only `plan --build`: the same, and what must be built or fetched for it is in the store then.
+    """Only `plan --build`: the same, with its closure built or fetched into the store.
 
     Raises HostError.
     """

@@ -17,9 +17,10 @@ from provisioner.engine.host import Choices, Context, Depth, Host, Limits, Machi
 from provisioner.engine.pool import Pool, Task
 from provisioner.engine.unwind import RollbackFailed, RolledBack
 from provisioner.errors import CiError, NixprovError, NotDescribed, Unreachable
-from provisioner.events import Emit, Event, HostResult, Outcome
+from provisioner.events import BatchBegun, BugMet, Emit, Event, HostDone, Interrupted, Warned
 from provisioner.machine.journal import Run
 from provisioner.model import HostSpec
+from provisioner.outcome import HostResult, Outcome
 from provisioner.ssh.session import Cancelled, Session, SshOptions
 from provisioner.verb import Verb
 
@@ -34,7 +35,8 @@ _LATE_HINT: Final = "what was begun there may go on: `nixprov status` tells; --t
 class Rollout:
     """What all hosts of a run share. `diff`: plans carry the texts that would change; `depth`: and what becomes of it.
 
-    `limit_s` is the time that each host has, from its first connection on; None is no limit.
+    A first interrupt sets `cancel`, a second one `stop`. `limit_s` is the time that each host has, from its first
+    connection on; None is no limit.
     """
 
     ci: Provider
@@ -48,6 +50,7 @@ class Rollout:
     diff: bool = False
     depth: Depth = Depth.FILES
     cancel: threading.Event = field(default_factory=threading.Event)
+    stop: threading.Event = field(default_factory=threading.Event)
     limit_s: float | None = None
     choices: Choices = field(default_factory=Choices)
     _names: dict[str, str] = field(default_factory=dict, init=False)
@@ -65,13 +68,12 @@ class Rollout:
         stopped = ""
         for number, (stage, batch) in enumerate(batches, start=1):
             if len(batches) > 1 and not stopped:
-                names = [host.name for host in batch]
-                fields = {"batch": number, "of": len(batches), "play": stage.name, "hosts": names}
-                self.emit(Event("batch", fields=fields))
+                names = tuple(host.name for host in batch)
+                self.emit(BatchBegun(number, len(batches), stage.name, names))
             standing = _Standing(stage.rules if self.verb.changes else None, len(batch), stopped)
             results += self._batch(batch, standing)
             if standing.stopped and not stopped and (number < len(batches) or standing.is_cut_short):
-                self.emit(Event("warning", fields={"text": f"no further host is begun: {standing.stopped}"}))
+                self.emit(Warned("", f"no further host is begun: {standing.stopped}"))
             stopped = standing.stopped
         return results
 
@@ -86,7 +88,7 @@ class Rollout:
                     machine.probe()
                     answers[host.name] = found(machine)
             except NixprovError as error:
-                self.emit(Event("warning", host.name, {"text": f"not asked: {error.message}"}))
+                self.emit(Warned(host.name, f"not asked: {error.message}"))
 
         with ThreadPoolExecutor(max_workers=self.forks) as pool:
             list(pool.map(ask, hosts))
@@ -100,7 +102,7 @@ class Rollout:
             self.forks,
             self.limit_s,
             self.cancel,
-            on_cancel=lambda: self.emit(Event("interrupt")),
+            on_cancel=lambda: self.emit(Interrupted()),
         )
         for _, result in pool.run(hosts, standing.may_go_on):
             standing.record(self._ended(result))
@@ -110,7 +112,7 @@ class Rollout:
         return [standing.results[host.name] for host in hosts]
 
     def _ended(self, result: HostResult) -> HostResult:
-        self.emit(Event("host", result.host, {"result": result}))
+        self.emit(HostDone.of(result))
         return result
 
     def _not_run(self, host: HostSpec, why: str) -> HostResult:
@@ -136,7 +138,7 @@ class Rollout:
             outcome, error = Outcome.FAILED, failure
             # The report may be what is broken, and a thread that ends without an answer is waited for without end.
             with suppress(Exception):
-                emit(Event("bug", task.item.name, {"traceback": traceback.format_exc()}))
+                emit(BugMet(task.item.name, traceback.format_exc()))
         result = HostResult(
             task.item.name,
             outcome,
@@ -157,7 +159,7 @@ class Rollout:
         with Session.open(task.item, self.ssh, cancel=task.cancel) as session:
             for warning in session.warnings:
                 context.warn(warning)
-            host = Host(context, Machine(context, session, task.cancel))
+            host = Host(context, Machine(context, session, task.cancel, self.stop))
             try:
                 return self.perform(host, task.may_change)
             finally:

@@ -171,7 +171,7 @@ class Switch:
         """Once: leave. Twice within a moment: stop. So the first Ctrl-C waits for a second one."""
         context = self.machine.context
         context.warn("interrupted: leaving the switch to itself; Ctrl-C again stops it and takes it back")
-        if context.choices.stop.wait(context.limits.second_thoughts_s):
+        if self.machine.stop.wait(context.limits.second_thoughts_s):
             return Stopped(context.host, "stopped by the operator")
         limit = f" within {context.limits.confirm_s} s, or it goes back" if context.limits.confirm_s else ""
         return DetachedByUser(
@@ -208,7 +208,7 @@ class Follower:
 
     def release(self) -> None:
         for text in self._held:
-            self.context.tell("log", text=text)
+            self.context.log(text)
         self._held, self._size = [], 0
 
     def __call__(self, chunk: bytes) -> None:

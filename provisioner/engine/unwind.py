@@ -30,7 +30,7 @@ class RollbackFailed(HostError):
 
 
 def unwind(host: Host) -> None:
-    """After a failure: files and generation as probed, runners of this run deleted.
+    """After a failure: the system is rolled back, the files are undone, the runners of this run are withdrawn.
 
     A host that was only claimed gets its journal back, and its lock is released.
 

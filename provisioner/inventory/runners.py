@@ -7,7 +7,6 @@ Owns: the keys, their types and rules, and how a play and an inventory are laid 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from types import MappingProxyType
 from typing import Annotated, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -32,7 +31,7 @@ from provisioner.inventory.fields import (
     kind,
 )
 from provisioner.inventory.origin import Var, Where, nearest
-from provisioner.model import MARK_PATTERN, NAME_PATTERN, AccessLevel, RunnerSpec, RunnerType
+from provisioner.model import MARK_PATTERN, NAME_PATTERN, AccessLevel, FrozenDict, RunnerSpec, RunnerType
 
 PREFIX: Final = "nixprov_"
 LIST: Final = "nixprov_runners"
@@ -61,7 +60,7 @@ class RunnerSettings(BaseModel):
     maximum_timeout: Annotated[Whole | None, Field(ge=600, description="longest time of a job, in seconds")] = None
     paused: Annotated[Flag, Field(description="whether it takes no jobs for now")] = False
     maintenance_note: Annotated[Text, Field(max_length=1024, description="shown by GitLab to maintainers")] = ""
-    # What follows is the module's, and so are its defaults (templates/options.nix).
+    # What follows is the module's, and so are its defaults (templates/core/options.nix).
     concurrent: Annotated[Whole | None, Field(ge=1, le=1000, description="how many jobs at once")] = None
     image: Annotated[Image | None, Field(description="image of jobs that name none")] = None
     allowed_images: Annotated[Images, Field(description="patterns of the images that jobs may name; none is any")] = ()
@@ -126,7 +125,7 @@ class RunnerSettings(BaseModel):
             no_new_privileges=self.no_new_privileges,
             cap_add=tuple(dict.fromkeys(self.cap_add)),
             stop_timeout_s=self.stop_timeout,
-            environment=MappingProxyType(dict(self.environment)),
+            environment=FrozenDict(dict(self.environment)),
         )
 
 

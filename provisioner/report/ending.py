@@ -8,21 +8,21 @@ from __future__ import annotations
 import re
 import textwrap
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 
-from provisioner.events import HostResult, Outcome
+from provisioner.ci.base import Words
+from provisioner.events import RunnerReport, StatusRead
 from provisioner.machine.counters import Counters, Counts
 from provisioner.machine.flaws import Flaws
+from provisioner.outcome import HostResult, Outcome
 from provisioner.report.advice import Typed, next_commands
 from provisioner.report.colour import COLOURS, Painter
 from provisioner.report.foreign import visible
 from provisioner.report.lines import that_matter
 from provisioner.report.record import HostRecord, RunRecord
 from provisioner.report.wording import SYMBOLS, ago, clean, count, elapsed, names, size, told, totals
-from provisioner.verbs.status import HostReport, RunnerReport
 
 _GROUPS_SHOWN = 8
 _LAST_JOBS = 5
@@ -85,15 +85,15 @@ class Ending:
     def advice(self) -> Iterator[str]:
         for number, command in enumerate(self.commands()):
             yield f"{'next:' if number == 0 else 'then:'} {self.paint(clean(command), 'bold')}"
-        run, failed = (self.record.totals.get(name) for name in ("run", "failed_hosts_file"))
-        if run and failed:
-            yield f"or all that is not done: --resume {clean(str(run))}"
-            yield f"or what failed: --limit @{clean(str(failed))}"
+        done = self.record.done
+        if done and done.run and done.failed_hosts_file:
+            yield f"or all that is not done: --resume {clean(done.run)}"
+            yield f"or what failed: --limit @{clean(done.failed_hosts_file)}"
 
     def commands(self) -> tuple[str, ...]:
         """What to type next; none when all is well."""
         results = [host.result for host in self.record.hosts.values() if host.result]
-        failed = self.record.totals.get("failed_hosts_file")
+        failed = self.record.done and self.record.done.failed_hosts_file
         retry = ("--limit", f"@{failed}") if failed else ()
         return next_commands(self.typed, results, retry)
 
@@ -103,10 +103,9 @@ class Ending:
 
 def _total(record: RunRecord) -> str:
     told = totals([(number, word) for word, _, number in told_counts(record)])
-    seconds = record.totals.get("seconds", record.now_s)
-    writes = record.totals.get("gitlab_writes", 0)
-    gitlab = f"; {count(int(writes), 'write')} to GitLab" if writes else ""
-    return f"{count(len(record.hosts), 'host')}: {told}; {elapsed(float(seconds))}{gitlab}"
+    writes = record.done.gitlab_writes if record.done else 0
+    written = f"; {count(writes, 'write')} to {record.words.name}" if writes else ""
+    return f"{count(len(record.hosts), 'host')}: {told}; {elapsed(record.seconds)}{written}"
 
 
 def alike(hosts: Sequence[HostRecord]) -> list[list[HostRecord]]:
@@ -160,7 +159,7 @@ def plan_lines(hosts: Sequence[HostRecord], paint: Painter, *, diff: bool) -> It
     yield from (f"  {paint(line, '' if line.startswith(' ') else 'cyan')}" for line in (*host.system, *host.origin))
 
 
-def status_lines(report: HostReport, paint: Painter) -> Iterator[str]:
+def status_lines(report: StatusRead, words: Words, paint: Painter) -> Iterator[str]:
     state = paint("installed", "green") if report.is_installed else "not installed"
     state += f" by nixprov {clean(report.nixprov)}" if report.is_installed and report.nixprov else ""
     system = f"{clean(report.nixos)}, generation {report.generation}" + (
@@ -168,7 +167,7 @@ def status_lines(report: HostReport, paint: Painter) -> Iterator[str]:
     )
     yield f"{paint(clean(report.host), 'bold')}: {state}, {system}"
     for runner in report.runners:
-        yield f"  runner {clean(runner.name)}: {_runner(runner, paint)}"
+        yield f"  {words.runner} {clean(runner.name)}: {_runner(runner, words, paint)}"
     if report.counters:
         yield from (f"  {line}" for line in counter_lines(report.counters))
     yield from (f"  {line}" for line in flaw_lines(report.flaws, paint))
@@ -198,21 +197,21 @@ def _counts(counts: Counts) -> str:
     return f"{counts.built} built ({size(counts.size)}), {counts.found} found"
 
 
-def _runner(report: RunnerReport, paint: Painter) -> str:
+def _runner(report: RunnerReport, words: Words, paint: Painter) -> str:
     unit = clean(report.unit.active) if report.unit else "no unit"
     unit = paint(unit, "green" if unit == "active" else "red")
     if report.runner is None:
-        return f"{unit}; not in GitLab"
+        return f"{unit}; not in {words.name}"
     polled = f"polled {clean(ago(report.contacted_at, datetime.now(UTC)))}" if report.contacted_at else "never polled"
     paused = ", paused" if report.runner.is_paused else ""
-    return f"{unit}; GitLab #{report.runner.id} {clean(report.runner.state)}{paused}, {polled}"
+    return f"{unit}; {words.name} #{report.runner.id} {clean(report.runner.state)}{paused}, {polled}"
 
 
 def asked_for(record: RunRecord, paint: Painter, *, diff: bool, applied: bool = False) -> Iterator[str]:
     """What was asked for, in the order of the inventory: status; plans not carried out, with `applied` all plans."""
     for host in record.hosts.values():
         if host.status is not None:
-            yield from status_lines(host.status, paint)
+            yield from status_lines(host.status, record.words, paint)
     planned = [host for host in record.hosts.values() if host.check or applied]
     for hosts in plan_groups(planned, diff=diff):
         yield from plan_lines(hosts, paint, diff=diff)
@@ -236,5 +235,5 @@ def told_counts(record: RunRecord) -> Iterator[tuple[str, str, int]]:
         yield "unfinished", "unfinished", unfinished
 
 
-def warning_lines(fields: Mapping[str, Any], paint: Painter) -> str:
-    return f"{paint('warning', 'yellow')}: {clean(str(fields['text']))}"
+def warning_line(text: str, paint: Painter) -> str:
+    return f"{paint('warning', 'yellow')}: {clean(text)}"

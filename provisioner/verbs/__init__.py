@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from provisioner.engine.host import Host
-from provisioner.events import Outcome
+from provisioner.outcome import Outcome
 from provisioner.ssh.session import Cancelled
 from provisioner.verb import Verb
 from provisioner.verbs import down, plan, status, up

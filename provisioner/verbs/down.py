@@ -48,7 +48,7 @@ _END_JOBS: Final = "systemctl kill --signal={} 'nixprov-runner-*.service' 2>/dev
 
 
 def plan(host: Host) -> None:
-    """Pure, from the journal and the marks; with the provider down, its side is planned from the journal.
+    """Pure, from the journal and the marks; without the provider, from the journal alone.
 
     Raises HostError, CiRefused.
     """
@@ -154,7 +154,7 @@ def is_claimed(host: Host) -> bool:
 
 
 def put_back(host: Host) -> None:
-    """After a failure: as in `up`, and then its runners take jobs again.
+    """After a failure: as in `up`, and then the runners take jobs again.
 
     One that is left somewhere between takes none, and that is said. Raises as `unwind` does.
     """
@@ -218,7 +218,7 @@ def has_runners(host: Host) -> bool:
 
 
 def withdraw(host: Host) -> None:
-    """Deleted at the provider, and seen gone; what it does not let us delete is kept for the next `down`."""
+    """Deleted at the provider, and seen gone; a deletion that fails stays in the journal for the next `down`."""
     ci = host.context.ci
     for action in host.plan.runners:
         if action.id is None:
@@ -231,7 +231,7 @@ def withdraw(host: Host) -> None:
 
 
 def clean_up(host: Host) -> None:
-    """What the system itself no longer uses goes, and the lock; a last probe must find nothing.
+    """Everything outside of the system goes, and the lock with it; a last probe must find nothing.
 
     Raises HostError; CiError where the provider's side waits in the journal.
     """

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Final
 
+from provisioner.diff import plan_diffs
 from provisioner.engine import origin
 from provisioner.engine.host import Host
 from provisioner.errors import BuildFailed
+from provisioner.events import Planned
 from provisioner.verbs import down, up
 
 PHASES: Final = up.PHASES.looks
@@ -21,7 +23,8 @@ def tell(host: Host) -> None:
     Raises BuildFailed, HookRefused, NotDescribed.
     """
     check = not host.context.verb.changes
-    host.context.tell("plan", plan=host.plan, files=host.files, system=host.preview, check=check)
+    diffs = plan_diffs(host.plan, host.files) if host.context.diff else ()
+    host.context.emit(Planned.of(host.plan, diffs, host.preview, check=check))
     if host.preview is not None and host.preview.failed:
         raise BuildFailed(host.name, f"a switch would fail: {host.preview.failed}", hint=_MEND)
     origin.require(host)

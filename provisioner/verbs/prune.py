@@ -13,6 +13,7 @@ from provisioner.ci.base import Enrolled, Presence, Provider, Server, Words
 from provisioner.engine import crash
 from provisioner.engine.host import Machine
 from provisioner.errors import CiRefused
+from provisioner.events import LeftoverFound
 from provisioner.machine.journal import Journal
 from provisioner.model import HostSpec, Identity, Mark
 
@@ -181,19 +182,19 @@ def named(ci: Provider, runner: Identity) -> list[Finding]:
     return [Finding("named by its id", found, deletes=True)]
 
 
-def fields(finding: Finding) -> dict[str, object]:
-    """The fields of the event `finding` (docs/json.md), which is about `finding.host_name`."""
+def told(finding: Finding) -> LeftoverFound:
     runner, process = finding.runner, finding.process
     mark = runner.mark if runner else None
-    return {
-        "runner": mark.runner if mark else None,
-        "id": runner.id if runner else None,
-        "gitlab_status": (process or runner).state if runner else None,
-        "system_id": process.name if process else None,
-        "contacted_at": process.contacted_at if process else None,
-        "deletes": finding.deletes,
-        "why": finding.why,
-    }
+    return LeftoverFound(
+        host=finding.host_name,
+        runner=mark.runner if mark else None,
+        id=runner.id if runner else None,
+        gitlab_status=(process or runner).state if runner else None,
+        system_id=process.name if process else None,
+        contacted_at=process.contacted_at if process else None,
+        deletes=finding.deletes,
+        why=finding.why,
+    )
 
 
 def delete(

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
-from provisioner.ci.base import Enrolled, Presence, RunnerAction, View, Words
+from provisioner.ci.base import RunnerAction, View
 from provisioner.engine.host import Host
 from provisioner.engine.look import look
 from provisioner.errors import HookRefused, HostRefused
-from provisioner.machine.counters import Counters
-from provisioner.machine.facts import UnitFact
-from provisioner.machine.flaws import NO_FLAWS, Flaws
+from provisioner.events import RunnerReport, StatusRead
+from provisioner.machine.flaws import Flaws
 from provisioner.machine.journal import Phase
 from provisioner.plan import plan_up, require_no_downgrade, unit_names
 from provisioner.steps.module import written_by
@@ -24,45 +22,6 @@ PHASES: Final = Phases(
         Look("plan", compare),
     )
 )
-
-
-@dataclass(frozen=True, slots=True)
-class RunnerReport:
-    """One runner as both sides see it; `contacted_at` is the provider's time of the last poll, ISO 8601."""
-
-    name: str
-    unit: UnitFact | None
-    runner: Enrolled | None
-    managers: tuple[Presence, ...]
-
-    @property
-    def contacted_at(self) -> str | None:
-        times = [manager.contacted_at for manager in self.managers if manager.contacted_at]
-        return max(times, default=None)
-
-
-@dataclass(frozen=True, slots=True)
-class HostReport:
-    """What `status` shows of a host; `drift` are the lines of what `up` would change, empty when converged.
-
-    `nixprov` is the version of the one that wrote the module there; empty when nobody knows.
-    """
-
-    host: str
-    words: Words
-    nixos: str
-    nixprov: str
-    generation: int | None
-    phase: str
-    revision: str
-    runners: tuple[RunnerReport, ...]
-    drift: tuple[str, ...]
-    counters: Counters | None = None
-    flaws: Flaws = NO_FLAWS
-
-    @property
-    def is_installed(self) -> bool:
-        return bool(self.revision)
 
 
 def probe(host: Host) -> None:
@@ -88,16 +47,15 @@ def compare(host: Host) -> None:
 
     Raises CiError.
     """
-    host.context.tell("status", report=report(host))
+    host.context.emit(report(host))
 
 
-def report(host: Host) -> HostReport:
+def report(host: Host) -> StatusRead:
     spec, facts, journal = host.context.spec, host.machine.facts, host.machine.journal
     view = look(host)
     wanted, drift = _compared(host, view)
-    return HostReport(
+    return StatusRead(
         host=host.name,
-        words=host.context.words,
         nixos=facts.text("nixos-version"),
         nixprov=written_by(facts, journal),
         generation=facts.generation,

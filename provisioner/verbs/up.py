@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from provisioner.ci.base import Credential, RunnerAction, RunnerVerb
 from provisioner.engine import crash, origin, preview
-from provisioner.engine.contact import Contact
 from provisioner.engine.host import Host
 from provisioner.engine.look import look
 from provisioner.engine.settle import settle
 from provisioner.engine.switch import Switch
 from provisioner.engine.unwind import unwind
-from provisioner.errors import CiRefused, HostRefused, SwitchFailed
+from provisioner.errors import CiRefused, CiUnavailable, HostRefused, SwitchFailed
 from provisioner.machine import preflight, trust
 from provisioner.machine.flaws import Flaws
 from provisioner.machine.journal import Baseline, Journal, Phase, RunnerRecord
@@ -96,7 +96,7 @@ def needs_claim(host: Host) -> bool:
 
 
 def claim(host: Host) -> None:
-    """The host is this run's from now on; what was there before is in the journal (ADR 0011)."""
+    """The host is this run's from now on; its state before is in the journal (ADR 0011)."""
     journal = host.machine.journal
     phase = journal.phase if journal.phase.has_installed else Phase.CLAIMED
     # Whatever becomes of us, a token that is to go counts as gone.
@@ -226,7 +226,7 @@ def confirm(host: Host) -> None:
     Raises CiUnavailable, SwitchFailed, Detached.
     """
     switch, units, limits = Switch(host.machine), unit_names(host.context.spec), host.context.limits
-    contact = Contact(host, dict(host.machine.journal.runners))
+    contact = _Contact(host, dict(host.machine.journal.runners))
     first_s = min(limits.contact_s, limits.unit_s)
     with crash.around("contact"):
         polled = contact.within(first_s)
@@ -241,6 +241,46 @@ def confirm(host: Host) -> None:
     switch.commit(Phase.CONFIRMED, units, keep=False)
 
 
+@dataclass(slots=True)
+class _Contact:
+    """Which runners have not asked for jobs yet; `silence`: why the provider does not tell us just now."""
+
+    host: Host
+    waiting: dict[str, RunnerRecord]
+    silence: CiUnavailable | None = None
+
+    def within(self, limit_s: float) -> bool:
+        return self.host.machine.wait_until(limit_s, self._all_seen)
+
+    def _all_seen(self) -> bool:
+        """Drop from `waiting` those that have asked; that the provider does not answer us is no verdict."""
+        try:
+            for name, record in list(self.waiting.items()):
+                if self.host.context.ci.confirm(record.id):
+                    del self.waiting[name]
+            self.silence = None
+        except CiUnavailable as error:
+            self.silence = error
+        return not self.waiting
+
+    def require_active(self, units: Sequence[str]) -> None:
+        """Raises SwitchFailed with a unit's last lines, which explain it better than that nobody polled.
+
+        That the provider does not answer us says nothing of the unit, which the host may have stopped again by now.
+        """
+        if self.silence is None:
+            Switch(self.host.machine).require_active(units)
+
+    def failure(self, units: Sequence[str]) -> CiUnavailable:
+        self.require_active(units)
+        names, server = ", ".join(sorted(self.waiting)), self.host.context.ci.server
+        limit = f"within {self.host.context.limits.contact_s:g} s"
+        return self.silence or CiUnavailable(
+            f"{server.words.name} at {server.url} was not polled by {server.words.runner} {names} {limit}",
+            hint=f"can the host reach it? see journalctl -u {units[0]}",
+        )
+
+
 def has_to_unwind(host: Host) -> bool:
     return host.ledger.is_claimed or bool(host.ledger.updated)
 
@@ -250,7 +290,7 @@ def has_surplus(host: Host) -> bool:
 
 
 def withdraw_surplus(host: Host) -> None:
-    """Runners that are no longer wanted here, once the host is as wanted: what fails is for the next run.
+    """Surplus runners go, once the host is as wanted; a failure is left to the next run.
 
     Raises CiError.
     """

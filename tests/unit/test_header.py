@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 
 import pytest
 
@@ -62,7 +61,3 @@ def test_other_files_have_no_header() -> None:
     ]
     assert [Header.read(text.encode()) for text in foreign] == [None] * len(foreign)
     assert Header.read(b"\xff\xfe\x00") is None
-
-
-def test_a_header_does_not_change_what_nix_reads(nix_eval: Callable[[str], object]) -> None:
-    assert nix_eval(managed('{ a = "x"; }\n')) == {"a": "x"}

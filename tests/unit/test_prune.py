@@ -25,7 +25,7 @@ from provisioner.errors import CiRefused
 from provisioner.machine.journal import Journal, RunnerRecord
 from provisioner.model import Identity, Mark, RunnerType
 from provisioner.selection import Fleet
-from provisioner.verbs.prune import Finding, Known, View, delete, fields, findings, gone, look, named
+from provisioner.verbs.prune import Finding, Known, View, delete, findings, gone, look, named, told
 from tests.unit.hosts import MACHINE, SERVER, URL, runner, spec
 
 OTHER = "0" * 12
@@ -134,7 +134,7 @@ def test_a_stale_manager_is_named_and_no_more() -> None:
     assert (found.deletes, found.process and found.process.name) == (False, "s_old")
     assert "manager s_old of runner 7 (host1/default, last contact 2026-01-01" in found.told(WORDS)
     assert "GitLab lets no operator delete it" in found.why
-    assert fields(found)["gitlab_status"] == "stale"
+    assert told(found).gitlab_status == "stale"
 
 
 def test_lists_are_read_before_hosts_so_that_a_runner_just_made_is_in_none() -> None:
@@ -196,7 +196,7 @@ def test_gone_by_id_asks_no_host_and_wants_our_mark() -> None:
 
 def test_gone_with_check_only_says_it(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
     open_, memory = gitlab(marked(7, "host1"))
-    monkeypatch.setattr(App, "forge", lambda _app: nullcontext(open_))
+    monkeypatch.setattr(App, "ci", lambda _app: nullcontext(open_))
     words = ["down", "--gone", "7", "--yes"]
     assert cli.main([*words, "--check"], standalone_mode=False) == 0
     assert (memory.deleted, "delete  " in capfd.readouterr().out) == ([], True)
@@ -209,7 +209,7 @@ def test_a_reader_that_left_ends_no_deletion(monkeypatch: pytest.MonkeyPatch) ->
         raise BrokenPipeError
 
     open_, memory = gitlab(marked(7, "host1"))
-    monkeypatch.setattr(App, "forge", lambda _app: nullcontext(open_))
+    monkeypatch.setattr(App, "ci", lambda _app: nullcontext(open_))
     monkeypatch.setattr("click.echo", hangs_up)
     assert cli.main(["down", "--gone", "7", "--yes"], standalone_mode=False) == 0
     assert memory.deleted == [7]
@@ -219,7 +219,7 @@ def test_a_slip_of_the_pen_is_not_told_as_done(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     open_, _ = gitlab(marked(7, "host1"))
-    monkeypatch.setattr(App, "forge", lambda _app: nullcontext(open_))
+    monkeypatch.setattr(App, "ci", lambda _app: nullcontext(open_))
     assert cli.main(["down", "--gone", "8", "--yes"], standalone_mode=False) == 0
     assert capfd.readouterr().out == "GitLab has no runner of ours for 8\n"
 

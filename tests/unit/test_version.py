@@ -17,6 +17,7 @@ from provisioner import version
 from provisioner.ci.gitlab.plan import HostRunners
 from provisioner.engine.unwind import RolledBack
 from provisioner.errors import CiUnavailable, HostRefused
+from provisioner.events import Warned
 from provisioner.machine.facts import Facts
 from provisioner.machine.journal import Journal, Phase
 from provisioner.machine.transaction import KeepCopy, RemoveFile, WriteFile
@@ -220,13 +221,11 @@ def test_down_takes_a_newer_module_out() -> None:
     it = stage(*host("9.0"), runner(), verb="down", host=BUSIER)
     found = it.plan()
     assert {"hook", "module", "secrets"} <= {action.step for action in found.steps}
-    assert it.texts("warning") == [
-        f"nixprov 9.0 installed it, and this older {version.OWN} takes back what it knows of"
-    ]
+    assert it.texts(Warned) == [f"nixprov 9.0 installed it, and this older {version.OWN} takes back what it knows of"]
     for by in (None, "0.0.9", version.OWN):
         known = stage(*host(by), runner(), verb="down")
         assert known.plan().switch
-        assert known.texts("warning") == []
+        assert known.texts(Warned) == []
 
 
 def test_status_names_whose_it_is_and_that_up_refuses() -> None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
 
-from provisioner import __version__, resources
+from provisioner import __version__
 
 ROOT = Path(__file__).parents[2]
 
@@ -40,18 +39,3 @@ def test_the_labs_wheel_has_its_files_and_its_command(tmp_path: Path) -> None:
     assert {str(path.relative_to("lab")) for path in files("lab/nixprov_lab")} <= names
     assert f"nixprov_lab-{__version__}.dist-info/entry_points.txt" in names
     assert {name.split("/")[0] for name in names} == {"nixprov_lab", f"nixprov_lab-{__version__}.dist-info"}
-
-
-def test_shipped_folders_are_found() -> None:
-    assert (resources.templates() / "default.nix").is_file()
-    assert resources.playbooks().name == "playbooks"
-
-
-def test_the_folders_inside_a_wheel_come_first(tmp_path: Path) -> None:
-    inside = tmp_path / "provisioner" / "templates"
-    inside.mkdir(parents=True)
-    for file in ("__init__.py", "resources.py"):
-        shutil.copy(Path(resources.__file__).parent / file, tmp_path / "provisioner")
-    code = "from provisioner import resources; print(resources.templates(), resources.playbooks())"
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert done.stdout.split() == [str(inside), str(tmp_path / "playbooks")]
