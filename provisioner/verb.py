@@ -29,6 +29,15 @@ class Verb(Enum):
         return self in (Verb.PLAN, Verb.PLAN_DOWN)
 
     @property
+    def command(self) -> str:
+        """The word that is typed, with `flags` after the hosts."""
+        return self.applied.value if self.flags else self.value
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        return ("--check",) if self is Verb.PLAN_DOWN else ()
+
+    @property
     def applied(self) -> Verb:
         """The verb that makes true what this one says: `up` also for `status`, whose drift is named against it."""
         return Verb.DOWN if self in (Verb.DOWN, Verb.PLAN_DOWN) else Verb.UP

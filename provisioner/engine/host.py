@@ -115,7 +115,7 @@ class Context:
     @property
     def goes_on(self) -> str:
         """A hint for an end that this verb takes up again."""
-        return f"`nixprov {self.verb.value}` goes on from here"
+        return f"`nixprov {self.verb.command}` goes on from here"
 
     def enter(self, phase: str) -> None:
         self.emit(PhaseBegun(self.host, phase))
@@ -273,7 +273,7 @@ class Machine:
 
 @dataclass(slots=True)
 class Ledger:
-    """What this run has done so far, for unwinding; `remains`: what it could not take back, in words.
+    """What this run has done so far, for unwinding; `remains`: what stays in spite of that, in words.
 
     `before`: facts and journal before the first change. `switched`: how the switch ended.
     `created`: runners at the provider that are this run's. `ended`: names of those whose token before is not to be

@@ -37,7 +37,7 @@ def _end(host: Host, switch: Switch) -> None:
     if result.tries_on:
         _require_may_leave(host, result)
         with crash.around("settle"):
-            switch.leave()
+            switch.stop_trying()
     if result.waits:
         goes_our_way = (host.machine.journal.phase is Phase.WRITTEN) is not host.context.verb.removes
         # That we are here shows that the host can be reached; what else it must be is checked after the next plan.

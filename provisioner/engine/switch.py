@@ -134,12 +134,12 @@ class Switch:
         """What a dead run has left waiting becomes the system that boots, and no journal says more than it did."""
         self._end(scripts.confirm((), 0).encode())
 
-    def leave(self) -> None:
-        """A machine that tries to roll back and cannot yet is told to try no more."""
+    def stop_trying(self) -> None:
+        """A machine that wants to roll back and cannot yet is told to try no more."""
         self._end(scripts.leave())
 
     def require_rolled_back(self) -> None:
-        """After a probe: the host does not try on to go back. Raises SwitchFailed."""
+        """After a probe: the machine does not still try to. Raises SwitchFailed."""
         facts = self.machine.facts
         if facts.is_switching and (trying := scripts.trying(facts.text("switch-result"))):
             raise SwitchFailed(self.machine.context.host, trying.explain())
@@ -164,7 +164,7 @@ class Switch:
             raise Detached(
                 context.host,
                 "the connection did not come back; the switch goes on without us",
-                hint=f"{back}`nixprov status` tells how it ended, `nixprov {context.verb.value}` goes on from there",
+                hint=f"{back}`nixprov status` tells how it ended, `nixprov {context.verb.command}` goes on from there",
             ) from lost
 
     def _interrupted(self) -> Cancelled | Stopped:
@@ -177,7 +177,7 @@ class Switch:
         return DetachedByUser(
             context.host,
             "interrupted; the switch goes on without us",
-            hint=f"`nixprov {context.verb.value}` takes it up again and confirms it{limit}; `nixprov status` tells",
+            hint=f"`nixprov {context.verb.command}` takes it up again and confirms it{limit}; `nixprov status` tells",
         )
 
 

@@ -18,7 +18,7 @@ from provisioner.steps import STEPS
 
 
 class RolledBack(HostError):
-    """The run failed with `cause` and everything it had changed was taken back."""
+    """The run failed with `cause` and is unwound: nothing of it is left."""
 
     def __init__(self, host: str, cause: NixprovError) -> None:
         super().__init__(host, f"{cause.message}; rolled back", hint=cause.hint)
@@ -26,7 +26,7 @@ class RolledBack(HostError):
 
 
 class RollbackFailed(HostError):
-    """The run failed, and so did going back: the host is somewhere between."""
+    """The run failed, and so did unwinding it: the host is somewhere between."""
 
 
 def unwind(host: Host) -> None:
@@ -34,8 +34,8 @@ def unwind(host: Host) -> None:
 
     A host that was only claimed gets its journal back, and its lock is released.
 
-    Raises Locked, with nothing undone, when another run has taken the host over; RollbackFailed; HostError where
-    only the claim was to be given up.
+    Raises Locked, with nothing undone, when another run has taken the host over; RollbackFailed; HostError for a host
+    that was only claimed.
     """
     words = host.context.words
     for action in host.ledger.updated:
@@ -46,7 +46,7 @@ def unwind(host: Host) -> None:
         if host.ledger.is_written:
             _unwind_all(host)
         elif host.ledger.is_claimed:
-            _give_up_claim(host)
+            _unwind_claim(host)
     except Locked:
         withdraw_unused(host)
         raise
@@ -82,7 +82,7 @@ def _unwind_all(host: Host) -> None:
         ) from error
 
 
-def _give_up_claim(host: Host) -> None:
+def _unwind_claim(host: Host) -> None:
     with _withdrawing(host):
         _look(host)
         journal = _without_lost(host, host.ledger.before[1], host.ledger.ended)
@@ -108,18 +108,18 @@ def _look(host: Host) -> None:
     """What there is now, whatever became of the connection. Raises Locked, ConnectionLost, HostError."""
     machine = host.machine
     # A transaction that took too long for us may still be at work over there.
-    machine.persist(lambda: machine.probe(after=lock.WAIT), "connection lost while taking back")
+    machine.persist(lambda: machine.probe(after=lock.WAIT), "connection lost while unwinding")
     if not machine.is_ours:
         raise Locked(host.name, f"taken over by another operator: {machine.holder}", hint="nothing was undone")
 
 
 def _end_switch(host: Host) -> None:
-    """End what is running; a system that was only tried goes back by itself, and its files with it."""
+    """End the switch that goes on; a system that was only tried is rolled back by the host, files and all."""
     _look(host)
     if host.machine.facts.is_switching:
         switch = Switch(host.machine)
-        # What it goes back to may cut this connection just as what it was at did.
-        host.machine.persist(switch.roll_back, "connection lost while the host goes back")
+        # The old system may cut this connection just as the new one did.
+        host.machine.persist(switch.roll_back, "connection lost while the host rolls back")
         _look(host)
         switch.require_rolled_back()
 

@@ -36,8 +36,8 @@ PHASES: Final = Phases(
         Change("claim", claim, when=needs_switch, commands=1),
         Change("drain", drain_runners, when=has_runners_to_drain),
         Change("write", take_out, when=needs_switch, commands=1),
-        Change("switch", switch, when=needs_switch, commands=3),
-        Unwind("unwind", put_back, when=is_claimed, commands=3),
+        Change("switch", activate, when=needs_switch, commands=3),
+        Unwind("unwind", unwind_and_resume, when=is_claimed, commands=3),
         Finish("write", take_files, when=has_only_files, commands=1),
         Finish("delete", withdraw, when=has_runners),
         Finish("clean", clean_up, commands=2),
@@ -112,7 +112,7 @@ def has_runners_to_drain(host: Host) -> bool:
 
 
 def drain_runners(host: Host) -> None:
-    """No more jobs are given to them; then zero are waited for, as long as --drain-limit says.
+    """Its runners get no more jobs; zero running ones are waited for, as long as --drain-limit says.
 
     Raises StillBusy, Cancelled.
     """
@@ -135,7 +135,7 @@ def take_out(host: Host) -> None:
     host.write(parts, journal, keep=True)
 
 
-def switch(host: Host) -> None:
+def activate(host: Host) -> None:
     """Follows the unit's log to its end; a fresh login works; only then the system is the one that boots.
 
     Raises SwitchFailed, Detached, DetachedByUser, Stopped.
@@ -153,7 +153,7 @@ def is_claimed(host: Host) -> bool:
     return host.ledger.is_claimed
 
 
-def put_back(host: Host) -> None:
+def unwind_and_resume(host: Host) -> None:
     """After a failure: as in `up`, and then the runners take jobs again.
 
     One that is left somewhere between takes none, and that is said. Raises as `unwind` does.

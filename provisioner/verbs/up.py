@@ -38,7 +38,7 @@ PHASES: Final = Phases(
         Change("claim", claim, when=needs_claim, commands=1),
         Change("create", enrol, when=changes_runners),
         Change("write", write, when=changes_host, commands=1),
-        Change("switch", switch, when=needs_switch, commands=1),
+        Change("switch", activate, when=needs_switch, commands=1),
         Change("confirm", confirm, when=needs_switch, commands=2),
         Unwind("unwind", unwind, when=has_to_unwind, commands=3),
         Finish("delete", withdraw_surplus, when=has_surplus),
@@ -191,14 +191,15 @@ def _intent(host: Host, wanted: Wanted, records: Mapping[str, RunnerRecord], pha
     return machine.journal_for(phase, **_found(host), **changes)
 
 
-def switch(host: Host) -> None:
+def activate(host: Host) -> None:
     """Follows the unit's log to its end; after a lost connection, once more from the last line seen.
 
     Raises SwitchFailed, also for a unit that every job needs; Detached, DetachedByUser, Stopped.
     """
+    switch = Switch(host.machine)
     with crash.around("follow"):
-        result = Switch(host.machine).follow()
-    Switch(host.machine).judge(result)
+        result = switch.follow()
+    switch.judge(result)
     if broken := next((unit for unit in result.failed if unit in _FOUNDATION), None):
         hint = f"journalctl -u {broken} on the host tells why"
         raise SwitchFailed(host.name, f"{broken} did not start, and every job needs it", hint=hint)

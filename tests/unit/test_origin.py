@@ -22,6 +22,7 @@ from provisioner.report.advice import Typed, next_commands
 from provisioner.report.system import origin_lines
 from provisioner.ssh.exec import Completed
 from provisioner.steps.hook import Hook
+from provisioner.verb import Verb
 from tests.unit.engine_fakes import Stage, stage
 from tests.unit.hosts import CONFIGURATION, converged, new_host, runner
 from tests.unit.runs import FOREIGN
@@ -456,12 +457,14 @@ def test_its_own_exit_code(outcomes: list[Outcome], code: int) -> None:
 def test_what_to_type_next_leads_on() -> None:
     results = [result("a", Outcome.NOT_DESCRIBED), result("b", Outcome.FAILED)]
     options = ("-i", "inv")
-    assert next_commands(Typed("up", options, ("--serial", "1")), results) == (
+    assert next_commands(Typed(Verb.UP, options, ("--serial", "1")), results) == (
         "nixprov up b -i inv --serial 1",
         "nixprov plan --build a -i inv",
         "nixprov up --adopt-configuration a -i inv --serial 1",
     )
-    assert next_commands(Typed("plan", options, has_built=True), results[:1]) == (
+    assert next_commands(Typed(Verb.PLAN, options, has_built=True), results[:1]) == (
         "nixprov up --adopt-configuration a -i inv",
     )
-    assert next_commands(Typed("plan down", options), results[:1])[-1] == "nixprov down --adopt-configuration a -i inv"
+    assert (
+        next_commands(Typed(Verb.PLAN_DOWN, options), results[:1])[-1] == "nixprov down --adopt-configuration a -i inv"
+    )

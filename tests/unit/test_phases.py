@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from provisioner.errors import CiUnavailable, HostError, NixprovError
+from provisioner.engine.switch import Detached, DetachedByUser
+from provisioner.errors import CiUnavailable, HostError, Locked, NixprovError
 from provisioner.events import Warned
+from provisioner.report import timeline
 from provisioner.verb import Verb
 from provisioner.verbs import PHASES, perform
 from provisioner.verbs.phases import Change, Finish, Look, Phase, Phases, Unwind, table
@@ -47,6 +50,14 @@ def test_each_phase_says_what_happens(verb: Verb) -> None:
     assert [phase.name for phase in PHASES[verb] if not phase.about] == []
 
 
+@pytest.mark.parametrize("verb", Verb)
+def test_each_phase_has_a_colour_and_is_documented(verb: Verb) -> None:
+    names = {phase.name for phase in PHASES[verb]}
+    (row,) = [line for line in (ROOT / "docs/json.md").read_text().splitlines() if line.startswith("| `phase` |")]
+    assert names <= set(timeline.PHASES)
+    assert names <= set(re.findall(r"\w+", row))
+
+
 def said(it: Stage, *, fails: type[Phase] | None = None, error: NixprovError | None = None) -> list[str]:
     """The phases that are done, where the one of the kind `fails` raises; each is named by its kind."""
     done: list[str] = []
@@ -76,6 +87,26 @@ def test_unwound_is_what_fails_before_the_host_is_as_wanted() -> None:
     assert said(it, fails=Finish, error=broken) == ["Look", "Change", "Finish", "HostError"]
     it.host.ledger.is_written = True
     assert said(it, fails=Change, error=broken) == ["Look", "Change", "Unwind", "RolledBack"]
+
+
+@pytest.mark.parametrize(
+    "left", [Detached("host1", "gone"), DetachedByUser("host1", "interrupted")], ids=["cut", "told to"]
+)
+def test_a_switch_that_goes_on_without_us_is_not_unwound(left: NixprovError) -> None:
+    it = stage(new_host(), None)
+    it.host.ledger.is_written = True
+    assert said(it, fails=Change, error=left) == ["Look", "Change", type(left).__name__]
+
+
+@pytest.mark.parametrize("used", [False, True])
+def test_a_host_that_was_taken_over_is_left_and_its_unused_runner_withdrawn(*, used: bool) -> None:
+    facts, journal = converged()
+    it = stage(facts, journal, runner())
+    it.host.machine.probe()
+    it.host.ledger.is_written = True
+    it.host.ledger.created.append(7 if used else 99)
+    assert said(it, fails=Change, error=Locked("host1", "another run")) == ["Look", "Change", "Locked"]
+    assert it.forge.said == ([] if used else [("delete", 99)])
 
 
 def test_a_runner_that_changed_alone_is_said_to_stay_changed(monkeypatch: pytest.MonkeyPatch) -> None:
