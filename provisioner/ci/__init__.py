@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
@@ -14,10 +13,3 @@ from provisioner.ci.base import Kind
 KINDS: Final[Mapping[str, Kind]] = MappingProxyType({kind.words.key: kind for kind in (gitlab.KIND,)})
 DEFAULT: Final = gitlab.KIND
 CI_OPTIONS: Final = tuple(option for kind in KINDS.values() for option in kind.options)
-
-
-def without_secrets(text: str) -> str:
-    """What looks like a credential of any provider is cut to its prefix."""
-    for kind in KINDS.values():
-        text = re.sub(kind.secrets, r"\1***", text)
-    return text

@@ -54,7 +54,7 @@ class Ending:
         result = first.result
         assert result is not None  # noqa: S101 - only what ended badly comes here
         phase = f" in {clean(first.phase_of_failure)}" if first.phase_of_failure else ""
-        what = f"{result.outcome.value}{phase} after {elapsed(result.seconds)}"
+        what = f"{self.record.word(result.outcome)}{phase} after {elapsed(result.seconds)}"
         yield self.paint(f"{SYMBOLS[result.outcome]} {clean(first.name)}: {what}", "bold", COLOURS[result.outcome])
         for line in that_matter(first.log):
             yield from self._wrap(line, "  │ ")
@@ -79,7 +79,7 @@ class Ending:
         for outcome in Outcome:
             hosts = [host.name for host in self.record.hosts.values() if host.outcome is outcome]
             if hosts and not outcome.is_good:
-                label = self.paint.outcome(outcome, f"{SYMBOLS[outcome]} {outcome.value}")
+                label = self.paint.outcome(outcome, f"{SYMBOLS[outcome]} {self.record.word(outcome)}")
                 yield f"{label}: {names(hosts)}"
 
     def advice(self) -> Iterator[str]:

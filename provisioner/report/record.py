@@ -138,7 +138,9 @@ class RunRecord:
             yield
 
     def word(self, outcome: Outcome) -> str:
-        """A plan has changed nothing."""
+        """For people. A plan has changed nothing; where CI failed, it is named as itself."""
+        if outcome is Outcome.CI:
+            return self.words.key
         is_plan = bool(self.verb) and Verb(self.verb).plans
         return "to change" if is_plan and outcome is Outcome.CHANGED else outcome.value
 

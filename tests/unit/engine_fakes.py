@@ -153,7 +153,7 @@ class Stage:
     """One host, one GitLab, one verb on them."""
 
     session: FakeSession
-    forge: FakeApi
+    api: FakeApi
     host: Host
     events: list[Event]
 
@@ -192,18 +192,18 @@ def stage(
 ) -> Stage:
     records: Mapping[str, bytes] = dict(facts.records)
     session = FakeSession({**records, **({"journal.data": journal.render()} if journal else {})})
-    forge = FakeApi({runner.id: runner for runner in there})
+    api = FakeApi({runner.id: runner for runner in there})
     events: list[Event] = []
     context = Context(
         host or spec(),
-        GitLab(cast("Api", forge)),
+        GitLab(cast("Api", api)),
         events.append,
         Run("this-run", verb, "me@here", "2026-01-01T00:00:00+00:00"),
         Verb(verb),
         limits,
         Choices(**choices),
     )
-    return Stage(session, forge, Host(context, Machine(context, cast("Session", session))), events)
+    return Stage(session, api, Host(context, Machine(context, cast("Session", session))), events)
 
 
 def switch_ends(line: str) -> Callable[[str], Completed | None]:

@@ -6,12 +6,13 @@ from typing import cast
 
 import pytest
 
-from provisioner.ci import DEFAULT, KINDS, without_secrets
+from provisioner.ci import DEFAULT, KINDS
 from provisioner.ci.base import Provider
 from provisioner.ci.gitlab.api import Api
 from provisioner.ci.gitlab.provider import GitLab
 from provisioner.ci.gitlab.values import Runner, RunnerStatus
 from provisioner.errors import CiUnavailable
+from provisioner.masking import without_tokens
 from provisioner.model import Mark, RunnerSpec
 from tests.unit.engine_fakes import FakeApi
 from tests.unit.hosts import MACHINE, runner, spec
@@ -110,4 +111,4 @@ def test_the_registry_has_gitlab_and_knows_what_people_type() -> None:
     assert KINDS["gitlab"] is DEFAULT
     assert [option.parameter for option in DEFAULT.options] == ["gitlab_url", "gitlab_token_file"]
     assert (DEFAULT.identify("12"), DEFAULT.identify("host1")) == (12, None)
-    assert without_secrets("glrt-t3_abcdef and x") == "glrt-*** and x"
+    assert without_tokens("glrt-t3_abcdef and x") == "glrt-*** and x"

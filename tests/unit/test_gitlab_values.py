@@ -1,4 +1,4 @@
-"""The pure parts of the forge: comparison, replies, failures, waiting, and the map of foreign exceptions."""
+"""The pure parts of GitLab's client: comparison, replies, failures, waiting, and the map of foreign exceptions."""
 
 from __future__ import annotations
 
@@ -208,7 +208,7 @@ ROOTS = (gitlab.exceptions.GitlabError, requests.exceptions.RequestException)
     ids=lambda member: member.__name__,
 )
 def test_every_exception_of_the_libraries_below_is_mapped(foreign: type[Exception]) -> None:
-    """When a new version brings a class that only the root covers, say in forge/gitlab.py what it means."""
+    """When a new version brings a class that only the root covers, say in ci/gitlab/client.py what it means."""
     nearest = next(ancestor for ancestor in foreign.__mro__ if ancestor in KINDS)
     assert nearest not in ROOTS, f"{foreign.__name__} is not in KINDS"
 

@@ -24,14 +24,14 @@ LAYERS: Final = (
     {"verbs"},
     {"selection", "engine"},
     {"runs", "events", "diff"},
-    {"plan"},
+    {"plan", "masking"},
     {"steps"},
     {"machine", "ci", "nix", "inventory"},
     {"ssh"},
     {"advisories", "batches"},
     {"sealing"},
     {"verb", "model", "outcome", "resources", "paths", "environment", "version"},
-    {"limits", "masking"},
+    {"limits"},
     {"errors"},
 )
 # The lab stands beside the layers: nixprov knows it by an entry point only, and it uses what knows nothing of hosts.

@@ -367,7 +367,7 @@ def test_down_switches_nothing_where_nothing_of_ours_runs_or_boots() -> None:
     said = "\n".join(it.session.scripts)
     assert "mv -f /etc/nixos/configuration.nix.nixprov-new /etc/nixos/configuration.nix" in said
     assert "rm -f /etc/nixos/nixprov/default.nix" in said
-    assert ("systemd-run" in said, it.forge.there, it.session.records.get("journal.data")) == (False, {}, None)
+    assert ("systemd-run" in said, it.api.there, it.session.records.get("journal.data")) == (False, {}, None)
 
 
 def gone(it: Stage) -> Callable[[str], Completed | None]:

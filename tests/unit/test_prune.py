@@ -34,7 +34,7 @@ LIVE = Manager(6, "s_new", "2026-02-01T00:00:00Z", RunnerStatus.ONLINE)
 
 
 class Memory:
-    """A forge of a few runners; `listed` are those that a list shows."""
+    """GitLab with a few runners; `listed` are those that a list shows."""
 
     url = URL
 

@@ -301,7 +301,7 @@ def journals_to_come(script: str) -> list[dict[str, Any]]:
 
 def test_what_only_waits_for_gitlab_to_delete_has_no_module_any_more() -> None:
     it = stage(*host("9.0"), runner(), verb="down")
-    it.forge.fails["delete"] = CiUnavailable("502")
+    it.api.fails["delete"] = CiUnavailable("502")
     it.plan()
     with pytest.raises(CiUnavailable):
         it.apply()
