@@ -239,7 +239,7 @@ class Mark:
         return cls(found["host"], found["runner"], found["machine"]) if found else None
 
     def describe(self, text: str) -> str:
-        """The description GitLab gets: the operator's text, then the mark."""
+        """The description that the provider gets: the operator's text, then the mark."""
         return f"{text} {self}".lstrip()
 
     def is_same_runner(self, other: Mark) -> bool:

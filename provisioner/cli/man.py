@@ -12,7 +12,7 @@ from typing import Final
 import click
 
 from provisioner import __version__
-from provisioner.ci import KINDS
+from provisioner.ci import DEFAULT, KINDS
 from provisioner.cli.help import Command
 
 EXIT_CODES: Final = (
@@ -25,7 +25,7 @@ EXIT_CODES: Final = (
     ("6", "all that failed could not be reached"),
     ("7", "all that failed were rolled back: they are as before the run"),
     ("8", "a rollback failed: a host is somewhere between"),
-    ("9", "the CI server (GitLab) said no, or did not answer"),
+    ("9", f"{DEFAULT.words.name} said no, or did not answer"),
     ("10", "all that failed run another system than their configuration describes; nothing was changed"),
     ("130", "interrupted"),
 )
