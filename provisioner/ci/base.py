@@ -264,4 +264,4 @@ class Kind:
     variables: tuple[tuple[str, str], ...]
     secrets: str
     identify: Callable[[str], Identity | None]
-    connect: Callable[[Mapping[str, str], Mapping[str, str | None]], Provider]
+    connect: Callable[[Mapping[str, str], Mapping[str, str]], Provider]

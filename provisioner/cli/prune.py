@@ -6,13 +6,16 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from provisioner.ci import DEFAULT
+from provisioner.cli.edge import Options, with_options
 from provisioner.cli.help import Command
 from provisioner.cli.options import host_options
+from provisioner.cli.wiring import interrupting, opened, select
+from provisioner.verb import Verb
 
 if TYPE_CHECKING:
     from provisioner.app import App
@@ -24,17 +27,18 @@ if TYPE_CHECKING:
 @click.command(cls=Command, short_help="Delete runners of ours whose host is gone.")
 @host_options
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
-def prune(pattern: str | None, **options: Any) -> int:
+@with_options
+def prune(options: Options) -> int:
     r"""Find and delete runners of ours whose host is gone or does not know them; finish deletions that wait.
 
     \b
     Example: nixprov prune
     """
-    from provisioner.cli.run import opened
     from provisioner.verbs import prune as pruning
 
-    with opened(pattern, options) as (app, fleet):
-        dialogue = _Dialogue(app, yes=options["yes"], as_json=options["as_json"])
+    fleet = select(options, Verb.STATUS)
+    with opened(options, Verb.STATUS) as app:
+        dialogue = _Dialogue(app, yes=options.yes, as_json=options.as_json)
         with app.ci() as ci:
             view = pruning.look(ci, fleet.hosts, fleet.inventory, lambda: app.known(ci, fleet))
             dialogue.settle(ci, pruning.findings(view))
@@ -44,8 +48,6 @@ def prune(pattern: str | None, **options: Any) -> int:
 def _finish(app: App, fleet: Fleet, known: Mapping[str, Known], dialogue: _Dialogue) -> int:
     """The `down`s that wait for the provider. Hosts that were turned into runners again since are none of them."""
     from provisioner.batches import Stage
-    from provisioner.cli.run import interrupting
-    from provisioner.verb import Verb
 
     waiting = tuple(host for host in fleet.hosts if host.name in known and known[host.name].waits_for_down)
     names = ", ".join(host.name for host in waiting)
@@ -55,23 +57,22 @@ def _finish(app: App, fleet: Fleet, known: Mapping[str, Known], dialogue: _Dialo
         return app.run(Verb.DOWN, replace(fleet, stages=(Stage(waiting),)))
 
 
-def gone(target: str, options: dict[str, Any]) -> int:
+def gone(target: str, options: Options) -> int:
     """The provider's side of a machine that is no more; its own side is gone with it. An id needs no inventory."""
-    from provisioner.cli.run import alone, opened
     from provisioner.verbs import prune as pruning
 
-    if file := next((name for name in ("junit", "report", "log_dir") if options[name]), None):
+    if file := next((name for name in ("junit", "report", "log_dir") if getattr(options, name)), None):
         raise click.UsageError(f"--gone runs on no host: leave --{file.replace('_', '-')} out")
-    words = DEFAULT.words
-    if_none = f"{words.name} has no {words.runner} of ours for {target}"
-    told = {"yes": options["yes"], "as_json": options["as_json"], "check": options["check"]}
-    if (runner := DEFAULT.identify(target)) is not None:
-        with alone(options) as app, app.ci() as ci:
-            _Dialogue(app, **told).settle(ci, pruning.named(ci, runner), if_none)
-        return 0
-    with opened(None, {**options, "all_hosts": True}) as (app, fleet), app.ci() as ci:
-        found = pruning.gone(ci, target, fleet.hosts, lambda: app.known(ci, fleet.only(target), retries=0))
-        _Dialogue(app, **told).settle(ci, found, if_none)
+    runner, words = DEFAULT.identify(target), DEFAULT.words
+    fleet = select(replace(options, all_hosts=True), Verb.STATUS) if runner is None else None
+    with opened(options, Verb.STATUS) as app, app.ci() as ci:
+        if fleet is None:
+            found = [] if runner is None else pruning.named(ci, runner)
+        else:
+            one = fleet.only(target)
+            found = pruning.gone(ci, target, fleet.hosts, lambda: app.known(ci, one, retries=0))
+        dialogue = _Dialogue(app, yes=options.yes, as_json=options.as_json, check=options.check)
+        dialogue.settle(ci, found, f"{words.name} has no {words.runner} of ours for {target}")
     return 0
 
 

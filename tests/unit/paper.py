@@ -133,7 +133,7 @@ class Mill:
 def kind(mill: Mill) -> Kind:
     """As a provider's folder would declare it."""
 
-    def connect(environ: Mapping[str, str], options: Mapping[str, str | None]) -> Provider:
+    def connect(environ: Mapping[str, str], options: Mapping[str, str]) -> Provider:
         return mill
 
     return Kind(

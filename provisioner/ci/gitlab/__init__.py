@@ -13,7 +13,7 @@ _URL: Final = Option("--gitlab-url", "URL", "GitLab; else NIXPROV_GITLAB_URL, py
 _TOKEN_FILE: Final = Option("--gitlab-token-file", "FILE", "Access token; else NIXPROV_GITLAB_TOKEN_FILE, ...")
 
 
-def connect(environ: Mapping[str, str], options: Mapping[str, str | None]) -> Provider:
+def connect(environ: Mapping[str, str], options: Mapping[str, str]) -> Provider:
     from provisioner.ci.gitlab.client import Client
     from provisioner.ci.gitlab.provider import GitLab
     from provisioner.ci.gitlab.settings import load
