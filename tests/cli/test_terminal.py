@@ -16,7 +16,7 @@ from provisioner.cli.reports import reporting
 from provisioner.events import PhaseBegun, RunStarted
 from provisioner.verb import Verb
 with reporting(Options(), Verb.UP) as report:
-    report.event(RunStarted("up", "r", "o", ("host1",)))
+    report.event(RunStarted("up", "r", "o", ("host1",), WORDS))
     report.event(PhaseBegun("host1", "connect"))
     os.write(int(sys.argv[1]), b"drawn")
     signal.pause()
