@@ -1,4 +1,4 @@
-"""Each link of the documentation leads to a file that is there, and to a heading in it; each page is in the site's navigation."""
+"""Each link of the documentation leads to a file that is there, and to a heading in it; each page is listed for the reader."""
 
 from __future__ import annotations
 
@@ -53,10 +53,17 @@ def test_pages_of_the_site_lead_to_pages_of_the_site() -> None:
             assert (page.parent / file).resolve().is_relative_to(DOCS), f"{page.relative_to(ROOT)}: {file}"
 
 
-def test_the_navigation_has_every_page_once() -> None:
+def test_every_page_is_listed_once() -> None:
+    """A page in the navigation, a decision in the index of decisions."""
+
     def files(entry: object) -> Iterator[str]:
         for one in entry if isinstance(entry, list) else entry.values() if isinstance(entry, dict) else ():
             yield from [one] if isinstance(one, str) else files(one)
 
     listed = list(files(yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"]))
-    assert sorted(listed) == sorted(str(page.relative_to(DOCS)) for page in DOCS.rglob("*.md"))
+    pages = {page for page in DOCS.rglob("*.md") if not re.match(r"\d", page.name)}
+    assert sorted(listed) == sorted(str(page.relative_to(DOCS)) for page in pages)
+    index = (DOCS / "adr/README.md").read_text()
+    assert sorted(re.findall(r"\]\((\d[^)]*)\)", index)) == sorted(
+        page.name for page in (DOCS / "adr").glob("[0-9]*.md")
+    )
