@@ -7,6 +7,7 @@ import sys
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatch
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -93,9 +94,14 @@ def component_of(file: str) -> str:
 
 def trees(package: Path, lab: Path | None = None) -> Iterator[tuple[str, ast.Module]]:
     for path in sorted(package.rglob("*.py")):
-        yield path.relative_to(package).as_posix(), ast.parse(path.read_text(encoding="utf-8"))
+        yield path.relative_to(package).as_posix(), parsed(path)
     if lab:
         yield from ((f"lab/{file}", tree) for file, tree in trees(lab))
+
+
+@cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
 
 
 def imports_of(file: str, tree: ast.Module, package: Path) -> Iterator[Import]:
