@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -12,14 +14,16 @@ from typing_extensions import override
 
 from provisioner.batches import Rules, Stage, parse_serial, sizes
 from provisioner.engine.executor import Threads
+from provisioner.engine.host import Host
 from provisioner.engine.pool import Task
 from provisioner.engine.rollout import Rollout
 from provisioner.engine.visit import Brief, Job, Visitor
-from provisioner.errors import ConfigError
+from provisioner.errors import ConfigError, HostError
 from provisioner.events import BatchBegun, Emit, Event, HostDone, Warned
 from provisioner.machine.journal import Run
 from provisioner.model import Connection, HostSpec
 from provisioner.outcome import HostResult, Outcome, exit_code
+from provisioner.ssh.session import Session
 from provisioner.verb import Verb
 
 
@@ -165,3 +169,27 @@ def test_an_interrupted_run_begins_nothing() -> None:
     rollout, _, begun = rehearsal(cancel=cancel)
     assert outcomes(rollout.roll_out([Stage(specs("a", "b"))])) == "ii"
     assert begun == []
+
+
+def test_a_verb_is_given_what_its_host_shares_with_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second interrupt among it; and what remains is in the result, however the verb ends."""
+    session = SimpleNamespace(warnings=("old cipher",), commands=3, connections=1)
+    monkeypatch.setattr(Session, "open", lambda *_, **__: nullcontext(session))
+    events: list[Event] = []
+    seen: list[Host] = []
+
+    def perform(host: Host, may_change: Callable[[], bool]) -> Outcome:
+        seen.append(host)
+        host.ledger.remains.append("a runner")
+        assert may_change()
+        raise HostError(host.name, "no")
+
+    visitor = Visitor(cast("Any", None), perform)
+    brief = Brief(Run("20260101T000000-abcdef", "up", "a@b", "2026-01-01"), Verb.UP)
+    results = Rollout(Threads(visitor), events.append, brief).roll_out([Stage(specs("a", "b"))])
+    assert [(one.outcome, one.remains, one.remote_commands) for one in results] == [
+        (Outcome.FAILED, ("a runner",), 3)
+    ] * 2
+    assert {id(host.machine.stop) for host in seen} == {id(visitor.stop)}
+    assert len({id(host.context.names) for host in seen}) == 1
+    assert [event.text for event in events if isinstance(event, Warned)] == ["old cipher"] * 2
