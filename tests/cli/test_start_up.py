@@ -70,6 +70,13 @@ def test_only_a_page_loads_the_templates() -> None:
     assert "jinja2" in loaded_by("import provisioner.report.html")
 
 
+def test_events_and_their_reports_load_no_pydantic() -> None:
+    """The schema is made of them by it, and nothing else is."""
+    reports = "import provisioner.events, provisioner.report.json_lines, provisioner.report.text"
+    assert loaded_by(reports) & {"pydantic", "cryptography"} == set()
+    assert "pydantic" in loaded_by("import provisioner.report.schema")
+
+
 @pytest.mark.parametrize("library", sorted(SLOW_LIBRARIES))
 def test_a_slow_library_would_be_seen(library: str) -> None:
     assert library in loaded_by(f"import {library}")
