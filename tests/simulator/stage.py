@@ -23,8 +23,10 @@ from typing import Any, Final, Self
 import pytest
 
 from provisioner.batches import Stage
+from provisioner.engine.executor import Threads
 from provisioner.engine.host import Choices, Limits
 from provisioner.engine.rollout import Rollout
+from provisioner.engine.visit import Brief, Visitor
 from provisioner.errors import ConnectionLost, NixprovError, RemoteFailed, Unreachable
 from provisioner.events import BugMet, Event, Logged, Planned, Warned
 from provisioner.machine.journal import Run
@@ -43,6 +45,7 @@ from tests.simulator.host import Host
 from tests.simulator.reader import Command, Transact
 
 ROUND_TRIP_S: Final = 0.1
+FORKS: Final = 5
 # Two files of the module's code stand for all: each is a change at which to die, and takes its time to be read back.
 MODULE: Final = {name: f"# {name}\n{{ }}\n" for name in ("default.nix", "options.nix")}
 
@@ -134,18 +137,9 @@ class Operator:
         run = Run(
             f"{self.name}-{next(self.world.numbers)}", verb.value, f"{self.name}@here", "2026-01-01T00:00:00+00:00"
         )
-        rollout = Rollout(
-            self.world.gitlab.forge(self._fault),
-            self.ssh,
-            events.append,
-            run,
-            verb,
-            perform,
-            limits=self.limits,
-            choices=Choices(**choices),
-            cancel=self.cancel,
-            stop=self.stop,
-        )
+        visitor = Visitor(self.world.gitlab.forge(self._fault), perform, self.stop)
+        brief = Brief(run, verb, self.ssh, self.limits, Choices(**choices))
+        rollout = Rollout(Threads(visitor, FORKS, cancel=self.cancel), events.append, brief, self.cancel)
         with self.world.entered(self):
             results = rollout.roll_out((Stage(tuple(self.specs or self.world.specs)),))
         bugs = [event.traceback for event in events if isinstance(event, BugMet)]
