@@ -26,6 +26,7 @@ LAYERS: Final = (
     {"runs", "events", "diff"},
     {"plan"},
     {"steps"},
+    {"hooks"},
     {"machine", "forge", "nix", "inventory"},
     {"ssh"},
     {"advisories", "batches"},
@@ -178,6 +179,8 @@ def test_imports_go_down_only_and_stay_in_their_place() -> None:
 
 PLANTED = {
     "nix/a.py": ("from provisioner.steps import hook", "nix is not above steps"),
+    "hooks/a.py": ("from provisioner.steps import base", "hooks is not above steps"),
+    "machine/f.py": ("from provisioner import hooks", "machine is not above hooks"),
     "nix/b.py": ("def f():\n    import provisioner.cli.run", "nix is not above cli"),
     "nix/c.py": ("from ..machine import facts", "nix is not above machine"),
     "nix/d.py": ("from provisioner import plan", "nix is not above plan"),
