@@ -9,6 +9,7 @@ from collections.abc import Generator
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from provisioner.machine.switch import BUSY, DIR, NO_REVISION
+from tests.simulator.disk import folder_of
 from tests.simulator.systems import BuildFailed, System
 
 if TYPE_CHECKING:
@@ -102,6 +103,7 @@ class SwitchUnit:
 
     def disarm(self) -> None:
         self.host.disk.remove(AT_BOOT)
+        self.host.disk.remove_empty(folder_of(AT_BOOT))
 
     def _step(self, process: Process) -> None:
         """Until the next pause; a process that another start or a stop has replaced is over."""
