@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from provisioner import limits
+from provisioner.ci.base import Provider
 from provisioner.engine.host import Choices, Context, Depth, Host, Limits, Machine
 from provisioner.engine.pool import Task
 from provisioner.engine.unwind import RollbackFailed, RolledBack
-from provisioner.errors import ForgeError, NixprovError, NotDescribed, Unreachable
+from provisioner.errors import CiError, NixprovError, NotDescribed, Unreachable
 from provisioner.events import BugMet, Emit
-from provisioner.forge import Forge
 from provisioner.machine.journal import Run
 from provisioner.model import HostSpec
 from provisioner.outcome import HostResult, Outcome
@@ -55,7 +55,7 @@ class Visitor:
     noticed within one process only.
     """
 
-    forge: Forge
+    ci: Provider
     perform: Perform
     stop: threading.Event = field(default_factory=threading.Event)
     names: dict[str, str] = field(default_factory=dict)
@@ -108,7 +108,7 @@ class Visitor:
         brief = job.brief
         return Context(
             job.spec,
-            self.forge,
+            self.ci,
             emit,
             brief.run,
             brief.verb,
@@ -141,8 +141,8 @@ def _outcome(failure: NixprovError) -> Outcome:
             return Outcome.UNREACHABLE
         case NotDescribed():
             return Outcome.NOT_DESCRIBED
-        case ForgeError():
-            return Outcome.FORGE
+        case CiError():
+            return Outcome.CI
         case _:
             return Outcome.FAILED
 

@@ -9,8 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from provisioner.hooks.classic import Classic
 from provisioner.nix import imports
 
+FOLDER: Final = Classic().folder
 CONFIGURATION: Final = "/etc/nixos/configuration.nix"
 MODULE: Final = "/etc/nixos/nixprov"
 # What the templates bring for podman, beside the runners (templates/engine.nix, image.nix, daemon.nix, door.nix,
@@ -55,7 +57,7 @@ def evaluate(files: Mapping[str, bytes]) -> System:
         raise BuildFailed(f"error: file '{CONFIGURATION}' was not found")
     if b"throw" in configuration:
         raise BuildFailed("error: the configuration throws")
-    found = imports.find(configuration)
+    found = imports.find(configuration, FOLDER)
     if found is imports.Presence.UNREADABLE:
         raise BuildFailed(f"error: syntax error, unexpected end of file, at {CONFIGURATION}:1")
     is_imported = found in (imports.Presence.PRESENT, imports.Presence.ELSEWHERE)
@@ -63,7 +65,7 @@ def evaluate(files: Mapping[str, bytes]) -> System:
     if not (is_imported and f"{MODULE}/default.nix" in module):
         module = {}
     theirs = {path: text for path, text in files.items() if not path.startswith(f"{MODULE}/")}
-    theirs[CONFIGURATION] = imports.remove(configuration) or configuration
+    theirs[CONFIGURATION] = imports.remove(configuration, FOLDER) or configuration
     digest = hashlib.sha256(repr(sorted({**theirs, **module}.items())).encode()).hexdigest()[:32]
     settings = _settings(module.get(f"{MODULE}/settings.nix", b"").decode())
     path = f"/nix/store/{digest}-nixos-system-host-25.11"

@@ -11,18 +11,19 @@ from dataclasses import replace
 
 import pytest
 
+from provisioner.ci.gitlab.values import RunnerStatus
 from provisioner.engine.drain import StillBusy, drain
 from provisioner.engine.host import Choices, Limits
 from provisioner.engine.switch import Switch
 from provisioner.engine.unwind import RollbackFailed, RolledBack
-from provisioner.errors import ForgeRefused, ForgeUnavailable, HostRefused, Locked, NixprovError
+from provisioner.errors import CiRefused, CiUnavailable, HostRefused, Locked, NixprovError
 from provisioner.events import Logged, PhaseBegun, Warned
 from provisioner.machine.facts import Facts
 from provisioner.machine.journal import NO_TOKEN, Phase, RunnerRecord
 from provisioner.machine.lock import WAIT
 from provisioner.machine.switch import NOT_ACTIVE_STATUS
 from provisioner.machine.transaction import LOCKED_STATUS, STALE_STATUS, UNCHANGED_STATUS
-from provisioner.model import RunnerStatus, machine_key
+from provisioner.model import machine_key
 from provisioner.ssh.exec import Completed
 from tests.unit.engine_fakes import QUICK, Stage, lost, stage, switch_ends
 from tests.unit.hosts import URL, converged, new_host, runner, spec
@@ -65,8 +66,8 @@ def test_a_token_that_never_came_to_the_host_is_not_said_to_be_there() -> None:
 
 def test_a_reset_whose_answer_was_lost_may_have_been_done() -> None:
     it = stage(*converged(), runner(), new_tokens=True)
-    it.forge.fails["reset"] = ForgeUnavailable("no answer")
-    assert isinstance(fails(it), ForgeUnavailable)
+    it.api.fails["reset"] = CiUnavailable("no answer")
+    assert isinstance(fails(it), CiUnavailable)
     assert token_version(it) == NO_TOKEN
 
 
@@ -77,31 +78,31 @@ def cleans(it: Stage) -> bool:
 def test_a_machine_whose_journal_was_moved_away_is_not_cleaned_under_its_runner() -> None:
     """As the hint for a broken journal says; the runner works, and its jobs run."""
     it = stage(converged()[0], None, runner())
-    it.forge.fails["reset"] = ForgeRefused("403")
-    assert isinstance(fails(it), ForgeRefused)
+    it.api.fails["reset"] = CiRefused("403")
+    assert isinstance(fails(it), CiRefused)
     assert ("journal.data" in it.session.records, cleans(it)) == (False, False)
 
 
 def test_a_down_that_waits_in_vain_cleans_nothing_either() -> None:
     it = stage(converged()[0], None, runner(), verb="down", limits=replace(QUICK, drain_s=0.02))
-    it.forge.jobs = 1
+    it.api.jobs = 1
     assert isinstance(fails(it), StillBusy)
-    assert ("resume", 7) in it.forge.said, "it was found by its mark, and paused"
+    assert ("resume", 7) in it.api.said, "it was found by its mark, and paused"
     assert ("journal.data" in it.session.records, cleans(it)) == (False, False)
 
 
 def test_a_new_machine_is_cleaned() -> None:
     it = stage(new_host(), None)
-    it.forge.fails["create"] = ForgeRefused("403")
-    assert isinstance(fails(it), ForgeRefused)
+    it.api.fails["create"] = CiRefused("403")
+    assert isinstance(fails(it), CiRefused)
     assert cleans(it)
 
 
 def test_a_runner_that_cannot_be_deleted_is_no_reason_to_take_a_host_back() -> None:
     """It is a double of one that works by then."""
     it = stage(*converged(), runner(), runner(8), new_tokens=True)
-    it.forge.fails["delete"] = ForgeUnavailable("502")
-    assert isinstance(fails(it), ForgeUnavailable)
+    it.api.fails["delete"] = CiUnavailable("502")
+    assert isinstance(fails(it), CiUnavailable)
     assert (it.session.journal["phase"], token_version(it)) == ("up: confirmed", "this-run")
     assert not [event for event in it.events if event == PhaseBegun("host1", "unwind")]
 
@@ -130,7 +131,7 @@ def test_a_host_that_went_back_just_before_it_was_confirmed_is_no_other_operator
     error = fails(it)
     assert isinstance(error, RolledBack), error
     assert "went back to the old one" in error.message
-    assert ("delete", 99) in it.forge.said if verb == "up" else ("resume", 7) in it.forge.said
+    assert ("delete", 99) in it.api.said if verb == "up" else ("resume", 7) in it.api.said
 
 
 def test_a_host_that_is_giving_its_files_back_is_waited_for() -> None:
@@ -149,7 +150,7 @@ def test_a_host_that_is_giving_its_files_back_is_waited_for() -> None:
     it.session.answers = answer
     error = fails(it)
     assert isinstance(error, RolledBack), error
-    assert ("delete", 99) in it.forge.said
+    assert ("delete", 99) in it.api.said
 
 
 def test_a_journal_that_another_operator_changed_is_theirs() -> None:
@@ -247,7 +248,7 @@ def test_an_interrupt_does_not_cut_short_what_unwinds() -> None:
 
     it.session.answers = interrupted_as_it_fails
     assert isinstance(fails(it), RolledBack)
-    assert ("delete", 99) in it.forge.said
+    assert ("delete", 99) in it.api.said
 
 
 def test_a_host_that_another_run_took_is_not_unwound_and_keeps_the_runner_that_run_uses() -> None:
@@ -263,7 +264,7 @@ def test_a_host_that_another_run_took_is_not_unwound_and_keeps_the_runner_that_r
     it.session.answers = taken_over
     assert isinstance(fails(it), Locked)
     assert "unwinding" not in [json.loads(one)["phase"] for one in it.session.journals]
-    assert ("delete", 99) not in it.forge.said
+    assert ("delete", 99) not in it.api.said
 
 
 @pytest.mark.parametrize("verb", ["up", "down"])
@@ -277,7 +278,7 @@ def test_a_write_that_changed_nothing_leaves_nothing_to_undo(verb: str) -> None:
     assert isinstance(error, RolledBack), error
     assert "nothing was changed; rolled back" in error.message
     assert "unwinding" not in [json.loads(one)["phase"] for one in it.session.journals]
-    assert ("resume", 7) in it.forge.said if is_down else ("delete", 99) in it.forge.said
+    assert ("resume", 7) in it.api.said if is_down else ("delete", 99) in it.api.said
 
 
 def test_a_machine_has_one_name_in_a_run() -> None:
@@ -326,7 +327,7 @@ def test_a_copy_of_a_machine_does_not_delete_the_runner_of_its_original() -> Non
 def waiting_stage(answer: Callable[[str], Completed | None]) -> Stage:
     """A new runner that does not poll; the unit is asked for after a moment, and would be waited for much longer."""
     it = stage(new_host(), None, limits=replace(QUICK, unit_s=0, contact_s=20))
-    it.forge.status = RunnerStatus.NEVER_CONTACTED
+    it.api.status = RunnerStatus.NEVER_CONTACTED
     switched = switch_ends("waits activate 0 5")
     it.session.answers = lambda script: switched(script) or answer(script)
     return it
@@ -348,7 +349,7 @@ def test_a_unit_that_died_is_not_waited_for() -> None:
 def test_a_unit_that_lives_is_given_its_time_and_so_is_a_gitlab_that_is_silent() -> None:
     def polls_later(script: str) -> Completed | None:
         if asks_units(script):
-            it.forge.status = RunnerStatus.ONLINE
+            it.api.status = RunnerStatus.ONLINE
         return None
 
     it = waiting_stage(polls_later)
@@ -357,18 +358,18 @@ def test_a_unit_that_lives_is_given_its_time_and_so_is_a_gitlab_that_is_silent()
     assert it.session.journal["phase"] == "up: confirmed"
     silent = waiting_stage(lambda _: None)
     silent.change(limits=replace(silent.host.context.limits, contact_s=0.5))
-    silent.forge.fails["managers"] = ForgeUnavailable("502")
+    silent.api.fails["managers"] = CiUnavailable("502")
     error = fails(silent)
     assert "502; rolled back" in error.message
     assert not any(asks_units(script) for script in silent.session.scripts)
-    assert len([said for said in silent.forge.said if said[0] == "managers"]) > 2
+    assert len([said for said in silent.api.said if said[0] == "managers"]) > 2
 
 
 @pytest.mark.parametrize(("silent", "patience_s", "drained"), [(3, 20, True), (1000, 0.2, False)])
 def test_a_gitlab_that_is_restarted_while_jobs_are_waited_for(silent: int, patience_s: float, drained: bool) -> None:
     it = stage(*converged(), runner(), verb="down", limits=replace(QUICK, contact_s=patience_s, drain_s=30))
     it.host.machine.probe()
-    it.forge.silent_for = silent
+    it.api.silent_for = silent
     drain(it.host, [7])
     assert any("not drained" in text for text in it.texts(Warned)) != drained
 
@@ -442,14 +443,14 @@ def test_a_gitlab_that_is_silent_as_long_as_jobs_are_waited_for_says_nothing_of_
     """A limit of the jobs that is below GitLab's: `down` is not for it to hold up."""
     it = stage(*converged(), runner(), verb="down", limits=replace(QUICK, contact_s=30, drain_s=0.05))
     it.host.machine.probe()
-    it.forge.silent_for = 1000
+    it.api.silent_for = 1000
     drain(it.host, [7])
     assert any("not drained: 502" in text for text in it.texts(Warned))
 
 
 def test_a_runner_that_gitlab_has_no_more_is_not_said_to_be_paused() -> None:
     it = stage(*converged(), verb="down")
-    it.forge.fails["resume"] = ForgeRefused("404 Runner Not Found")
+    it.api.fails["resume"] = CiRefused("404 Runner Not Found")
     it.session.answers = switch_ends("failed build 20 4")
     assert isinstance(fails(it), RolledBack)
     assert (it.host.ledger.remains, it.texts(Warned)) == ([], [])
@@ -515,7 +516,7 @@ def test_a_host_that_still_goes_back_is_no_rolled_back_one() -> None:
     error = fails(it)
     assert isinstance(error, RollbackFailed), error
     assert "the host is still going back to the old system and tries again by itself" in error.message
-    assert ("delete", 99) not in it.forge.said, "the host may use it"
+    assert ("delete", 99) not in it.api.said, "the host may use it"
 
 
 def test_a_recorded_generation_that_cannot_be_gone_back_to_yet_is_a_failed_rollback() -> None:
