@@ -121,8 +121,8 @@ def _lock(host: Host) -> tuple[bytes, bool]:
     return words[0] + b"\n", is_alive
 
 
-def _protected(host: Host, script: str) -> bytes | None:
-    return b"yes\n" if CONFIGURATION in host.protected else None
+def _protected(host: Host, script: str) -> bytes:
+    return b"yes\n" if CONFIGURATION in host.protected else b""
 
 
 def _lines(words: Iterable[str]) -> bytes:
@@ -165,7 +165,7 @@ _OF_HOST: Final[Mapping[str, Callable[[Host, str], bytes | None]]] = {
     "switch-result": lambda host, _: host.disk.read(f"{SWITCH_DIR}/result") or b"",
     "failed-units": _failed_units,
     "units": _units,
-    "flake": lambda host, _: b"yes\n" if host.disk.exists("/etc/nixos/flake.nix") else None,
+    "flake": lambda host, _: b"yes\n" if host.disk.exists("/etc/nixos/flake.nix") else b"",
     "held": _held,
     "lock-left": _lock_left,
     "etc-nixos-mtime": _nixos_time,
