@@ -12,8 +12,7 @@ from provisioner.machine.lock import LOCK
 from provisioner.machine.switch import DIR, EXPIRED, NOT_ACTIVE_STATUS, UNCONFIRMED_STATUS, WENT_BACK
 from provisioner.ssh.exec import Completed
 from tests.simulator.reader import Active, Follow, Origin
-from tests.simulator.systems import CONFIGURATION, BuildFailed
-from tests.unit.hosts import HOOK
+from tests.simulator.systems import CONFIGURATION, FOLDER, BuildFailed
 
 if TYPE_CHECKING:
     from tests.simulator.host import Host
@@ -128,7 +127,7 @@ def origin(host: Host, command: Origin) -> Completed:
         "running": host.system.path,
         "boot": host.profile.path,
         "version": "25.11",
-        "newer": "\n".join(path for path in host.disk.in_(HOOK.folder) if _is_newer(host, path)),
+        "newer": "\n".join(path for path in host.disk.in_(FOLDER) if _is_newer(host, path)),
     }
     try:
         described = host.evaluate(dict(command.edits))

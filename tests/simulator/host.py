@@ -12,19 +12,19 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any, Final
 
+from provisioner import steps
 from provisioner.machine.lock import LOCK
 from provisioner.machine.switch import DIR
+from provisioner.machine.things import Remnant, of_kind
 from provisioner.machine.transaction import JOURNAL, STATE_DIR
 from provisioner.ssh.exec import Completed
-from provisioner.steps.module import REMNANTS
 from tests.simulator import answers, probe, reader, transacting
 from tests.simulator.clock import Clock
 from tests.simulator.disk import Disk
 from tests.simulator.reader import Abort, Active, Command, Follow, Keep, Leave, Origin, Probe, Transact
 from tests.simulator.switch_unit import SwitchUnit
-from tests.simulator.systems import CONFIGURATION, BuildFailed, System, evaluate
+from tests.simulator.systems import CONFIGURATION, FOLDER, BuildFailed, System, evaluate
 from tests.unit.hosts import CONFIGURATION as USERS_FILE
-from tests.unit.hosts import HOOK
 
 SECRETS: Final = f"{STATE_DIR}/secrets"
 _POLL_S: Final = 3.0
@@ -143,7 +143,7 @@ class Host:
 
     def evaluate(self, edits: dict[str, bytes | None]) -> System:
         """Raises BuildFailed."""
-        names = (path for path in self.disk.below(HOOK.folder) if path.endswith(".nix"))
+        names = (path for path in self.disk.below(FOLDER) if path.endswith(".nix"))
         files = {path: content for path in names if (content := self.disk.read(path)) is not None}
         changed = {path: content for path, content in {**files, **edits}.items() if content is not None}
         system = evaluate(changed)
@@ -175,8 +175,8 @@ class Host:
         for name in system.units:
             self.start_unit(name)
         if system.revision:
-            for path in (remnant.path for remnant in REMNANTS):
-                self.disk.make_folder(path)
+            for remnant in of_kind(steps.things(), Remnant):
+                self.disk.make_folder(remnant.path)
 
     def start_unit(self, name: str) -> None:
         runner = name.removeprefix("nixprov-runner-").removesuffix(".service")

@@ -16,6 +16,8 @@ from graphlib import TopologicalSorter
 from itertools import pairwise
 from typing import Final
 
+from provisioner import steps
+from provisioner.hooks.classic import Classic
 from provisioner.machine import lock, origin, switch, transaction
 from provisioner.machine.transaction import (
     ABSENT,
@@ -35,9 +37,7 @@ from provisioner.machine.transaction import (
     WriteFile,
 )
 from provisioner.model import Secret
-from provisioner.steps import probe
 from tests.simulator.texts import Phrase, Said, firsts, guards, shells
-from tests.unit.hosts import HOOK
 
 
 class UnknownScript(AssertionError):
@@ -111,7 +111,7 @@ def read(script: bytes) -> Command:
         return _same(text, lock.WAIT * waits + _probe(), Probe(text, waits))
     if found := re.search(r"--unit=nixprov-origin-(\S+)", text):
         edits = dict(_edits(text))
-        return _same(text, origin.script(found[1], HOOK.configuration, edits).decode(), Origin(found[1], edits))
+        return _same(text, origin.script(found[1], Classic().configuration, edits).decode(), Origin(found[1], edits))
     if found := re.search(
         r"\A.*?\[ \"\$holder\" != (\S+) \].*?^@?.*?after=(\S+) invocation=$", text, re.DOTALL | re.MULTILINE
     ):
@@ -146,7 +146,7 @@ def _same(sent: str, rendered: str, command: Command) -> Command:
 
 @cache
 def _probe() -> str:
-    return probe().decode()
+    return steps.probe().decode()
 
 
 _REMOVED: Final = re.compile(r"  rm -f (.+)$")
@@ -159,9 +159,9 @@ def _edits(text: str) -> Iterator[tuple[str, bytes | None]]:
     for line in block.splitlines():
         if found := _REPLACED.match(line):
             place, data = (_unquoted(word) for word in found.groups())
-            yield f"{HOOK.folder}/{place}", base64.b64decode(data)
+            yield f"{Classic().folder}/{place}", base64.b64decode(data)
         elif found := _REMOVED.match(line):
-            yield f"{HOOK.folder}/{_unquoted(found[1])}", None
+            yield f"{Classic().folder}/{_unquoted(found[1])}", None
 
 
 # One word as shlex.quote gives it.

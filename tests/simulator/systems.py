@@ -9,11 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from provisioner.hooks.classic import Classic
 from provisioner.nix import imports
 
-FOLDER: Final = "/etc/nixos"
-CONFIGURATION: Final = f"{FOLDER}/configuration.nix"
-MODULE: Final = f"{FOLDER}/nixprov"
+FOLDER: Final = Classic().folder
+CONFIGURATION: Final = "/etc/nixos/configuration.nix"
+MODULE: Final = "/etc/nixos/nixprov"
 # What the templates bring for podman, beside the runners (templates/engine.nix, image.nix, daemon.nix, door.nix,
 # network.nix, counters.nix).
 FOUNDATION: Final = (

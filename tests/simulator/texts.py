@@ -13,6 +13,7 @@ from functools import cache
 from typing import Final
 
 from provisioner.engine.switch import restarts
+from provisioner.hooks.classic import Classic
 from provisioner.machine import lock, switch
 from provisioner.machine.facts import Facts
 from provisioner.machine.journal import Journal
@@ -21,7 +22,6 @@ from provisioner.steps import STEPS
 from provisioner.steps.secrets import make_private
 from provisioner.verbs.down import _END_JOBS
 from provisioner.verbs.up import _RESET_FAILED
-from tests.unit.hosts import HOOK
 
 # Stand-ins that the shell's quoting leaves as they are.
 _WORD: Final = "@WORD@"
@@ -93,7 +93,7 @@ def shells() -> tuple[Phrase, ...]:
     ]
     assert len(remnants) == len(_OF_STEPS), "a step has another Shell: say what it does to a simulated host"
     return (
-        _phrase("start", _start(*HOOK.configuration.build)),
+        _phrase("start", _start(*Classic().configuration.build)),
         _phrase("start", _start()),
         _phrase("arm", _text(switch.push(b"")[-1])),
         _phrase("disarm", switch.DISARM),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from provisioner import steps
+from provisioner.hooks.classic import Classic
 from provisioner.machine import lock, origin, switch
 from provisioner.machine.journal import Journal
 from provisioner.machine.transaction import (
@@ -19,11 +21,11 @@ from provisioner.machine.transaction import (
     WriteFile,
 )
 from provisioner.model import Secret
-from provisioner.steps import STEPS, probe
+from provisioner.steps import STEPS
 from provisioner.verbs.up import _RESET_FAILED
 from tests.simulator import reader
 from tests.simulator.reader import Abort, Active, Follow, Origin, Probe, Transact, UnknownScript
-from tests.unit.hosts import HOOK, converged, wanted
+from tests.unit.hosts import converged, wanted
 
 DIGEST = "0" * 64
 PARTS = (
@@ -39,7 +41,7 @@ PARTS = (
     SetMtime("/etc/nixos", 5),
     RemoveTree("/var/lib/nixprov/secrets"),
     Shell(_RESET_FAILED),
-    switch.start("switch", "abc", *HOOK.configuration.build, confirm_s=180),
+    switch.start("switch", "abc", confirm_s=180),
 )
 
 
@@ -66,13 +68,13 @@ def test_what_steps_write_and_remove_is_read_back() -> None:
 
 
 def test_questions_are_read_back() -> None:
-    asked = probe()
-    assert reader.read(asked) == Probe(asked.decode(), waits=False)
-    assert isinstance(reader.read(lock.WAIT.encode() + asked), Probe)
+    probe = steps.probe()
+    assert reader.read(probe) == Probe(probe.decode(), waits=False)
+    assert isinstance(reader.read(lock.WAIT.encode() + probe), Probe)
     for cursor in ("", "s=1;i=2"):
         assert reader.read(lock.keep("r-1").encode() + switch.follow(cursor)) == Follow("r-1", cursor)
     edits = {"/etc/nixos/nixprov/a.nix": None, "/etc/nixos/configuration.nix": b"{ }\n", "/etc/nixos/empty": b""}
-    assert reader.read(origin.script("r-1", HOOK.configuration, edits)) == Origin("r-1", edits)
+    assert reader.read(origin.script("r-1", Classic().configuration, edits)) == Origin("r-1", edits)
     prologue = transaction_prologue()
     assert reader.read(prologue + switch.abort()) == Abort()
     assert reader.read(prologue + switch.active(("a.service",), 1).encode()) == Active(("a.service",), 1)
