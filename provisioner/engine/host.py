@@ -10,17 +10,17 @@ from enum import Enum
 from typing import Final
 
 from provisioner import steps
+from provisioner.ci.base import Provider, RunnerAction, Words
 from provisioner.engine import crash
 from provisioner.errors import (
+    CiError,
     ConnectionLost,
-    ForgeError,
     Locked,
     NothingChanged,
     RemoteFailed,
     SwitchFailed,
 )
 from provisioner.events import Emit, Logged, PhaseBegun, Warned
-from provisioner.forge import Forge
 from provisioner.hooks import Hook
 from provisioner.machine import lock, switch
 from provisioner.machine.facts import Facts
@@ -37,8 +37,8 @@ from provisioner.machine.transaction import (
     Transaction,
     unchanged_because,
 )
-from provisioner.model import HostSpec, Mark, Secret
-from provisioner.plan import FileChange, HostPlan, RunnerAction, file_changes, hook_of
+from provisioner.model import HostSpec, Identity, Mark, Secret
+from provisioner.plan import FileChange, HostPlan, file_changes, hook_of
 from provisioner.ssh.exec import Completed
 from provisioner.ssh.session import Cancelled, Session
 from provisioner.verb import Verb
@@ -95,7 +95,7 @@ class Context:
     """
 
     spec: HostSpec
-    forge: Forge
+    ci: Provider
     emit: Emit
     run: Run
     verb: Verb
@@ -108,6 +108,10 @@ class Context:
     @property
     def host(self) -> str:
         return self.spec.name
+
+    @property
+    def words(self) -> Words:
+        return self.ci.server.words
 
     @property
     def goes_on(self) -> str:
@@ -268,19 +272,20 @@ class Ledger:
     """What this run has done so far, for unwinding; `remains`: what stays in spite of that, in words.
 
     `before`: facts and journal before the first change. `switched`: how the switch ended.
-    `created`: runners in GitLab that are this run's. `ended`: names of those whose token before is not to be relied on.
-    `records`, `tokens`: of each runner that got a new token. `pending`: runners that GitLab did not let us delete.
+    `created`: runners at the provider that are this run's. `ended`: names of those whose token before is not to be
+    relied on. `records`, `tokens`: of each runner that got a new token. `pending`: runners that the provider did not
+    let us withdraw.
     """
 
     before: tuple[Facts, Journal] = field(init=False)
     switched: SwitchResult = field(init=False)
     checked: Checked | None = None
-    created: list[int] = field(default_factory=list)
+    created: list[Identity] = field(default_factory=list)
     ended: set[str] = field(default_factory=set)
     records: dict[str, RunnerRecord] = field(default_factory=dict)
     tokens: dict[str, Secret] = field(default_factory=dict)
     updated: list[RunnerAction] = field(default_factory=list)
-    pending: list[tuple[RunnerRecord, ForgeError]] = field(default_factory=list)
+    pending: list[tuple[RunnerRecord, CiError]] = field(default_factory=list)
     remains: list[str] = field(default_factory=list)
     is_claimed: bool = False
     is_drained: bool = False
@@ -313,7 +318,7 @@ class Host:
         return self.context.host
 
     def mark(self, runner: str) -> Mark:
-        """What says "ours" in GitLab."""
+        """What says "ours" at the provider."""
         return Mark(self.name, runner, self.machine.facts.machine)
 
     def decide(self, plan: HostPlan) -> None:

@@ -16,7 +16,7 @@ from typing import Any, Final, Self, TypeAlias, TypeVar
 from provisioner.errors import HostRefused
 from provisioner.machine.facts import Facts, digest
 from provisioner.machine.transaction import ABSENT, JOURNAL, SetMtime
-from provisioner.model import FrozenDict
+from provisioner.model import FrozenDict, Identity
 
 T = TypeVar("T")
 Unknown: TypeAlias = Mapping[str, Any]
@@ -116,9 +116,9 @@ class HookRecord:
 
 @dataclass(frozen=True, slots=True)
 class RunnerRecord:
-    """Which runner of which GitLab the host's secret belongs to."""
+    """Which runner of which CI server the host's secret belongs to."""
 
-    id: int
+    id: Identity
     url: str
     token_version: str
     unknown: Unknown = field(default=_NOTHING, compare=False)
@@ -197,6 +197,10 @@ class Journal:
             "pending_deletions": tuple(_record(RunnerRecord, one) for one in data.pop("pending_deletions", [])),
         }
         return cls(sha256=digest(content), unknown=data, **known)
+
+    def ids_at(self, url: str) -> frozenset[Identity]:
+        """The runners that the host has at the server of `url`."""
+        return frozenset(record.id for record in self.runners.values() if record.url == url)
 
     def render(self) -> bytes:
         document = {

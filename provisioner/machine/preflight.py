@@ -50,7 +50,7 @@ def problems(records: Mapping[str, bytes], now_s: float, engine: Engine = Engine
         yield "/var/lib is in memory, and would forget the runner at the next boot", "give /var/lib/nixprov* a disk"
     if text["clock"].isdigit() and abs(int(text["clock"]) - now_s) > _MAX_SKEW_S:
         days = round(abs(int(text["clock"]) - now_s) / 86400)
-        yield f"its clock is {days} days off from ours", "set it (timedatectl), TLS with GitLab would fail"
+        yield f"its clock is {days} days off from ours", "set it (timedatectl), TLS with the CI server would fail"
 
 
 def warnings(records: Mapping[str, bytes], engine: Engine) -> Iterator[str]:

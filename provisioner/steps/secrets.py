@@ -19,7 +19,7 @@ DIR: Final = f"{STATE_DIR}/secrets"
 class Secrets(Step):
     """Contents are never probed: which token a file holds is known from the journal, written with it."""
 
-    # Not taken back by a rollback either: the token before this one died in GitLab when this one was made.
+    # Not taken back by a rollback either: the token before this one may have died when this one was made.
     name = "secrets"
 
     @override

@@ -6,16 +6,20 @@ import hashlib
 import re
 from collections.abc import Mapping, Sequence
 
+from provisioner.ci.base import Server
+from provisioner.ci.gitlab.values import Runner, RunnerStatus
+from provisioner.ci.gitlab.words import HOST_SIDE, WORDS
 from provisioner.hooks.classic import Classic
 from provisioner.machine.facts import Facts, digest
 from provisioner.machine.journal import Journal, Phase, RunnerRecord
 from provisioner.machine.things import Files, Folder, Seen, asking, of_kind
 from provisioner.machine.transaction import RemoveFile, WriteFile
-from provisioner.model import Connection, ForgeRunner, HostSpec, Mark, RunnerSpec, RunnerStatus, Secret, machine_key
+from provisioner.model import Connection, HostSpec, Mark, RunnerSpec, Secret, machine_key
 from provisioner.steps import STEPS, Wanted, things
 from provisioner.steps.wanted import build
 
 URL = "https://gitlab.example"
+SERVER = Server(WORDS, HOST_SIDE, URL)
 MACHINE_ID = b"0123456789abcdef0123456789abcdef"
 MACHINE = machine_key(MACHINE_ID.decode())
 CONFIGURATION = b"""\
@@ -125,7 +129,7 @@ def with_old_settings(facts: Facts) -> Facts:
 def wanted(host: HostSpec | None = None, record: RunnerRecord = RECORD) -> Wanted:
     host = host or spec()
     records = {runner.name: record for runner in host.runners}
-    return build(host, URL, records, {runner.name: Secret("glrt-x") for runner in host.runners})
+    return build(host, SERVER, records, {runner.name: Secret("glrt-x") for runner in host.runners})
 
 
 def write(target: Wanted, facts: Facts, journal: Journal) -> list[object]:
@@ -152,7 +156,7 @@ def converged(host: HostSpec | None = None) -> tuple[Facts, Journal]:
     return Facts("host1", {**facts.records, **system}), journal
 
 
-def runner(runner_id: int = 7, *, name: str = "default", machine: str = MACHINE, **fields: object) -> ForgeRunner:
+def runner(runner_id: int = 7, *, name: str = "default", machine: str = MACHINE, **fields: object) -> Runner:
     known = RunnerSpec(name)
     values: dict[str, object] = {
         "type": known.type,
@@ -160,4 +164,4 @@ def runner(runner_id: int = 7, *, name: str = "default", machine: str = MACHINE,
         "status": RunnerStatus.ONLINE,
         "description": Mark("host1", name, machine).describe(""),
     }
-    return ForgeRunner(id=runner_id, **(values | fields))  # type: ignore[arg-type]
+    return Runner(id=runner_id, **(values | fields))  # type: ignore[arg-type]

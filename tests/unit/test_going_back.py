@@ -14,7 +14,7 @@ from provisioner.engine.drain import drain
 from provisioner.engine.host import Limits
 from provisioner.engine.switch import Switch
 from provisioner.engine.unwind import RollbackFailed, RolledBack
-from provisioner.errors import ForgeRefused, Locked, NixprovError
+from provisioner.errors import CiRefused, Locked, NixprovError
 from provisioner.events import Logged, Warned
 from provisioner.machine.facts import Facts
 from provisioner.machine.journal import NO_TOKEN, Phase, RunnerRecord
@@ -69,7 +69,7 @@ def test_a_host_that_is_giving_its_files_back_is_waited_for() -> None:
     it.session.answers = answer
     error = fails(it)
     assert isinstance(error, RolledBack), error
-    assert ("delete", 99) in it.forge.said
+    assert ("delete", 99) in it.api.said
 
 
 def test_a_journal_that_another_operator_changed_is_theirs() -> None:
@@ -111,7 +111,7 @@ def test_an_interrupt_does_not_cut_short_what_unwinds() -> None:
 
     it.session.answers = interrupted_as_it_fails
     assert isinstance(fails(it), RolledBack)
-    assert ("delete", 99) in it.forge.said
+    assert ("delete", 99) in it.api.said
 
 
 def test_a_host_that_another_run_took_is_not_unwound_and_keeps_the_runner_that_run_uses() -> None:
@@ -127,7 +127,7 @@ def test_a_host_that_another_run_took_is_not_unwound_and_keeps_the_runner_that_r
     it.session.answers = taken_over
     assert isinstance(fails(it), Locked)
     assert "unwinding" not in [json.loads(one)["phase"] for one in it.session.journals]
-    assert ("delete", 99) not in it.forge.said
+    assert ("delete", 99) not in it.api.said
 
 
 @pytest.mark.parametrize("verb", ["up", "down"])
@@ -141,7 +141,7 @@ def test_a_write_that_changed_nothing_leaves_nothing_to_undo(verb: str) -> None:
     assert isinstance(error, RolledBack), error
     assert "nothing was changed; rolled back" in error.message
     assert "unwinding" not in [json.loads(one)["phase"] for one in it.session.journals]
-    assert ("resume", 7) in it.forge.said if is_down else ("delete", 99) in it.forge.said
+    assert ("resume", 7) in it.api.said if is_down else ("delete", 99) in it.api.said
 
 
 def test_what_takes_long_on_a_host_has_the_time_for_it() -> None:
@@ -227,14 +227,14 @@ def test_a_gitlab_that_is_silent_as_long_as_jobs_are_waited_for_says_nothing_of_
     """A limit of the jobs that is below GitLab's: `down` is not for it to hold up."""
     it = stage(*converged(), runner(), verb="down", limits=replace(QUICK, contact_s=30, drain_s=0.05))
     it.host.machine.probe()
-    it.forge.silent_for = 1000
+    it.api.silent_for = 1000
     drain(it.host, [7])
     assert any("not drained: 502" in text for text in it.texts(Warned))
 
 
 def test_a_runner_that_gitlab_has_no_more_is_not_said_to_be_paused() -> None:
     it = stage(*converged(), verb="down")
-    it.forge.fails["resume"] = ForgeRefused("404 Runner Not Found")
+    it.api.fails["resume"] = CiRefused("404 Runner Not Found")
     it.session.answers = switch_ends("failed build 20 4")
     assert isinstance(fails(it), RolledBack)
     assert (it.host.ledger.remains, it.texts(Warned)) == ([], [])
@@ -300,7 +300,7 @@ def test_a_host_that_still_goes_back_is_no_rolled_back_one() -> None:
     error = fails(it)
     assert isinstance(error, RollbackFailed), error
     assert "the host is still going back to the old system and tries again by itself" in error.message
-    assert ("delete", 99) not in it.forge.said, "the host may use it"
+    assert ("delete", 99) not in it.api.said, "the host may use it"
 
 
 def test_a_recorded_generation_that_cannot_be_gone_back_to_yet_is_a_failed_rollback() -> None:

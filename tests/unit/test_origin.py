@@ -356,7 +356,7 @@ def test_up_says_its_plan_and_goes_no_further_where_another_system_runs() -> Non
         perform(it.host, lambda: True)
     kinds = [type(event) for event in it.events]
     assert kinds.index(Planned) < kinds.index(OriginFound)
-    assert (it.session.journals, it.forge.there) == ([], {})
+    assert (it.session.journals, it.api.there) == ([], {})
 
 
 def test_a_plan_that_would_fail_is_said_before_it_does() -> None:
@@ -389,7 +389,7 @@ def test_down_switches_nothing_where_nothing_of_ours_runs_or_boots() -> None:
     said = "\n".join(it.session.scripts)
     assert "mv -f /etc/nixos/configuration.nix.nixprov-new /etc/nixos/configuration.nix" in said
     assert "rm -f /etc/nixos/nixprov/default.nix" in said
-    assert ("systemd-run" in said, it.forge.there, it.session.records.get("journal.data")) == (False, {}, None)
+    assert ("systemd-run" in said, it.api.there, it.session.records.get("journal.data")) == (False, {}, None)
 
 
 def gone(it: Stage) -> Callable[[str], Completed | None]:

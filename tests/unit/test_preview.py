@@ -6,6 +6,7 @@ from base64 import b64encode
 
 import pytest
 
+from provisioner.ci.gitlab.words import WORDS
 from provisioner.engine.preview import checked
 from provisioner.errors import RemoteFailed
 from provisioner.machine import preview
@@ -178,7 +179,7 @@ def test_what_people_are_told(seen: Preview | None, lines: list[str]) -> None:
     ],
 )
 def test_a_system_that_is_not_what_was_meant_fails_the_plan(wanted: str, found: str, failed: str) -> None:
-    plan = HostPlan("h", (), (), "why", Wanted(spec(), {}, wanted, "0.1.0", {}) if wanted else None)
+    plan = HostPlan("h", WORDS, (), (), "why", Wanted(spec(), {}, wanted, "0.1.0", {}) if wanted else None)
     seen = checked(Preview(Closure(1, 1, 0, (), (), found)), plan)
     assert failed in seen.failed
     assert bool(seen.failed) == bool(failed)

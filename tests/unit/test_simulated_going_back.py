@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from provisioner.engine.host import Limits
-from provisioner.errors import ForgeRefused, ForgeUnavailable
+from provisioner.errors import CiRefused, CiUnavailable
 from provisioner.machine.journal import NO_TOKEN
 from provisioner.machine.transaction import JOURNAL, STATE_DIR
 from provisioner.model import Mark, RunnerSpec, machine_key
@@ -78,16 +78,16 @@ def test_a_token_that_never_came_to_the_host_is_not_said_to_be_there(world: Worl
 
 
 def test_a_reset_whose_answer_was_lost_may_have_been_done(world: World, installed: Host) -> None:
-    said = world.operator(fails={"reset": ForgeUnavailable("no answer")}).up(new_tokens=True)
-    assert said.outcome is Outcome.FORGE
+    said = world.operator(fails={"reset": CiUnavailable("no answer")}).up(new_tokens=True)
+    assert said.outcome is Outcome.CI
     assert token_version(installed) == NO_TOKEN
 
 
 def test_a_machine_whose_journal_was_moved_away_is_not_cleaned_under_its_runner(world: World, installed: Host) -> None:
     """As the hint for a broken journal says; the runner works, and its jobs run."""
     installed.disk.remove(JOURNAL)
-    said = world.operator(fails={"reset": ForgeRefused("403")}).up()
-    assert said.outcome is Outcome.FORGE
+    said = world.operator(fails={"reset": CiRefused("403")}).up()
+    assert said.outcome is Outcome.CI
     assert not installed.disk.exists(JOURNAL)
     assert is_polled(world)
     assert installed.disk.exists("/var/lib/nixprov-runner")
@@ -106,7 +106,7 @@ def test_a_down_that_waits_in_vain_cleans_nothing_either(world: World, installed
 
 def test_a_new_machine_is_cleaned(world: World, host: Host) -> None:
     before = host.disk.snapshot("/")
-    assert world.operator(fails={"create": ForgeRefused("403")}).up().outcome is Outcome.FORGE
+    assert world.operator(fails={"create": CiRefused("403")}).up().outcome is Outcome.CI
     assert host.disk.snapshot("/").keys() == before.keys()
 
 
@@ -114,8 +114,8 @@ def test_a_runner_that_cannot_be_deleted_is_no_reason_to_take_a_host_back(world:
     """It is a double of one that works by then."""
     mark = Mark("host1", "default", machine_key(installed.machine_id))
     double = world.gitlab.add(RunnerSpec(), str(mark))
-    said = world.operator(fails={"delete": ForgeUnavailable("502")}).up(new_tokens=True)
-    assert said.outcome is Outcome.FORGE
+    said = world.operator(fails={"delete": CiUnavailable("502")}).up(new_tokens=True)
+    assert said.outcome is Outcome.CI
     assert installed.journal["phase"] == "up: confirmed"
     assert double.runner.id in world.gitlab.records
     assert installed.units[RUNNER].token == world.gitlab.records[7].token
@@ -205,7 +205,7 @@ def test_a_gitlab_that_is_silent_is_given_its_time(
     anna = world.operator()
 
     def falls_silent() -> None:
-        anna.fails["managers"] = ForgeUnavailable("502")
+        anna.fails["managers"] = CiUnavailable("502")
         world.clock.after(silent_s, anna.fails.clear)
 
     said = anna.before(lambda command: isinstance(command, Follow), falls_silent).up()
@@ -228,7 +228,7 @@ def test_a_gitlab_that_is_restarted_while_jobs_are_waited_for(
     """One that stays silent does not hold up `down`: the unit itself finishes its jobs as it stops."""
     (record,) = world.gitlab.records.values()
     record.jobs = 1
-    anna = world.operator(fails={"jobs": ForgeUnavailable("502")})
+    anna = world.operator(fails={"jobs": CiUnavailable("502")})
     world.clock.after(silent_s, anna.fails.clear)
     world.clock.after(600, lambda: setattr(record, "jobs", 0))
     said = anna.down()

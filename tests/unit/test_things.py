@@ -24,7 +24,7 @@ from provisioner.ssh.exec import Completed
 from provisioner.steps import Step, Wanted
 from provisioner.steps.module import UNITS
 from tests.unit.engine_fakes import stage
-from tests.unit.hosts import HOOK, after, converged, new_host, runner, spec, wanted, write
+from tests.unit.hosts import HOOK, SERVER, after, converged, new_host, runner, spec, wanted, write
 from tests.unit.test_plan import view
 
 TEXT: Final = b"# a note\n"
@@ -72,7 +72,7 @@ def test_a_step_more_is_one_file_and_one_entry(larger: tuple[Step, ...]) -> None
     assert "'nixprov-note.*'" in probe_text()
 
     facts, journal = new_host(), Journal()
-    new = plan_up(spec(), facts, journal, view())
+    new = plan_up(spec(), facts, journal, SERVER, view())
     assert ("note", f"{NOTE} is not there") in [(action.step, action.why) for action in new.steps]
     assert (NOTE, None, TEXT) in [(one.path, one.before, one.after) for one in file_changes(new, facts, journal)]
 
@@ -80,15 +80,15 @@ def test_a_step_more_is_one_file_and_one_entry(larger: tuple[Step, ...]) -> None
     assert MakeDir(f"{HOOK.module}/note") in parts
     there, journal = converged()
     assert there.records["note.data"] == TEXT
-    assert plan_up(spec(), there, journal, view(runner())).steps == ()
+    assert plan_up(spec(), there, journal, SERVER, view(runner())).steps == ()
 
     edited = Facts("host1", {**there.records, "note.data": b"other"})
-    (drift,) = plan_up(spec(), edited, journal, view(runner())).steps
+    (drift,) = plan_up(spec(), edited, journal, SERVER, view(runner())).steps
     assert (drift.step, drift.why) == ("note", f"{NOTE} is not as wanted")
     wide = Facts("host1", {**there.records, "note.stat": b"666 0 0 500 regular file"})
-    assert [action.step for action in plan_up(spec(), wide, journal, view(runner())).steps] == ["note"]
+    assert [action.step for action in plan_up(spec(), wide, journal, SERVER, view(runner())).steps] == ["note"]
 
-    gone = plan_down(spec(), there, journal, view(runner()))
+    gone = plan_down(spec(), there, journal, SERVER, view(runner()))
     assert ("note", f"{NOTE}, {HOOK.module}/note") in [(action.step, action.why) for action in gone.steps]
     assert (NOTE, TEXT, None) in [(one.path, one.before, one.after) for one in file_changes(gone, there, journal)]
 
@@ -201,7 +201,7 @@ def test_a_file_elsewhere_is_shown_and_is_no_edit_of_the_configuration(monkeypat
         monkeypatch.setattr(module, "STEPS", more)
     facts, journal = converged()
     facts = Facts("host1", {name: data for name, data in facts.records.items() if not name.startswith("remark.")})
-    wants = plan_up(spec(), facts, journal, view(runner()))
+    wants = plan_up(spec(), facts, journal, SERVER, view(runner()))
     shown = file_changes(wants, facts, journal)
     assert [(one.path, one.after) for one in shown] == [(Remark.path, TEXT)]
     assert wants.switch == ""
@@ -210,6 +210,6 @@ def test_a_file_elsewhere_is_shown_and_is_no_edit_of_the_configuration(monkeypat
 
 def test_a_token_is_in_no_diff() -> None:
     facts, journal = new_host(), Journal()
-    wants = replace(plan_up(spec(), facts, journal, view()), wanted=wanted())
+    wants = replace(plan_up(spec(), facts, journal, SERVER, view()), wanted=wanted())
     assert any(part.path.endswith(".token") for part in write(wanted(), facts, journal) if isinstance(part, WriteFile))
     assert [one.path for one in file_changes(wants, facts, journal) if "secrets" in one.path] == []

@@ -7,8 +7,9 @@ from pathlib import Path
 import gitlab.config
 import pytest
 
+from provisioner.ci.gitlab.access import TokenKind
+from provisioner.ci.gitlab.settings import load
 from provisioner.errors import ConfigError
-from provisioner.forge.settings import TokenKind, load
 
 URL = "https://gitlab.example.org"
 POISON = "glpat-poison-4711"

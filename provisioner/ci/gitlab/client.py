@@ -1,11 +1,10 @@
-"""The real GitLab: the only file that imports python-gitlab; its values and exceptions stay inside.
+"""The real GitLab over python-gitlab, whose values and exceptions stay inside.
 
 Facts about its API this relies on: docs api/runners, api/users ("Create a runner linked to a user").
 """
 
 from __future__ import annotations
 
-import configparser
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -13,19 +12,17 @@ from types import MappingProxyType
 from typing import Any, Final
 
 import gitlab
-import gitlab.config
 import gitlab.exceptions
 import requests
 import urllib3
 from gitlab.v4.objects import CurrentUserRunnerManager
 
 from provisioner import limits
-from provisioner.errors import ConfigError, ForgeError, ForgeRefused
-from provisioner.forge import actions, payloads, replies
-from provisioner.forge.failures import Action, Failure, Kind, UnclearOutcome, explain
-from provisioner.forge.listing import Key, Listings
-from provisioner.forge.settings import SECTION, FileSettings, ForgeSettings, TokenKind, clean_url
-from provisioner.forge.transport import (
+from provisioner.ci.gitlab import actions, payloads, replies
+from provisioner.ci.gitlab.access import Access, TokenKind
+from provisioner.ci.gitlab.failures import Action, Failure, Kind, UnclearOutcome, explain
+from provisioner.ci.gitlab.listing import Key, Listings
+from provisioner.ci.gitlab.transport import (
     NotJsonError,
     Patience,
     RateLimitedError,
@@ -35,7 +32,9 @@ from provisioner.forge.transport import (
     reason,
     was_never_sent,
 )
-from provisioner.model import ForgeRunner, Manager, Mark, Registration, RunnerSpec, RunnerType, Secret
+from provisioner.ci.gitlab.values import Manager, Registration, Runner
+from provisioner.errors import CiError, CiRefused, ConfigError
+from provisioner.model import Mark, RunnerSpec, RunnerType, Secret
 
 PER_PAGE: Final = 100
 USER_AGENT: Final = "nixprov"
@@ -84,10 +83,10 @@ def kind_of(error: Exception) -> Kind:
     return next((KINDS[ancestor] for ancestor in type(error).__mro__ if ancestor in KINDS), Kind.UNEXPECTED)
 
 
-class GitLabForge:
-    """`Forge` over python-gitlab. One session for all threads: its pool of connections is made for that."""
+class Client:
+    """`Api` (api.py) over python-gitlab. One session for all threads: its pool of connections is made for that."""
 
-    def __init__(self, settings: ForgeSettings, patience: Patience | None = None) -> None:
+    def __init__(self, settings: Access, patience: Patience | None = None) -> None:
         self._settings = settings
         self._transport = Transport(patience or Patience())
         self._gl = _client(settings, self._transport)
@@ -109,14 +108,14 @@ class GitLabForge:
         try:
             with self._attempt(actions.CHECK):
                 replies.identifier(self._gl.http_get("/user"))
-        except ForgeRefused as error:
+        except CiRefused as error:
             if not _is_scope_refusal(error):
                 raise
 
-    def runners(self, kind: RunnerType, owner: str | None) -> tuple[ForgeRunner, ...]:
+    def runners(self, kind: RunnerType, owner: str | None) -> tuple[Runner, ...]:
         return self._listings.get((kind, owner), lambda: self._list(kind, owner))
 
-    def _list(self, kind: RunnerType, owner: str | None) -> list[ForgeRunner]:
+    def _list(self, kind: RunnerType, owner: str | None) -> list[Runner]:
         """All pages. Instance runners are listed by /runners/all alone: /runners never shows them to anybody."""
         with self._attempt(actions.listing(kind, owner)):
             found = self._lister(kind, owner).list(type=kind.value, iterator=True, per_page=PER_PAGE)
@@ -128,7 +127,7 @@ class GitLabForge:
         owners = self._gl.groups if kind is RunnerType.GROUP else self._gl.projects
         return owners.get(_named(kind, owner), lazy=True).runners
 
-    def get(self, runner_id: int) -> ForgeRunner | None:
+    def get(self, runner_id: int) -> Runner | None:
         with self._attempt(actions.reading(runner_id)):
             try:
                 found = self._gl.runners.get(runner_id, include_projects=False)
@@ -157,7 +156,7 @@ class GitLabForge:
         """After an unclear creation: the newest runner with our mark that was not there before is what we made."""
         try:
             listed = self._listings.reload(key, lambda: self._list(*key))
-        except ForgeError as failed:
+        except CiError as failed:
             raise error from failed
         ours = [
             runner.id
@@ -199,7 +198,7 @@ class GitLabForge:
     def _reset_again(self, runner_id: int, unclear: UnclearOutcome) -> Registration:
         try:
             return self._reset_token(runner_id)
-        except ForgeRefused as refused:
+        except CiRefused as refused:
             # Of this one: the first may have been done all the same.
             raise UnclearOutcome(refused.message, hint=unclear.hint) from refused
 
@@ -274,7 +273,7 @@ class GitLabForge:
             raise explain(action, _failure(error, self._settings.token), self.url) from error
 
 
-def _client(settings: ForgeSettings, transport: Transport) -> gitlab.Gitlab:
+def _client(settings: Access, transport: Transport) -> gitlab.Gitlab:
     session = requests.Session()
     session.mount("https://", transport)
     session.mount("http://", transport)
@@ -356,38 +355,6 @@ def _is_gone(error: gitlab.exceptions.GitlabError) -> bool:
     return isinstance(body, dict) and "message" in body
 
 
-def _is_scope_refusal(error: ForgeRefused) -> bool:
+def _is_scope_refusal(error: CiRefused) -> bool:
     cause = error.__cause__
     return isinstance(cause, gitlab.exceptions.GitlabError) and cause.error_message == "insufficient_scope"
-
-
-def read_config_files(section: str | None) -> FileSettings | None:
-    """What python-gitlab's own files say, read by its own parser; None when there are none.
-
-    Raises ConfigError for a file or section that is missing or wrong, and for kinds of tokens that cannot manage
-    runners. PYTHON_GITLAB_CFG and helper commands work as python-gitlab documents them.
-    """
-    try:
-        parsed = gitlab.config.GitlabConfigParser(section)
-    except gitlab.config.ConfigError as error:
-        # Only the first line: what a helper command wrote to its standard error follows.
-        message = f"python-gitlab's configuration: {str(error).splitlines()[0]}"
-        raise ConfigError(message, hint=f"name its section with {SECTION}, or give URL and token") from None
-    except (OSError, ValueError, configparser.Error) as error:
-        # Their texts quote lines of the file, and a line may be a token.
-        raise ConfigError(f"python-gitlab's configuration: {type(error).__name__}") from None
-    if parsed.url is None:
-        return None
-    token = parsed.private_token or parsed.oauth_token
-    if token is None and (parsed.job_token or parsed.http_username):
-        raise ConfigError(
-            f"python-gitlab's section {parsed.gitlab_id} has no token that can manage runners",
-            hint="it needs private_token or oauth_token",
-        )
-    return FileSettings(
-        url=clean_url(parsed.url, "python-gitlab's configuration"),
-        token=Secret(token) if token else None,
-        token_kind=TokenKind.PRIVATE if parsed.private_token else TokenKind.OAUTH,
-        verify=parsed.ssl_verify,
-        timeout_s=float(parsed.timeout),
-    )

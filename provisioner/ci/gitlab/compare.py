@@ -3,24 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
-from provisioner.model import ForgeRunner, Mark, RunnerSpec
-
-
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """One setting that is not as wanted; `before` is GitLab's value, `after` the wanted one, both for people."""
-
-    name: str
-    before: str
-    after: str
-
-    def __str__(self) -> str:
-        return f"{self.name}: {self.before} -> {self.after}"
+from provisioner.ci.base import Difference
+from provisioner.ci.gitlab.values import Runner
+from provisioner.model import Mark, RunnerSpec
 
 
-def differences(wanted: RunnerSpec, mark: Mark, actual: ForgeRunner) -> tuple[Difference, ...]:
+def differences(wanted: RunnerSpec, mark: Mark, actual: Runner) -> tuple[Difference, ...]:
     """Every setting of a runner in GitLab that an update would change; `actual` must have all details.
 
     Tags are a set to GitLab: neither order nor repetition is a difference. `concurrent`, `image` and `environment`
@@ -31,7 +20,7 @@ def differences(wanted: RunnerSpec, mark: Mark, actual: ForgeRunner) -> tuple[Di
     )
 
 
-def _pairs(wanted: RunnerSpec, mark: Mark, actual: ForgeRunner) -> Iterator[tuple[str, str, str]]:
+def _pairs(wanted: RunnerSpec, mark: Mark, actual: Runner) -> Iterator[tuple[str, str, str]]:
     yield "type", actual.type.value, wanted.type.value
     yield "description", actual.description, mark.describe(wanted.description)
     yield "tags", _tags(actual.tags), _tags(wanted.tags)
@@ -41,6 +30,24 @@ def _pairs(wanted: RunnerSpec, mark: Mark, actual: ForgeRunner) -> Iterator[tupl
     yield "maximum_timeout", _seconds(actual.maximum_timeout_s), _seconds(wanted.maximum_timeout_s)
     yield "paused", _flag(actual.paused), _flag(wanted.paused)
     yield "maintenance_note", actual.maintenance_note, wanted.maintenance_note
+
+
+def settings(wanted: RunnerSpec) -> Iterator[tuple[str, str]]:
+    """What a creation sets, by name and for people, without what is left to GitLab's default; the mark is left out."""
+    yield "type", wanted.type.value
+    if wanted.owner is not None:
+        yield "owner", wanted.owner
+    if wanted.description:
+        yield "description", wanted.description
+    yield "tags", _tags(wanted.tags)
+    yield "run_untagged", _flag(wanted.run_untagged)
+    yield "locked", _flag(wanted.locked)
+    yield "paused", _flag(wanted.paused)
+    yield "access_level", wanted.access_level.value
+    if wanted.maximum_timeout_s is not None:
+        yield "maximum_timeout", _seconds(wanted.maximum_timeout_s)
+    if wanted.maintenance_note:
+        yield "maintenance_note", wanted.maintenance_note
 
 
 def _tags(tags: tuple[str, ...]) -> str:

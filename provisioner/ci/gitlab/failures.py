@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final
 
-from provisioner.errors import ForgeError, ForgeRefused, ForgeUnavailable
+from provisioner.errors import CiError, CiRefused, CiUnavailable
 
 MAX_MESSAGE: Final = 300
 _HTML: Final = re.compile(r"<\s*(!doctype|html|head|body|title|center)", re.IGNORECASE)
@@ -60,24 +60,24 @@ class Failure:
     location: str = ""
 
 
-class UnclearOutcome(ForgeUnavailable):
+class UnclearOutcome(CiUnavailable):
     """GitLab may have done what was asked or not: look before you ask again."""
 
 
-def explain(action: Action, failure: Failure, url: str) -> ForgeError:
+def explain(action: Action, failure: Failure, url: str) -> CiError:
     """The error to raise; never holds a token, since nothing of the request is quoted."""
     match failure.kind:
         case Kind.NOT_SENT:
-            return ForgeUnavailable(
+            return CiUnavailable(
                 f"cannot {action.what}: {url} cannot be reached ({failure.message})",
                 hint=_UNTRUSTED if failure.message.startswith("certificate") else "check the URL and the network",
             )
         case Kind.RATE_LIMITED:
-            return ForgeUnavailable(
+            return CiUnavailable(
                 f"cannot {action.what}: {url} limits its callers ({failure.message})", hint="try again later"
             )
         case Kind.REDIRECTED:
-            return ForgeRefused(
+            return CiRefused(
                 f"cannot {action.what}: {url} sends us on to {failure.location} ({failure.status})",
                 hint=_moved(failure.location),
             )
@@ -101,7 +101,7 @@ def _unanswered(message: str) -> str:
     return _NOT_THERE if is_another else "try again later"
 
 
-def _answered(action: Action, failure: Failure, url: str) -> ForgeError:
+def _answered(action: Action, failure: Failure, url: str) -> CiError:
     status = failure.status or 0
     said = said_by(failure)
     if status >= 500:  # noqa: PLR2004
@@ -109,7 +109,7 @@ def _answered(action: Action, failure: Failure, url: str) -> ForgeError:
         return UnclearOutcome(f"cannot {action.what}: {url} answered {said}", hint=hint)
     if status == 408:  # noqa: PLR2004
         return UnclearOutcome(f"cannot {action.what}: {url} answered {said}", hint="try again later")
-    return ForgeRefused(f"cannot {action.what}: {url} answered {said}", hint=_hint(action, failure))
+    return CiRefused(f"cannot {action.what}: {url} answered {said}", hint=_hint(action, failure))
 
 
 def said_by(failure: Failure) -> str:

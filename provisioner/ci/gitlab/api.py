@@ -1,6 +1,5 @@
-"""GitLab as nixprov needs it: the `Forge` protocol and how to connect to the real one.
-
-Owns the interface; what is behind it is in gitlab.py. Importing this imports neither python-gitlab nor requests.
+"""GitLab's API as far as nixprov needs it, typed: the `Api` protocol. Importing this imports neither python-gitlab
+nor requests; client.py is the real one.
 """
 
 from __future__ import annotations
@@ -8,14 +7,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from provisioner.forge.settings import ForgeSettings
-from provisioner.model import ForgeRunner, Manager, Mark, Registration, RunnerSpec, RunnerType
+from provisioner.ci.gitlab.values import Manager, Registration, Runner
+from provisioner.model import Mark, RunnerSpec, RunnerType
 
 
-class Forge(Protocol):
+class Api(Protocol):
     """One GitLab, seen with one token. Every method is safe to call from several threads at once.
 
-    Every method may raise ForgeRefused (GitLab understood and said no: a repetition is useless) and ForgeUnavailable
+    Every method may raise CiRefused (GitLab understood and said no: a repetition is useless) and CiUnavailable
     (no usable answer; a later run may succeed). Exceptions of the libraries below never get out.
     """
 
@@ -30,21 +29,21 @@ class Forge(Protocol):
     def check(self) -> None:
         """Ask whether the token is accepted at all, so that a run fails before it touches a host; needs no scope."""
 
-    def runners(self, kind: RunnerType, owner: str | None) -> Sequence[ForgeRunner]:
+    def runners(self, kind: RunnerType, owner: str | None) -> Sequence[Runner]:
         """All runners of a kind and owner, as lists show them: tags and notes are missing.
 
         `owner` is a numeric id or full path; None for instance runners. Listed once for the life of this object,
         whatever the number of hosts; own creations, changes and deletions are kept up to date in it.
         """
 
-    def get(self, runner_id: int) -> ForgeRunner | None:
+    def get(self, runner_id: int) -> Runner | None:
         """The runner with all details; None when GitLab has no such runner (404)."""
 
     def create(self, spec: RunnerSpec, mark: Mark) -> Registration:
         """Make a runner and return its token, which GitLab shows only now.
 
         Never repeated blindly: when it stays unclear whether GitLab made it (time-out, lost reply, 5xx), it is
-        looked for by its mark, and its token is reset; only when it is not there, ForgeUnavailable is raised.
+        looked for by its mark, and its token is reset; only when it is not there, CiUnavailable is raised.
         """
 
     def update(self, runner_id: int, wanted: RunnerSpec, mark: Mark) -> None:
@@ -66,10 +65,3 @@ class Forge(Protocol):
 
     def close(self) -> None:
         """Give back the connections."""
-
-
-def connect(settings: ForgeSettings) -> Forge:
-    """Return the forge the settings name; nothing is sent yet."""
-    from provisioner.forge.gitlab import GitLabForge
-
-    return GitLabForge(settings)

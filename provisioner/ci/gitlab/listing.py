@@ -6,16 +6,17 @@ import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from provisioner.model import ForgeRunner, RunnerType
+from provisioner.ci.gitlab.values import Runner
+from provisioner.model import RunnerType
 
 Key = tuple[RunnerType, str | None]
-Load = Callable[[], Iterable[ForgeRunner]]
+Load = Callable[[], Iterable[Runner]]
 
 
 @dataclass(slots=True)
 class _Entry:
     lock: threading.Lock = field(default_factory=threading.Lock)
-    runners: dict[int, ForgeRunner] | None = None
+    runners: dict[int, Runner] | None = None
 
 
 class Listings:
@@ -25,14 +26,14 @@ class Listings:
         self._lock = threading.Lock()
         self._entries: dict[Key, _Entry] = {}
 
-    def get(self, key: Key, load: Load) -> tuple[ForgeRunner, ...]:
+    def get(self, key: Key, load: Load) -> tuple[Runner, ...]:
         entry = self._entry(key)
         with entry.lock:
             if entry.runners is None:
                 entry.runners = {runner.id: runner for runner in load()}
             return tuple(entry.runners.values())
 
-    def reload(self, key: Key, load: Load) -> tuple[ForgeRunner, ...]:
+    def reload(self, key: Key, load: Load) -> tuple[Runner, ...]:
         """List again whatever is remembered."""
         entry = self._entry(key)
         with entry.lock:
@@ -44,14 +45,14 @@ class Listings:
         with entry.lock:
             return frozenset(entry.runners or ())
 
-    def add(self, key: Key, runner: ForgeRunner) -> None:
+    def add(self, key: Key, runner: Runner) -> None:
         """Note a runner just made; nothing to note where nothing was listed."""
         entry = self._entry(key)
         with entry.lock:
             if entry.runners is not None:
                 entry.runners[runner.id] = runner
 
-    def replace(self, runner: ForgeRunner) -> None:
+    def replace(self, runner: Runner) -> None:
         for entry in self._all():
             with entry.lock:
                 if entry.runners is not None and runner.id in entry.runners:

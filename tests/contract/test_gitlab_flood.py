@@ -14,8 +14,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from provisioner import limits
-from provisioner.errors import ForgeUnavailable
-from provisioner.forge import transport
+from provisioner.ci.gitlab import transport
+from provisioner.errors import CiUnavailable
 from provisioner.model import RunnerType
 from tests.contract.conftest import Connect
 
@@ -103,7 +103,7 @@ def test_an_answer_without_end_is_one_line(connect: Connect, answer: Answer) -> 
     with answering(answer) as server:
         tracemalloc.start()
         try:
-            with pytest.raises(ForgeUnavailable, match=r"gave no usable answer \(more than 16 MiB\)") as ended:
+            with pytest.raises(CiUnavailable, match=r"gave no usable answer \(more than 16 MiB\)") as ended:
                 connect(url=f"http://127.0.0.1:{server.server_port}").get(7)
             assert tracemalloc.get_traced_memory()[1] < 3 * limits.GITLAB_REPLY
         finally:
@@ -128,7 +128,7 @@ def more_behind_its_end(to: BaseHTTPRequestHandler) -> None:
 
 @pytest.mark.parametrize("answer", [packed_twice, more_behind_its_end])
 def test_what_is_packed_otherwise_is_no_answer(connect: Connect, answer: Answer) -> None:
-    with answering(answer) as server, pytest.raises(ForgeUnavailable, match="gave no usable answer"):
+    with answering(answer) as server, pytest.raises(CiUnavailable, match="gave no usable answer"):
         connect(url=f"http://127.0.0.1:{server.server_port}").get(7)
 
 
@@ -142,8 +142,8 @@ def test_what_is_packed_as_asked_is_read_over_one_connection(connect: Connect) -
         write(to, body)
 
     with answering(answer) as server:
-        forge = connect(url=f"http://127.0.0.1:{server.server_port}")
-        found = [forge.get(7), forge.get(7)]
+        api = connect(url=f"http://127.0.0.1:{server.server_port}")
+        found = [api.get(7), api.get(7)]
     assert [one.id for one in found if one] == [7, 7]
     assert len(set(asked)) == 1
     assert asked[0][0] == "gzip"
@@ -167,7 +167,7 @@ def test_pages_without_end_are_one_line(
     connect: Connect, monkeypatch: pytest.MonkeyPatch, runners: tuple[int, ...], words: str
 ) -> None:
     monkeypatch.setattr(limits, "GITLAB_ENTRIES", 50)
-    with answering(page(*runners)) as server, pytest.raises(ForgeUnavailable, match=words):
+    with answering(page(*runners)) as server, pytest.raises(CiUnavailable, match=words):
         connect(url=f"http://127.0.0.1:{server.server_port}").runners(RunnerType.INSTANCE, None)
 
 
@@ -185,6 +185,6 @@ def test_an_answer_that_comes_a_byte_at_a_time_is_not_waited_for(
             write(to, b" ")
             stop.wait(0.01)
 
-    with answering(answer) as server, pytest.raises(ForgeUnavailable, match="timed out"):
+    with answering(answer) as server, pytest.raises(CiUnavailable, match="timed out"):
         connect(url=f"http://127.0.0.1:{server.server_port}").get(7)
     stop.set()

@@ -18,10 +18,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from typing_extensions import override
 
-from provisioner.errors import ForgeUnavailable
-from provisioner.forge.gitlab import GitLabForge
-from provisioner.forge.settings import ForgeSettings
-from provisioner.forge.transport import Patience
+from provisioner.ci.gitlab.access import Access
+from provisioner.ci.gitlab.client import Client
+from provisioner.ci.gitlab.transport import Patience
+from provisioner.errors import CiUnavailable
 from provisioner.model import Secret
 
 seen_tokens: list[str | None] = []
@@ -84,17 +84,17 @@ def url(certificate: Path) -> Iterator[str]:
 def check(url: str) -> Callable[[bool | str], None]:
     def with_verify(verify: bool | str) -> None:
         seen_tokens.clear()
-        forge = GitLabForge(ForgeSettings(url, Secret("glpat-x"), verify=verify), Patience(repetitions=0))
+        api = Client(Access(url, Secret("glpat-x"), verify=verify), Patience(repetitions=0))
         try:
-            forge.check()
+            api.check()
         finally:
-            forge.close()
+            api.close()
 
     return with_verify
 
 
 def test_an_unknown_certificate_is_refused_before_the_token_is_sent(check: Callable[[bool | str], None]) -> None:
-    with pytest.raises(ForgeUnavailable, match=r"certificate: self.signed certificate") as caught:
+    with pytest.raises(CiUnavailable, match=r"certificate: self.signed certificate") as caught:
         check(True)
     assert "NIXPROV_GITLAB_CA" in caught.value.hint
     assert seen_tokens == []

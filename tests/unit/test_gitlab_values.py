@@ -1,4 +1,4 @@
-"""The pure parts of the forge: comparison, replies, failures, waiting, and the map of foreign exceptions."""
+"""The pure parts of GitLab's client: comparison, replies, failures, waiting, and the map of foreign exceptions."""
 
 from __future__ import annotations
 
@@ -11,18 +11,20 @@ import gitlab.exceptions
 import pytest
 import requests
 
-from provisioner.errors import ForgeRefused, ForgeUnavailable
-from provisioner.forge import replies
-from provisioner.forge.compare import Difference, differences
-from provisioner.forge.failures import Action, Failure, Kind, explain
-from provisioner.forge.gitlab import KINDS, kind_of
-from provisioner.forge.listing import Listings
-from provisioner.forge.transport import Patience, Transport, asked_wait
-from provisioner.model import AccessLevel, ForgeRunner, Mark, RunnerSpec, RunnerStatus, RunnerType
+from provisioner.ci.base import Difference
+from provisioner.ci.gitlab import replies
+from provisioner.ci.gitlab.client import KINDS, kind_of
+from provisioner.ci.gitlab.compare import differences
+from provisioner.ci.gitlab.failures import Action, Failure, Kind, explain
+from provisioner.ci.gitlab.listing import Listings
+from provisioner.ci.gitlab.transport import Patience, Transport, asked_wait
+from provisioner.ci.gitlab.values import Runner, RunnerStatus
+from provisioner.errors import CiRefused, CiUnavailable
+from provisioner.model import AccessLevel, Mark, RunnerSpec, RunnerType
 
 MARK = Mark("host1", "default", "0123456789ab")
 SPEC = RunnerSpec(description="d", tags=("b", "a"), maximum_timeout_s=900)
-SAME = ForgeRunner(
+SAME = Runner(
     1,
     "d [nixprov host1/default 0123456789ab]",
     RunnerType.INSTANCE,
@@ -55,7 +57,7 @@ def test_no_difference_whatever_the_order_of_tags() -> None:
         (replace(SAME, type=RunnerType.GROUP), Difference("type", "group_type", "instance_type")),
     ],
 )
-def test_each_difference_is_named(actual: ForgeRunner, difference: Difference) -> None:
+def test_each_difference_is_named(actual: Runner, difference: Difference) -> None:
     assert differences(SPEC, MARK, actual) == (difference,)
 
 
@@ -98,51 +100,51 @@ def test_malformed_replies_are_not_quoted() -> None:
     [
         (
             Failure(Kind.ANSWERED, 401, "401 Unauthorized"),
-            ForgeRefused,
+            CiRefused,
             "answered 401 Unauthorized; the token is unknown",
         ),
         (
             Failure(Kind.ANSWERED, 403, "insufficient_scope"),
-            ForgeRefused,
+            CiRefused,
             "403 insufficient_scope; the token needs the scope api",
         ),
-        (Failure(Kind.ANSWERED, 403, "403 Forbidden"), ForgeRefused, "403 Forbidden; the token's user must be Owner"),
+        (Failure(Kind.ANSWERED, 403, "403 Forbidden"), CiRefused, "403 Forbidden; the token's user must be Owner"),
         (
             Failure(Kind.ANSWERED, 400, "400 Bad request - x"),
-            ForgeRefused,
+            CiRefused,
             "400 Bad request - x; correct the runner's settings",
         ),
-        (Failure(Kind.ANSWERED, 404, "404 Not Found"), ForgeRefused, "check the URL"),
+        (Failure(Kind.ANSWERED, 404, "404 Not Found"), CiRefused, "check the URL"),
         (
             Failure(Kind.ANSWERED, 502, "<html><body>x"),
-            ForgeUnavailable,
+            CiUnavailable,
             "502 with an HTML page, from a proxy perhaps; whether",
         ),
-        (Failure(Kind.ANSWERED, 400, "a\n b"), ForgeRefused, "400 a b"),
+        (Failure(Kind.ANSWERED, 400, "a\n b"), CiRefused, "400 a b"),
         (
             Failure(Kind.NOT_SENT, None, "certificate: expired"),
-            ForgeUnavailable,
+            CiUnavailable,
             "expired); name the CA that signed it",
         ),
         (
             Failure(Kind.NOT_SENT, None, "connection refused"),
-            ForgeUnavailable,
+            CiUnavailable,
             "cannot be reached (connection refused)",
         ),
         (
             Failure(Kind.UNCLEAR, None, "timed out"),
-            ForgeUnavailable,
+            CiUnavailable,
             "no usable answer (timed out); whether it was done",
         ),
-        (Failure(Kind.RATE_LIMITED, None, "429"), ForgeUnavailable, "limits its callers (429); try again later"),
+        (Failure(Kind.RATE_LIMITED, None, "429"), CiUnavailable, "limits its callers (429); try again later"),
         (
             Failure(Kind.REDIRECTED, 301, "", "https://g/sub/api/v4/user"),
-            ForgeRefused,
+            CiRefused,
             "sends us on to https://g/sub/api/v4/user (301); name https://g/sub with --gitlab-url",
         ),
         (
             Failure(Kind.REDIRECTED, 302, "", "https://sso/login"),
-            ForgeRefused,
+            CiRefused,
             "sends us on to https://sso/login (302); that is not where GitLab's API is: check the URL",
         ),
     ],
@@ -206,7 +208,7 @@ ROOTS = (gitlab.exceptions.GitlabError, requests.exceptions.RequestException)
     ids=lambda member: member.__name__,
 )
 def test_every_exception_of_the_libraries_below_is_mapped(foreign: type[Exception]) -> None:
-    """When a new version brings a class that only the root covers, say in forge/gitlab.py what it means."""
+    """When a new version brings a class that only the root covers, say in ci/gitlab/client.py what it means."""
     nearest = next(ancestor for ancestor in foreign.__mro__ if ancestor in KINDS)
     assert nearest not in ROOTS, f"{foreign.__name__} is not in KINDS"
 
@@ -222,10 +224,10 @@ def test_a_failed_listing_is_tried_again_and_a_good_one_kept() -> None:
     listings, key = Listings(), (RunnerType.INSTANCE, None)
     answers = iter([[SAME]])
 
-    def failing() -> list[ForgeRunner]:
-        raise ForgeUnavailable("down")
+    def failing() -> list[Runner]:
+        raise CiUnavailable("down")
 
-    with pytest.raises(ForgeUnavailable):
+    with pytest.raises(CiUnavailable):
         listings.get(key, failing)
     assert listings.get(key, lambda: next(answers)) == (SAME,)
     assert listings.get(key, lambda: next(answers)) == (SAME,)

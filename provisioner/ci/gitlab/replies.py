@@ -7,17 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from provisioner.model import AccessLevel, ForgeRunner, Manager, Registration, RunnerStatus, RunnerType, Secret
+from provisioner.ci.gitlab.values import Manager, Registration, Runner, RunnerStatus
+from provisioner.model import AccessLevel, RunnerType, Secret
 
 
 class MalformedReplyError(ValueError):
     """A reply that is JSON but not what the call gives; never quotes the reply, which may hold a token."""
 
 
-def runner(data: object) -> ForgeRunner:
+def runner(data: object) -> Runner:
     """From the list or the details entity; the list lacks tags and notes, which then keep the model's defaults."""
     fields = _fields(data)
-    return ForgeRunner(
+    return Runner(
         id=_integer(fields, "id"),
         description=_text(fields, "description"),
         type=_runner_type(fields),

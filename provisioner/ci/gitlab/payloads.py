@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from provisioner.model import ForgeRunner, Mark, RunnerSpec, RunnerStatus, RunnerType
+from provisioner.ci.gitlab.values import Runner, RunnerStatus
+from provisioner.model import Mark, RunnerSpec, RunnerType
 
 
 def creation(spec: RunnerSpec, mark: Mark, owner_id: int | None) -> dict[str, object]:
@@ -25,9 +26,9 @@ def settings(spec: RunnerSpec, mark: Mark) -> dict[str, object]:
     }
 
 
-def as_listed(runner_id: int, spec: RunnerSpec, mark: Mark) -> ForgeRunner:
+def as_listed(runner_id: int, spec: RunnerSpec, mark: Mark) -> Runner:
     status = RunnerStatus.NEVER_CONTACTED
-    return ForgeRunner(runner_id, mark.describe(spec.description), spec.type, spec.paused, status)
+    return Runner(runner_id, mark.describe(spec.description), spec.type, spec.paused, status)
 
 
 def word(kind: RunnerType) -> str:

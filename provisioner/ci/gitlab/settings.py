@@ -1,74 +1,43 @@
 """Where GitLab's URL and token come from: options, then NIXPROV_GITLAB_* variables, then python-gitlab's own files.
 
-Owns the order and the messages; python-gitlab's files are read by python-gitlab (through gitlab.py), and only when
+Owns the order and the messages; python-gitlab's files are read by python-gitlab (config_files.py), and only when
 options and variables leave something open. Nothing is sent anywhere here.
 """
 
 from __future__ import annotations
 
-import re
 import stat
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from enum import Enum
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Final
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import urlsplit
 
 from provisioner import limits
+from provisioner.ci.gitlab.access import (
+    CA_BUNDLE,
+    DEFAULT_TIMEOUT_S,
+    SECTION,
+    SSL_VERIFY,
+    TIMEOUT,
+    TOKEN,
+    TOKEN_FILE,
+    URL,
+    Access,
+    FileSettings,
+    TokenKind,
+    clean_url,
+)
 from provisioner.errors import ConfigError
 from provisioner.model import Secret
 from provisioner.paths import expanded, read
 
-URL: Final = "NIXPROV_GITLAB_URL"
-TOKEN: Final = "NIXPROV_GITLAB_TOKEN"  # noqa: S105 - the name of a variable
-TOKEN_FILE: Final = "NIXPROV_GITLAB_TOKEN_FILE"  # noqa: S105 - the name of a variable
-SECTION: Final = "NIXPROV_GITLAB_CONFIG"
-CA_BUNDLE: Final = "NIXPROV_GITLAB_CA"
-SSL_VERIFY: Final = "NIXPROV_GITLAB_SSL_VERIFY"
-TIMEOUT: Final = "NIXPROV_GITLAB_TIMEOUT"
-DEFAULT_TIMEOUT_S: Final = 30.0
 MOST_TIMEOUT_S: Final = 86_400
-_IMPLIED_PORTS: Final = {"http": ":80", "https": ":443"}
-_HOST: Final = re.compile(r"[^\s/\\]+")
 _NO_WORDS: Final = frozenset({"0", "no", "false", "off"})
 _YES_WORDS: Final = frozenset({"1", "yes", "true", "on"})
 _WAYS: Final = f"give --gitlab-url and --gitlab-token-file, or set {URL} and {TOKEN_FILE}"
-
-
-class TokenKind(Enum):
-    PRIVATE = "private"
-    OAUTH = "oauth"
-
-
-@dataclass(frozen=True, slots=True)
-class ForgeSettings:
-    """How to reach one GitLab.
-
-    `verify` is False, True, or the path of a CA bundle, `timeout_s` the longest wait for a connection and for each
-    piece of a reply. `origin` names the sources for people; `warnings` are lines to show once.
-    """
-
-    url: str
-    token: Secret
-    token_kind: TokenKind = TokenKind.PRIVATE
-    verify: bool | str = True
-    timeout_s: float = DEFAULT_TIMEOUT_S
-    origin: str = ""
-    warnings: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class FileSettings:
-    """What one section of python-gitlab's files says; None is what it leaves open."""
-
-    url: str
-    token: Secret | None = None
-    token_kind: TokenKind = TokenKind.PRIVATE
-    verify: bool | str = True
-    timeout_s: float = DEFAULT_TIMEOUT_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +53,7 @@ def load(
     *,
     url: str | None = None,
     token_file: Path | None = None,
-) -> ForgeSettings:
+) -> Access:
     """Settle URL and token; `url` and `token_file` are what the options gave.
 
     A token of python-gitlab's files is only ever used for the URL it stands beside: a URL from an option or a
@@ -93,13 +62,13 @@ def load(
     """
     named_url = _named_url(url, environ)
     token = _named_token(token_file, environ)
-    from_files = None if named_url and token and SECTION not in environ else _from_files(environ)
+    from_files = None if named_url and token and SECTION not in environ else _of_python_gitlab(environ)
     chosen_url, url_origin = named_url or _url_of_files(from_files)
     same_server = from_files is not None and from_files.url == chosen_url
     token = token or _token_of_files(from_files, chosen_url, same_server=same_server)
     verify = _verify(environ, from_files.verify if from_files and same_server else True)
     unchecked = (f"the certificate of {chosen_url} is not checked",) if verify is False else ()
-    return ForgeSettings(
+    return Access(
         url=chosen_url,
         token=token.value,
         token_kind=token.kind,
@@ -116,31 +85,6 @@ def _named_url(option: str | None, environ: Mapping[str, str]) -> tuple[str, str
     if environ.get(URL):
         return clean_url(environ[URL], URL), URL
     return None
-
-
-def clean_url(text: str, origin: str) -> str:
-    """The base URL in one spelling: no trailing slashes and /api/v4, no capitals in the name, no port that is implied.
-
-    Hosts are given it, so two spellings would be two systems. Raises ConfigError for what is no http(s) URL.
-    """
-    parts = _url(text.strip())
-    if parts is None:
-        shown = "" if "@" in text else f": {text!r}"  # it may hold a password
-        raise ConfigError(f"{origin} is not a URL{shown}", hint="it looks like https://gitlab.example.org")
-    if parts.username or parts.password or parts.query or parts.fragment:
-        raise ConfigError(f"{origin} holds more than a server and a path", hint="give the token in a file instead")
-    path = parts.path.rstrip("/").removesuffix("/api/v4").rstrip("/")
-    server = parts.netloc.lower().removesuffix(_IMPLIED_PORTS[parts.scheme]).removesuffix(":")
-    return f"{parts.scheme}://{server}{path}"
-
-
-def _url(text: str) -> SplitResult | None:
-    try:
-        parts = urlsplit(text)
-        is_url = parts.scheme in {"http", "https"} and _HOST.fullmatch(parts.hostname or "") and parts.port != 0
-    except ValueError:  # a bracket that is not closed, a port that is none
-        return None
-    return parts if is_url else None
 
 
 def _named_token(option: Path | None, environ: Mapping[str, str]) -> _Token | None:
@@ -179,8 +123,9 @@ def _checked_token(text: str, origin: str) -> Secret:
     return Secret(token)
 
 
-def _from_files(environ: Mapping[str, str]) -> FileSettings | None:
-    from provisioner.forge.gitlab import read_config_files
+def _of_python_gitlab(environ: Mapping[str, str]) -> FileSettings | None:
+    # Imports python-gitlab, which nothing else here needs.
+    from provisioner.ci.gitlab.config_files import read_config_files
 
     return read_config_files(environ.get(SECTION) or None)
 

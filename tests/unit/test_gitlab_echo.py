@@ -11,24 +11,24 @@ import requests
 import urllib3
 from requests.adapters import HTTPAdapter
 
-from provisioner.errors import ForgeError
-from provisioner.forge.gitlab import GitLabForge
-from provisioner.forge.settings import ForgeSettings, TokenKind
-from provisioner.forge.transport import Patience
+from provisioner.ci.gitlab.access import Access, TokenKind
+from provisioner.ci.gitlab.client import Client
+from provisioner.ci.gitlab.transport import Patience
+from provisioner.errors import CiError
 from provisioner.model import Mark, RunnerSpec, RunnerType, Secret
 
 TOKEN = "glpat-poison"
 MARK = Mark("host1", "default", "0" * 12)
-CALLS: dict[str, Callable[[GitLabForge], object]] = {
-    "check": lambda forge: forge.check(),
-    "list": lambda forge: forge.runners(RunnerType.INSTANCE, None),
-    "get": lambda forge: forge.get(7),
-    "create": lambda forge: forge.create(RunnerSpec(), MARK),
-    "update": lambda forge: forge.update(7, RunnerSpec(), MARK),
-    "reset": lambda forge: forge.reset_token(7),
-    "delete": lambda forge: forge.delete(7),
-    "managers": lambda forge: forge.managers(7),
-    "jobs": lambda forge: forge.running_jobs(7),
+CALLS: dict[str, Callable[[Client], object]] = {
+    "check": lambda client: client.check(),
+    "list": lambda client: client.runners(RunnerType.INSTANCE, None),
+    "get": lambda client: client.get(7),
+    "create": lambda client: client.create(RunnerSpec(), MARK),
+    "update": lambda client: client.update(7, RunnerSpec(), MARK),
+    "reset": lambda client: client.reset_token(7),
+    "delete": lambda client: client.delete(7),
+    "managers": lambda client: client.managers(7),
+    "jobs": lambda client: client.running_jobs(7),
 }
 
 
@@ -53,9 +53,9 @@ def echo(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> lis
 @pytest.mark.parametrize("kind", TokenKind)
 @pytest.mark.parametrize("call", CALLS)
 def test_the_token_is_in_no_error(echo: list[str], call: str, kind: TokenKind) -> None:
-    settings = ForgeSettings("https://gitlab.example", Secret(TOKEN), kind)
-    forge = GitLabForge(settings, Patience(repetitions=0, sleep=lambda _: None))
-    with pytest.raises(ForgeError) as caught:
-        CALLS[call](forge)
+    settings = Access("https://gitlab.example", Secret(TOKEN), kind)
+    client = Client(settings, Patience(repetitions=0, sleep=lambda _: None))
+    with pytest.raises(CiError) as caught:
+        CALLS[call](client)
     assert any(TOKEN in headers for headers in echo), "the proxy had nothing to echo"
     assert TOKEN not in f"{caught.value} {caught.value!r} {caught.value.hint}"

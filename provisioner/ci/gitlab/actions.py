@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from provisioner.forge.failures import Action
+from provisioner.ci.gitlab.failures import Action
 from provisioner.model import Mark, RunnerSpec, RunnerType
 
 CHECK: Final = Action("use the GitLab token", scopes="api")
