@@ -298,7 +298,7 @@ class SwitchUnit:
     def _give_back(self) -> None:
         undo = self.host.disk.read(f"{DIR}/undo.sh")
         if undo is not None and self.host.shell(undo).status:
-            self.log.append("the files in /etc/nixos could not all be given back: `nixprov up` or `down` goes on")
+            self.log.append("the files could not all be given back: `nixprov up` or `down` goes on")
 
     def _forget(self) -> None:
         self.disarm()

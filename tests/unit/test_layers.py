@@ -57,7 +57,7 @@ SEAMS: Final = {
     "tree_sitter_nix": ("nix/syntax.py",),
     "click": ("cli/*", "lab/cli.py"),
     "rich": ("report/live.py",),
-    "yaml": ("inventory/*",),
+    "yaml": ("inventory/yaml_text.py",),
     "pydantic": ("inventory/*", "report/schema.py"),
     "pydantic_core": ("inventory/*",),
     "starlette": ("lab/gitlab/*",),
