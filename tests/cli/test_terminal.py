@@ -11,6 +11,7 @@ from pathlib import Path
 
 INTERRUPTED = """
 import os, signal, sys
+from provisioner.ci.gitlab.words import WORDS
 from provisioner.cli.edge import Options
 from provisioner.cli.reports import reporting
 from provisioner.events import PhaseBegun, RunStarted
