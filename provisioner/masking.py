@@ -1,4 +1,4 @@
-"""The second line of defence: what looks like a secret in foreign text becomes stars."""
+"""Stars for secrets in foreign text: the second line of defence."""
 
 from __future__ import annotations
 

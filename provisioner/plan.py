@@ -11,12 +11,13 @@ from dataclasses import dataclass
 
 from provisioner.ci.base import Held, RunnerAction, RunnerVerb, Server, View, Words
 from provisioner.errors import HookRefused, HostRefused
+from provisioner.hooks import Hook, choose, installed
 from provisioner.machine.facts import Facts
 from provisioner.machine.journal import NO_TOKEN, Journal, Phase, RunnerRecord
+from provisioner.machine.things import asking
 from provisioner.machine.transaction import Part, RemoveFile, WriteFile
 from provisioner.model import HostSpec, Secret
-from provisioner.steps import STEPS, State, Wanted
-from provisioner.steps.hook import PATH as HOOK_PATH
+from provisioner.steps import STEPS, State, Wanted, things
 from provisioner.steps.module import newer_writer
 from provisioner.steps.secrets import has_token
 from provisioner.steps.wanted import build
@@ -168,39 +169,48 @@ def unit_names(spec: HostSpec) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class FileChange:
-    """One file of the user's folder before and after; None where it does not exist. Secrets are never in here."""
+    """One declared file before and after; None where it does not exist. Secrets are never in here."""
 
     path: str
     before: bytes | None
     after: bytes | None
 
 
+def hook_of(plan: HostPlan, facts: Facts, journal: Journal) -> Hook:
+    """The way into the configuration: for `up` that of the host, for `down` what put the module in."""
+    return choose(facts) if plan.wanted is not None else installed(journal)
+
+
 def file_changes(plan: HostPlan, facts: Facts, journal: Journal) -> tuple[FileChange, ...]:
-    """The texts behind a plan, for --diff: what `up` would write, or `down` would remove, below /etc/nixos."""
+    """The texts behind a plan, for --diff: what `up` would write, or what `down` would remove before its switch."""
     if plan.wanted is not None:
         parts = [part for step in STEPS for part in step.write(plan.wanted, facts, journal)]
     else:
         parts = [part for step in STEPS if step.feeds_system for part in step.remove(facts, journal)]
-    return changes_of(parts, facts)
+    return changes_of(parts, facts, hook_of(plan, facts, journal))
 
 
-def changes_of(parts: Sequence[Part], facts: Facts) -> tuple[FileChange, ...]:
-    """What a transaction's parts would change below /etc/nixos."""
-    changed = ((_in_etc(part.path, facts), part) for part in parts if isinstance(part, WriteFile | RemoveFile))
-    return tuple(FileChange(path, _content(facts, path), _after(part)) for path, part in changed if path)
+def changes_of(parts: Sequence[Part], facts: Facts, hook: Hook) -> tuple[FileChange, ...]:
+    """What a transaction's parts would change of all files that steps declare."""
+    changed = ((_as_known(part.path, facts, hook), part) for part in parts if isinstance(part, WriteFile | RemoveFile))
+    declared = tuple(things())
+    return tuple(
+        FileChange(path, facts.records.get(f"{thing.record_of(path)}.data"), _after(part))
+        for path, part in changed
+        if (thing := asking(path, declared)) and not thing.is_secret
+    )
 
 
-def _in_etc(path: str, facts: Facts) -> str:
-    """The path as people know it where /etc/nixos is a link; empty for what is elsewhere."""
-    real = f"{facts.text('etc-nixos') or '/etc/nixos'}/"
-    known = f"/etc/nixos/{path.removeprefix(real)}" if path.startswith(real) else path
-    return known if known.startswith("/etc/nixos/") else ""
+def edits(changes: Sequence[FileChange], hook: Hook) -> dict[str, bytes | None]:
+    """The configuration's files as they would be, by their paths, for a look at what comes of them."""
+    return {change.path: change.after for change in changes if change.path.startswith(f"{hook.folder}/")}
+
+
+def _as_known(path: str, facts: Facts, hook: Hook) -> str:
+    """The path as people know it where the configuration's folder is a link."""
+    real = f"{hook.real_folder(facts)}/"
+    return f"{hook.folder}/{path.removeprefix(real)}" if path.startswith(real) else path
 
 
 def _after(part: WriteFile | RemoveFile) -> bytes | None:
     return part.content if isinstance(part, WriteFile) and not isinstance(part.content, Secret) else None
-
-
-def _content(facts: Facts, path: str) -> bytes | None:
-    record = "configuration" if path == HOOK_PATH else f"module/{path.rsplit('/', 1)[-1]}"
-    return facts.records.get(f"{record}.data")

@@ -23,10 +23,10 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What was typed, by the names of click's parameters; what a command does not have keeps its default.
-    `ci` are the options of providers of CI, by the same names.
+    """A command as it was typed, by the names of click's parameters; a field without a parameter keeps its default.
 
-    Times are in seconds. Holds names of files with secrets, and no secret.
+    `ci` has the options of providers of CI, by the same names. Times are in seconds. Holds names of files with
+    secrets, and no secret.
     """
 
     pattern: str | None = None
@@ -83,7 +83,7 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class PlayFile:
-    """What `nixprov play FILE` leaves for the command after it."""
+    """The word of `nixprov play FILE` to the command after it."""
 
     path: str
 

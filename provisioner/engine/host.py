@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Final
 
+from provisioner import steps
 from provisioner.ci.base import Provider, RunnerAction, Words
 from provisioner.engine import crash
 from provisioner.errors import (
@@ -20,8 +21,9 @@ from provisioner.errors import (
     SwitchFailed,
 )
 from provisioner.events import Emit, Logged, PhaseBegun, Warned
+from provisioner.hooks import Hook
 from provisioner.machine import lock, switch
-from provisioner.machine.facts import Facts, probe_script
+from provisioner.machine.facts import Facts
 from provisioner.machine.journal import Checked, Journal, Phase, Run, RunnerRecord
 from provisioner.machine.origin import Origin
 from provisioner.machine.preview import Preview
@@ -36,10 +38,9 @@ from provisioner.machine.transaction import (
     unchanged_because,
 )
 from provisioner.model import HostSpec, Identity, Mark, Secret
-from provisioner.plan import FileChange, HostPlan, file_changes
+from provisioner.plan import FileChange, HostPlan, file_changes, hook_of
 from provisioner.ssh.exec import Completed
 from provisioner.ssh.session import Cancelled, Session
-from provisioner.steps import STEPS
 from provisioner.verb import Verb
 
 TRANSACTION_S: Final = 15
@@ -144,7 +145,7 @@ class Machine:
 
     def probe(self, *, after: str = "") -> None:
         """Read the host anew, when the shell of `after` has ended: one remote command. Raises HostError."""
-        done = self.command(after.encode() + probe_script(step.probe() for step in STEPS))
+        done = self.command(after.encode() + steps.probe())
         self.facts = Facts.parse(self.context.host, done.stdout)
         # From here on: a claim makes the journal this machine's, and who comes after it must not find them there.
         self.journal = Journal.read(self.facts).of_machine(self.facts.machine)
@@ -307,6 +308,7 @@ class Host:
     machine: Machine
     ledger: Ledger = field(default_factory=Ledger)
     plan: HostPlan = field(init=False)
+    hook: Hook = field(init=False)
     files: tuple[FileChange, ...] = ()
     own: Origin | None = None
     preview: Preview | None = None
@@ -320,10 +322,12 @@ class Host:
         return Mark(self.name, runner, self.machine.facts.machine)
 
     def decide(self, plan: HostPlan) -> None:
-        """Keep the plan, and the texts behind it where the operator wants to see them."""
+        """Keep the plan, the hook that goes with it, and the texts behind it where the operator wants to see them."""
+        facts, journal = self.machine.facts, self.machine.journal
         self.plan = plan
+        self.hook = hook_of(plan, facts, journal)
         if self.context.diff:
-            self.files = file_changes(plan, self.machine.facts, self.machine.journal)
+            self.files = file_changes(plan, facts, journal)
 
     def claim(self, phase: Phase, **changes: object) -> None:
         """Take the host for this run, before anything else anywhere is changed. Raises Locked."""

@@ -22,13 +22,13 @@ from provisioner.outcome import HostResult, Outcome
 from provisioner.ssh.session import Cancelled, Session, SshOptions
 from provisioner.verb import Verb
 
-# A verb at a host; what it is given beside tells, once, whether it may still begin to change something.
+# A verb at a host; the function beside tells, once, whether it may still begin to change something.
 Perform: TypeAlias = Callable[[Host, Callable[[], bool]], Outcome]
 
 
 @dataclass(frozen=True, slots=True)
 class Brief:
-    """What all hosts of a run share. `diff`: plans carry the texts that would change; `depth`: how far a plan looks."""
+    """All hosts' share of a run. `diff`: plans carry the texts that would change; `depth`: how far a plan looks."""
 
     run: Run
     verb: Verb
@@ -41,7 +41,7 @@ class Brief:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A host, and what is done with it. Pickles, and is sealed where it holds a password (provisioner/sealing.py)."""
+    """A host, and the verb for it. Pickles, and is sealed where it holds a password (provisioner/sealing.py)."""
 
     spec: HostSpec
     brief: Brief
@@ -49,7 +49,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Visitor:
-    """What a process brings along to do jobs. `stop` is set by a second interrupt: switches end and are rolled back.
+    """A process' own part in its jobs. `stop` is set by a second interrupt: switches end and are rolled back.
 
     `names`: the machines that its jobs are at, with the name by which it came to each. Two names of one machine are
     noticed within one process only.
@@ -122,7 +122,7 @@ class Visitor:
 
 @dataclass(slots=True)
 class _Account:
-    """What a host came to, however it ended."""
+    """The numbers of one host, however it ended."""
 
     commands: int = 0
     connections: int = 0

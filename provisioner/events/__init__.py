@@ -1,13 +1,12 @@
-"""What happens during a run, as frozen values: the engine emits them, reports show them. Never holds a secret.
+"""The events of a run, as frozen values: the engine emits them, reports show them. None holds a secret.
 
-An event is one class, and `to_json()` is the document that `--json` prints of it (`documents`). Reports match on the
-class:
+Each kind is a class, and its `to_json()` gives its line of `--json` (`documents`). Reports match on the class:
 
     match event:
         case PhaseBegun(host, phase): ...
         case Warned(host, text): ...
 
-Events hold names, words and numbers, never a host's specification or a file's content: they may leave the process.
+They hold names, words and numbers, never a host's specification or a file's content: they may leave the process.
 """
 
 from __future__ import annotations
@@ -99,7 +98,7 @@ class PhaseBegun(HostEvent):
 
 @dataclass(frozen=True, slots=True)
 class Planned(HostEvent):
-    """What would change, or is about to. `check`: nothing follows, the plan is all that was asked for.
+    """The changes to come. `check`: nothing follows, the plan is all that was asked for.
 
     `changes` are lines for people; `diffs` are unified diffs with their secrets masked.
     """
@@ -215,7 +214,7 @@ class RunnerReport:
 
 @dataclass(frozen=True, slots=True)
 class StatusRead(HostEvent):
-    """What `status` shows of a host; `drift` are the lines of what `up` would change, empty when converged.
+    """A host as `status` shows it; `drift` are the lines of the changes that `up` would make, empty when converged.
 
     `nixprov` is the version that wrote the module there, or empty.
     """

@@ -16,12 +16,12 @@ VERSION: Final = 1
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """What is said of a field in the docs and, as its description, in the schema."""
+    """A field's description, in the docs and in the schema."""
 
     text: str
 
     def __get_pydantic_json_schema__(self, core: Any, make: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
-        """Pydantic's own hook, so that only who makes the schema imports pydantic."""
+        """Pydantic's own hook, found by name: this module need not import pydantic."""
         return {**make(core), "description": self.text}
 
 

@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Final
 
-from provisioner import version
+from provisioner import hooks, version
 from provisioner.ci.base import RunnerAction, RunnerVerb, Words
 from provisioner.engine import crash, drain, origin, preview
 from provisioner.engine.host import Host
@@ -15,14 +15,12 @@ from provisioner.engine.settle import settle
 from provisioner.engine.switch import DISARM, Switch
 from provisioner.engine.unwind import clean, ours, unwind
 from provisioner.errors import CiError, CiUnavailable, HostError, Locked, NixprovError
-from provisioner.machine.facts import digest
 from provisioner.machine.journal import Phase, RunnerRecord
 from provisioner.machine.switch import NO_REVISION
 from provisioner.machine.transaction import Part, Shell
 from provisioner.model import Identity
 from provisioner.plan import plan_down
 from provisioner.steps import STEPS
-from provisioner.steps.hook import PATH as HOOK_PATH
 from provisioner.steps.module import written_by
 from provisioner.verbs.phases import Change, Finish, Look, Phases, Unwind
 
@@ -131,7 +129,7 @@ def take_out(host: Host) -> None:
     host.ledger.is_drained = True
     journal = host.machine.journal_for(Phase.REMOVING)
     ending = [Shell(_END_JOBS.format(host.context.ci.server.host_side.end_jobs))] if host.context.choices.force else []
-    parts = Switch(host.machine).to(NO_REVISION, [*_feeding(host), *ending], journal)
+    parts = Switch(host.machine).to(host.hook, NO_REVISION, [*_feeding(host), *ending], journal)
     host.write(parts, journal, keep=True)
 
 
@@ -277,9 +275,11 @@ def _say_what_came_back(host: Host) -> None:
     before = journal.baseline.system if journal.baseline else facts.system
     if before == facts.system:
         return
-    why = f"{HOOK_PATH} describes another one now"
+    hook = hooks.installed(journal)
+    file = hook.configuration.file
+    why = f"{file} describes another one now"
     if journal.checked and journal.checked.adopted:
-        why = f"{HOOK_PATH} did not describe that one (--adopt-configuration)"
-    elif journal.hook and digest(facts.records.get("configuration.data")) != journal.hook.sha256_before:
-        why = f"{HOOK_PATH} was edited since"
+        why = f"{file} did not describe that one (--adopt-configuration)"
+    elif journal.hook and hook.is_edited_since(facts, journal.hook):
+        why = f"{file} was edited since"
     host.context.warn(f"the system is not the one from before nixprov ({before}): {why}")

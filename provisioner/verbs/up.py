@@ -22,8 +22,7 @@ from provisioner.machine.switch import SwitchResult
 from provisioner.machine.transaction import Shell
 from provisioner.model import Identity, RunnerSpec
 from provisioner.plan import plan_up, require_no_downgrade, unit_names
-from provisioner.steps import STEPS, Wanted
-from provisioner.steps.hook import Hook
+from provisioner.steps import STEPS, Wanted, foundation
 from provisioner.steps.module import has_bodies, written_by
 from provisioner.steps.wanted import build
 from provisioner.verbs.phases import Change, Finish, Look, Phases, Unwind
@@ -45,11 +44,6 @@ PHASES: Final = Phases(
     )
 )
 
-# What every job needs and no runner waits for: without it jobs would be taken, and fail.
-_FOUNDATION: Final = (
-    *("nixprov-image.service", "nixprov-podman.socket", "nixprov-network.service", "nixprov-docker-network.service"),
-    *("nixprov-nix-daemon.socket", "nixprov-nix-jobs.socket", "nixprov-nix-shared.socket", "nixprov-counters.socket"),
-)
 _RESET_FAILED: Final = "systemctl reset-failed 'nixprov-*' 2>/dev/null || :"
 
 
@@ -107,7 +101,7 @@ def claim(host: Host) -> None:
 def _found(host: Host) -> Mapping[str, object]:
     """What was there before the first run of ours, and before this one."""
     facts, journal = host.machine.facts, host.machine.journal
-    hook = journal.hook or Hook().record(facts)
+    hook = journal.hook or host.hook.record(facts)
     baseline = journal.baseline or Baseline(facts.generation, facts.system)
     return {"hook": hook, "baseline": baseline, "checked": host.ledger.checked or journal.checked}
 
@@ -174,7 +168,7 @@ def write(host: Host) -> None:
     parts = [part for step in STEPS for part in step.write(wanted, machine.facts, machine.journal)]
     if needs_switch(host):
         journal = _intent(host, wanted, records, Phase.WRITTEN)
-        parts = Switch(machine).to(wanted.revision, [*parts, Shell(_RESET_FAILED)], journal)
+        parts = Switch(machine).to(host.hook, wanted.revision, [*parts, Shell(_RESET_FAILED)], journal)
         host.write(parts, journal, keep=True)
     else:
         host.write(parts, _intent(host, wanted, records, Phase.CONFIRMED), keep=False)
@@ -200,7 +194,7 @@ def activate(host: Host) -> None:
     with crash.around("follow"):
         result = switch.follow()
     switch.judge(result)
-    if broken := next((unit for unit in result.failed if unit in _FOUNDATION), None):
+    if broken := next((unit for unit in result.failed if unit in foundation()), None):
         hint = f"journalctl -u {broken} on the host tells why"
         raise SwitchFailed(host.name, f"{broken} did not start, and every job needs it", hint=hint)
     if result.only_units_failed:

@@ -45,7 +45,6 @@ from provisioner.inventory import hosts as inventory_hosts
 from provisioner.inventory import module
 from provisioner.inventory.play import Play as PlayFile
 from provisioner.inventory.runners import RunnerSettings
-from provisioner.machine.facts import probe_script
 from provisioner.model import FrozenDict
 from provisioner.outcome import Outcome
 from provisioner.report import html, junit
@@ -58,7 +57,7 @@ from provisioner.report.text import PlainText
 from provisioner.report.wording import clean, told
 from provisioner.ssh.exec import Completed
 from provisioner.ssh.session import Session
-from provisioner.steps import STEPS
+from provisioner.steps import probe
 from tests.unit.engine_fakes import FakeApi, FakeSession
 from tests.unit.hosts import MACHINE_ID, converged, runner, with_file
 from tests.unit.runs import CHANGE, KINDS, SAMPLES, Play, host_plan
@@ -331,7 +330,7 @@ SAYS: Final = re.compile(r"\| ?\n? *say ([\w.-]+)|say_file ([\w./-]+) ")
 
 def said_records() -> list[str]:
     """The records that the probe's script can say."""
-    script = probe_script(step.probe() for step in STEPS).decode()
+    script = probe().decode()
     names: set[str] = set()
     for record, file in SAYS.findall(script):
         names |= {record} if record else {f"{file}.{part}" for part in ("stat", "real", "data")}

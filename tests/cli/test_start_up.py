@@ -52,7 +52,7 @@ def test_completion_of_a_host_reads_the_inventory_and_no_more(tmp_path: Path, mo
     assert said == "plain,host1\n"
     modules = set(loaded.split())
     assert "provisioner.inventory" in modules
-    assert modules & {*SLOW_LIBRARIES, "tree_sitter", "pydantic", "cryptography"} == set()
+    assert modules & {*SLOW_LIBRARIES, "tree_sitter", "pydantic", "cryptography", "yaml"} == set()
     rooms = {name for name in modules if name.startswith("provisioner.")}
     far = ("engine", "verbs", "steps", "machine", "ssh", "app", "events", "plan")
     assert [name for name in rooms if name.split(".")[1] in far] == []
@@ -68,6 +68,13 @@ def test_only_a_page_loads_the_templates() -> None:
     modules = [f"import {name}" for name in modules_of(PACKAGE) if not name.endswith(("report.html", "__main__"))]
     assert loaded_by("\n".join(modules)) & {"jinja2", "markupsafe"} == set()
     assert "jinja2" in loaded_by("import provisioner.report.html")
+
+
+def test_events_and_their_reports_load_no_pydantic() -> None:
+    """The schema is made of them by it, and nothing else is."""
+    reports = "import provisioner.events, provisioner.report.json_lines, provisioner.report.text"
+    assert loaded_by(reports) & {"pydantic", "cryptography"} == set()
+    assert "pydantic" in loaded_by("import provisioner.report.schema")
 
 
 @pytest.mark.parametrize("library", sorted(SLOW_LIBRARIES))

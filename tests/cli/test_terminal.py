@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 INTERRUPTED = """
 import os, signal, sys
 from provisioner.ci.gitlab.words import WORDS
@@ -50,5 +52,8 @@ def test_ctrl_c_gives_the_cursor_back() -> None:
 def _read_until(controller: int, wanted: bytes) -> bytes:
     said = b""
     while wanted not in said:
-        said += os.read(controller, 4096)
+        try:
+            said += os.read(controller, 4096)
+        except OSError:  # the other end is closed: the program has ended
+            pytest.fail(f"it ended without {wanted!r}: {said!r}")
     return said

@@ -28,6 +28,7 @@ from nixprov_lab.gitlab.background import in_background
 from nixprov_lab.gitlab.server import Running
 from nixprov_lab.gitlab.state import ROOT_ID, NewRunner
 
+from provisioner.hooks import choose
 from provisioner.inventory import play
 from provisioner.machine.facts import Facts
 from provisioner.machine.journal import Baseline, Journal, Phase, Run, RunnerRecord
@@ -35,7 +36,6 @@ from provisioner.model import Connection, HostSpec, Mark, RunnerType, Secret, ma
 from provisioner.ssh.elevate import MARK
 from provisioner.ssh.exec import BEGUN
 from provisioner.steps import STEPS
-from provisioner.steps.hook import Hook
 from provisioner.steps.wanted import build
 from tests.unit.hosts import SERVER, after, new_host, with_file
 
@@ -207,7 +207,7 @@ def _answer(spec: HostSpec, machine_id: str, record: RunnerRecord) -> bytes:
         phase=Phase.CONFIRMED,
         run=Run("a-run", "up", "somebody@somewhere", "2026-01-01T00:00:00+00:00"),
         baseline=Baseline(new.generation, new.system),
-        hook=Hook().record(new),
+        hook=choose(new).record(new),
         runners=records,
     )
     found = {**after(new, parts).records, **system}

@@ -10,7 +10,8 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from nixprov_lab.running import Lab
 from provisioner import advisories, resources
 from provisioner.ci import DEFAULT
 from provisioner.nix.values import to_nix
+from provisioner.steps.module import UNITS
 from provisioner.steps.wanted import code_files
 
 HOST = "host1"
@@ -204,6 +206,12 @@ def test_it_evaluates_to_a_system(lab: Lab, module: str, row: dict[str, str]) ->
     assert answer["failed"] == []
     runners = {"none": 0, "one": 1, "two": 2}[row["runners"]]
     assert sum(unit.startswith("nixprov-runner-") for unit in answer["units"]) == runners
+    assert undeclared(answer["units"]) == []
+
+
+def undeclared(units: Sequence[str]) -> list[str]:
+    """Units that steps/module.py does not declare, so that no probe asks for them."""
+    return [unit for unit in units if not any(fnmatch(unit, known.name) for known in UNITS)]
 
 
 def package(name: str, version: str) -> str:
@@ -229,6 +237,7 @@ def test_it_evaluates_where_options_are_missing(lab: Lab, module: str, row: dict
     answer = evaluate(lab, module, *(OLD_FACTORS[name][setting] for name, setting in row.items()), release=OLD)
     assert answer["toplevel"].endswith(".drv")
     assert answer["failed"] == []
+    assert undeclared(answer["units"]) == []
     assert ("nixprov-nix-daemon.service" in answer["units"]) is (row["version"] == "2.26")
 
 

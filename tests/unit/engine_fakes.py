@@ -19,11 +19,13 @@ from provisioner.errors import CiUnavailable, ConnectionLost, NixprovError
 from provisioner.events import Event, Logged, StatusRead, Warned
 from provisioner.machine.facts import Facts
 from provisioner.machine.journal import Journal, Run
+from provisioner.machine.things import asking
 from provisioner.machine.transaction import JOURNAL
 from provisioner.model import HostSpec, Mark, RunnerSpec, Secret
 from provisioner.plan import HostPlan
 from provisioner.ssh.exec import Completed
 from provisioner.ssh.session import Session
+from provisioner.steps import things
 from provisioner.verb import Verb
 from provisioner.verbs import PHASES, status
 from tests.unit.hosts import URL, spec
@@ -78,8 +80,8 @@ class FakeSession:
             if place == JOURNAL:
                 self.journals.append(content)
                 self.records["journal.data"] = content
-            elif place.endswith(".token"):
-                self.records[f"secrets/{place.rpartition('/')[2]}.stat"] = b"600 0 0 500 regular file"
+            elif (thing := asking(place, things())) and thing.is_secret:
+                self.records[f"{thing.record_of(place)}.stat"] = b"600 0 0 500 regular file"
         if f"rm -f {JOURNAL}\n" in text or "rm -rf --one-file-system /var/lib/nixprov\n" in text:
             self.records.pop("journal.data", None)
 

@@ -140,7 +140,7 @@ def test_down_takes_what_is_left_and_nothing_else() -> None:
     facts, journal = converged()
     plan = plan_down(spec(), facts, journal, SERVER, view(runner()))
     assert [(action.verb, action.id) for action in plan.runners] == [(RunnerVerb.DELETE, 7)]
-    assert [action.step for action in plan.steps] == ["hook", "module", "secrets"]
+    assert [action.step for action in plan.steps] == ["hook", "module", "secrets", "state"]
     assert re.fullmatch(r"(/etc/nixos/nixprov/\w+\.\w+(, )?){3} and \d+ more", plan.steps[1].why)
     assert plan.switch
     assert plan_down(spec(), new_host(), Journal(), SERVER, view()).is_empty

@@ -14,7 +14,7 @@ from provisioner.machine.preview import Closure, PackageChange, Preview, UnitCha
 from provisioner.plan import HostPlan
 from provisioner.report.system import system_lines
 from provisioner.steps import Wanted
-from tests.unit.hosts import spec
+from tests.unit.hosts import HOOK, spec
 
 REVISION = "0123abc"
 HASH = "0c3d2fghijklmnpqrsvwxyz0123456789"[:32]
@@ -111,7 +111,10 @@ def test_an_answer_that_was_cut_short_says_nothing() -> None:
 
 def test_what_files_hold_is_in_no_argument() -> None:
     script = preview.script(
-        "r", {"/etc/nixos/configuration.nix": b"{ poison }", "/etc/nixos/a b/c.nix": None}, build=True
+        "r",
+        HOOK.configuration,
+        {"/etc/nixos/configuration.nix": b"{ poison }", "/etc/nixos/a b/c.nix": None},
+        build=True,
     )
     arguments, _, program = script.partition(b"<< 'END-OF-QUESTION'")
     poison = b64encode(b"{ poison }")

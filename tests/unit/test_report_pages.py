@@ -30,6 +30,7 @@ from provisioner.report.advice import Typed, next_commands
 from provisioner.report.diff import for_people
 from provisioner.report.lines import that_matter
 from provisioner.report.logs import HostLogs
+from provisioner.report.record import LOG_LINES_KEPT
 from provisioner.report.timeline import PHASES
 from provisioner.report.wording import ago, clean, elapsed
 from provisioner.verb import Verb
@@ -160,7 +161,7 @@ def test_a_page_of_200_hosts_is_of_moderate_size() -> None:
     for name in play.names:
         play.phases(name, "connect", "probe", "plan", "create", "write", "switch", "confirm")
         play.emit(planned(name))
-        play.log(name, [f"line {number}" for number in range(1000)])
+        play.log(name, [f"line {number}" for number in range(LOG_LINES_KEPT + 1)])
         play.end(name, Outcome.CHANGED)
     assert len(html.page(play.record)) < 1_500_000
 
