@@ -25,8 +25,8 @@ Result = TypeVar("Result")
 class Options:
     """A command as it was typed, by the names of click's parameters; a field without a parameter keeps its default.
 
-    `ci` has the options of providers of CI, by the same names. Times are in seconds. Holds names of files with secrets,
-    and no secret.
+    `ci` has the options of providers of CI, by the same names. Times are in seconds. Holds names of files with
+    secrets, and no secret.
     """
 
     pattern: str | None = None

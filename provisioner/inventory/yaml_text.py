@@ -1,4 +1,4 @@
-"""YAML texts as plain values with their lines, and Ansible's tags `!vault` and `!unsafe`. It alone imports PyYAML."""
+"""YAML texts as plain values that know their lines, with the tags `!vault` and `!unsafe`. It alone imports PyYAML."""
 
 from __future__ import annotations
 

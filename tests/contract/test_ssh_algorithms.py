@@ -9,23 +9,44 @@ from collections.abc import Iterator
 import paramiko
 import pytest
 
-from provisioner.model import Connection
-from provisioner.ssh.config import SshOptions, resolve
+from provisioner.ssh.config import Endpoint
 from provisioner.ssh.known_hosts import KnownHosts
 from provisioner.ssh.transport import HostTransport, _connect_kwargs
 
 # RFC 8758 (RC4), RFC 9142 (SHA-1 key exchange), OpenSSH 8.8 (ssh-rsa), and CBC modes since OpenSSH 6.7.
 OLD = re.compile(r"cbc|3des|arcfour|blowfish|md5|-sha1|^ssh-rsa|^ssh-dss")
+ENDPOINT = Endpoint(
+    alias="host1",
+    hostname="192.0.2.1",
+    port=22,
+    user="root",
+    identity_files=(),
+    certificate_files=(),
+    explicit_identities=(),
+    identities_only=True,
+    identity_agent="none",
+    user_known_hosts=(),
+    global_known_hosts=(),
+    accept_new=False,
+    hash_known_hosts=False,
+    host_key_alias=None,
+    connect_timeout_s=10,
+    keepalive_s=15,
+    keepalive_count=3,
+    address_family="any",
+    bind_address=None,
+    proxy_command=None,
+    gateway=None,
+)
 LISTS = ("ciphers", "macs", "kex", "pubkeys", "keys")
 
 
 @pytest.fixture
 def transport() -> Iterator[HostTransport]:
     """As it is made for every hop."""
-    endpoint = resolve("host1", Connection("192.0.2.1"), SshOptions(use_ssh_config=False, known_hosts=()))
     here, there = socket.socketpair()
     with here, there:
-        factory = _connect_kwargs("host1", endpoint, KnownHosts.load(()))["transport_factory"]
+        factory = _connect_kwargs("host1", ENDPOINT, KnownHosts.load(()))["transport_factory"]
         made = factory(here, disabled_algorithms=None)
         assert isinstance(made, HostTransport)
         yield made

@@ -87,7 +87,7 @@ class Host:
     def __post_init__(self) -> None:
         self.machine_id = sha256(self.name.encode()).hexdigest()[:32]
         self.disk = Disk(self.clock)
-        for folder in ("/etc/nixos", "/var/lib", "/run"):
+        for folder in ("/etc/nixos", "/etc/systemd", "/var/lib", "/var/cache", "/run", "/nix/var/nix/gcroots"):
             self.disk.make_folder(folder)
         self.disk.write(CONFIGURATION, USERS_FILE, 0o640)
         self.disk.write("/etc/nixos/hardware-configuration.nix", b"{ }\n")

@@ -241,10 +241,8 @@ def _transaction(text: str) -> Transact:
     parts.chain(list(checks))
     parts.chain([key for key in changed if not _is_secret(parts.found[key])])
     ordered = parts.sorted()
-    journal = None
-    if f"file {JOURNAL}" in parts.found:
-        entry = parts.found[f"file {JOURNAL}"]
-        assert isinstance(entry, WriteFile)
+    journal, entry = None, parts.found.get(f"file {JOURNAL}")
+    if isinstance(entry, WriteFile):
         assert isinstance(entry.content, bytes)
         journal = entry.content
         ordered = [part for part in ordered if part is not entry]

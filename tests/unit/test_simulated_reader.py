@@ -10,6 +10,7 @@ from provisioner.machine import lock, origin, switch
 from provisioner.machine.journal import Journal
 from provisioner.machine.transaction import (
     ABSENT,
+    JOURNAL,
     KeepCopy,
     MakeDir,
     RemoveEmptyDir,
@@ -62,8 +63,9 @@ def test_what_steps_write_and_remove_is_read_back() -> None:
     facts, journal = converged()
     removed = [part for step in reversed(STEPS) for part in step.remove(facts, journal)]
     written = [part for step in STEPS for part in step.write(wanted(), facts, Journal())]
-    for parts in (written, removed, [*switch.push(b"back"), *written]):
-        sent = Transaction(parts, ABSENT, b"{}", first=lock.take("r")).script()
+    for parts in (written, removed, [*switch.push(b"back"), *written], [RemoveFile(JOURNAL)]):
+        content = None if RemoveFile(JOURNAL) in parts else b"{}"
+        sent = Transaction(parts, ABSENT, content, first=lock.take("r")).script()
         assert isinstance(reader.read(sent), Transact)
 
 
