@@ -3,7 +3,7 @@ lib: let
   inherit (builtins) elem isString;
   inherit (lib) mergeEqualOption;
 
-  # `joined` is the type of an option that is declared twice with this type and another, null when they do not go together.
+  # `joined` is the type of an option that is declared with this type and another; null when they do not go together.
   mkOptionType = {
     name,
     description ? name,
