@@ -1,4 +1,4 @@
-# The entry of nixprov's module: what configuration.nix imports.
+# The entry of nixprov's module, imported by configuration.nix.
 { config, lib, ... }:
 
 let

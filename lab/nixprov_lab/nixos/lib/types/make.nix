@@ -1,4 +1,4 @@
-# What a type is, and the small ones of its kind.
+# The shape of a type, and functions for simple types.
 lib: let
   inherit (builtins) elem isString;
   inherit (lib) mergeEqualOption;
