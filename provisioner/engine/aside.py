@@ -1,4 +1,4 @@
-"""Asks a host what changes nothing there (machine/aside.py): one more remote command, its log emitted as it comes."""
+"""Runs a read-only look on a host (machine/aside.py): one more remote command, its log emitted as it comes."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ class StillBusy(HostError):
 def drain(host: Host, runners: Sequence[Identity]) -> None:
     """Have `runners` get no more jobs, and wait for zero.
 
-    Raises StillBusy when the limit is over, Cancelled. With the provider down the unit itself finishes its jobs as it
+    Raises StillBusy when the limit is over, Cancelled. With the provider down the unit finishes its own jobs when it
     stops.
     """
     context = host.context

@@ -1,6 +1,6 @@
 """Where jobs are done: the protocol of an executor, and the one that does them in threads of this process.
 
-Another one sends a job to a process that has a `Visitor` of its own, and brings back its events and its result.
+Another executor may send a job to a process with a `Visitor` of its own, and return its events and result.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ class Executor(Protocol):
     def run(self, jobs: Sequence[Job], emit: Emit, may_begin: Callable[[], bool]) -> Iterator[HostResult]:
         """Yield the result of each job that was begun, as they come; never raises for one of them.
 
-        `may_begin` is asked before each job, between results. Events go to `emit`, from any thread, and none of a host
-        follows its result.
+        `may_begin` is asked before each job, between results. Events go to `emit` from any thread. A host's result is
+        its last event.
         """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Threads:
-    """A thread a job. `limit_s` is the time that each host has, from its first connection on; None is no limit."""
+    """One thread per job. `limit_s`: seconds for each host, from its first connection on; None is no limit."""
 
     visitor: Visitor
     forks: int = 1
@@ -45,7 +45,7 @@ class Threads:
     cancel: threading.Event = field(default_factory=threading.Event)
 
     def run(self, jobs: Sequence[Job], emit: Emit, may_begin: Callable[[], bool]) -> Iterator[HostResult]:
-        """As `Executor` says. What has begun is never cut off by the failure of another."""
+        """As in `Executor`. A job under way is never cut off by the failure of another."""
         pool: Pool[Job, HostResult] = Pool(
             lambda task: self._visit(task, emit),
             self._given_up,

@@ -92,7 +92,7 @@ def _asked(facts: Facts, journal: Journal, wanted: HostPlan) -> _Asked | None:
 
 
 def _before_down(facts: Facts, journal: Journal) -> _Asked | None:
-    """Of what runs and what boots, the one that is not ours must be what `down` would build."""
+    """Of the running system and the one that boots, a system not ours must equal the one that `down` would build."""
     if facts.revision and facts.revision_at_boot:
         return None
     others = _without_ours(facts, journal)
@@ -104,8 +104,8 @@ def _before_down(facts: Facts, journal: Journal) -> _Asked | None:
 def _as_we_made_it(facts: Facts, journal: Journal, wanted: HostPlan) -> _Asked | None:
     """A system with our module: with the files that it was built with, the configuration evaluates to it.
 
-    Those are on the host, or they are those that are wanted. Where a dead run has left others, that run had looked; and
-    where a person has, the configuration without ours must still be what was there before us.
+    Those files are on the host, or equal the wanted ones. After a dead run with other files: that run has looked
+    already. After a person's edits: the configuration without ours must still be the system from before us.
     """
     expected = Expected(facts.system, _known_boots(facts, journal))
     hook = hooks.choose(facts)
@@ -120,7 +120,7 @@ def _as_we_made_it(facts: Facts, journal: Journal, wanted: HostPlan) -> _Asked |
 
 
 def _known_boots(facts: Facts, journal: Journal) -> set[str]:
-    """What may boot next though it does not run: a system of ours, or one that was there before us."""
+    """The systems that may boot next besides the running one: one of ours, or one from before us."""
     ours = [facts.text("profile")] if facts.revision_at_boot else []
     before = [journal.baseline.system] if journal.baseline else []
     return {*ours, *before, *([journal.checked.system] if journal.checked else [])}
@@ -137,7 +137,9 @@ def _was_adopted(facts: Facts, journal: Journal) -> bool:
 
 
 def _without_ours(facts: Facts, journal: Journal) -> dict[str, bytes | None]:
-    """Without the module our line does nothing; it goes too where it was us who put it into the folder's own file."""
+    """The configuration without the module, where our line does nothing. The line goes too if we put it into the
+    owner's file.
+    """
     hook = hooks.installed(journal)
     is_ours = hook.is_our_edit(facts, journal.hook)
     steps = [step for step in STEPS if step.feeds_system and (is_ours or step.name != Hooked.name)]

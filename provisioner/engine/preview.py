@@ -1,4 +1,4 @@
-"""What a plan would do to the system itself, asked of the host: one more remote command, when the operator wants it."""
+"""A plan's look at the system to come: one more remote command, when the operator wants it."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def _look(host: Host, *, build: bool) -> Preview:
 
 
 def checked(seen: Preview, wanted: HostPlan) -> Preview:
-    """A system without the module is what `up` would refuse to activate, and one with it `down`."""
+    """Mark a system that the switch would refuse: one without the module for `up`, one with it for `down`."""
     revision = wanted.wanted.revision if wanted.wanted else ""
     if seen.closure is None or seen.closure.revision == revision:
         return seen

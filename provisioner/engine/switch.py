@@ -1,7 +1,7 @@
 """One change of a running system: pushed, started, followed, judged, and then committed or rolled back.
 
-It is a unit of the machine's own (machine/switch.sh), so it outlives every connection, and whoever comes next can take
-it up. Confirmed by its run, or the machine rolls back by itself (ADR 0008, 0016); a busy lock is waited for (ADR 0022).
+The switch is a unit of the machine's own (machine/switch.sh). It outlives every connection, so a later run can take it
+up. Unless its run confirms it, the machine rolls back by itself (ADR 0008, 0016). A busy lock is waited for (ADR 0022).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from provisioner.ssh.stream import Lines
 
 DISARM: Final = Shell(scripts.DISARM)
 _PROLOGUE: Final = PATH.encode() + b'fail() { printf \'%s\\n\' "$2" >&2; exit "$1"; }\n'
-# No switch does it: the unit still polls with the token that has ended. Jobs that run are waited for, not by us.
+# No switch restarts the unit, which still polls with the old token. Running jobs are waited for by systemd, not by us.
 _RESTART: Final = "systemctl try-restart --no-block nixprov-runner-{name}.service || :"
 _UNDO_WAIT_S: Final = 60
 
@@ -45,7 +45,7 @@ class Stopped(HostError):
 
 @dataclass(frozen=True, slots=True)
 class Switch:
-    """The one switch that a machine can be at, whoever has started it.
+    """The one switch that a machine can be at, no matter which run started it.
 
     parts = switch.to(revision, parts, journal)  # pushed and started by the transaction that writes the parts
     result = switch.follow()
@@ -56,7 +56,7 @@ class Switch:
 
     machine: Machine
 
-    # Push and start: parts of the transaction that writes what the switch is to build.
+    # Push and start: parts of the transaction that writes the files to build from.
 
     def to(self, hook: Hook, revision: str, parts: Sequence[Part], journal: Journal) -> list[Part]:
         """`parts`, and after them the switch; before them their undoing, for the machine to do alone when nobody comes.
@@ -128,8 +128,8 @@ class Switch:
             with crash.around("commit"):
                 machine.transact("commit", (), machine.journal_for(phase), guard=guard, keep=keep)
         except Locked:
-            # Perhaps it was the host that changed its journal, when it had waited in vain, or is about to: then nobody
-            # else is at work.
+            # Perhaps the host itself changed its journal after waiting in vain, or is about to. No other run is at work
+            # then.
             machine.probe(after=lock.WAIT)
             if machine.journal.phase is Phase.WENT_BACK and machine.is_ours:
                 raise SwitchFailed(machine.context.host, scripts.EXPIRED) from None
@@ -140,7 +140,9 @@ class Switch:
         self._end(scripts.abort())
 
     def keep(self) -> None:
-        """What a dead run has left waiting becomes the system that boots, and no journal says more than it did."""
+        """Confirm a switch that a dead run has left waiting: its system becomes the one that boots. The journal
+        stays as it is.
+        """
         self._end(scripts.confirm((), 0).encode())
 
     def stop_trying(self) -> None:
@@ -197,8 +199,8 @@ def restarts(names: Iterable[str]) -> list[Part]:
 class Follower:
     """Cuts a switch's stream into lines, emits the log, remembers where to go on.
 
-    A line is emitted with the cursor behind it: one whose cursor a cut connection swallowed comes again over the next.
-    Without cursors it is emitted as it comes.
+    A line is emitted only with the cursor behind it. A cut connection may swallow the cursor; the line then comes
+    again. Without cursors lines are emitted as they come.
     """
 
     context: Context
@@ -211,7 +213,7 @@ class Follower:
     _size: int = 0
 
     def begin(self) -> str:
-        """Forget what the connection before did not finish; the cursor to go on from."""
+        """Forget the unfinished lines of the last connection; the cursor to go on from."""
         self.lines, self._held, self._size = Lines(), [], 0
         return self.cursor
 

@@ -31,8 +31,8 @@ def leave(host: Host, runner: Identity, why: str) -> None:
 def withdraw_unused(host: Host) -> None:
     """After another operator took the host over: withdraw the runners that its journal does not name in the end.
 
-    Only when that run has ended it is known whether it found one by its mark and uses it. What is not sure is left and
-    said: it carries our mark, so the next `up`, `down` or `prune` finds it.
+    The other run may find one of them by its mark and use it, so its end is waited for. Doubtful runners are left and
+    named: they carry our mark, so the next `up`, `down` or `prune` finds them.
     """
     ledger, words = host.ledger, host.context.words
     if ledger.created:
