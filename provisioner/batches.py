@@ -1,4 +1,4 @@
-"""Which hosts run together, and after which failures no further host is started: arithmetic only.
+"""The hosts that run together, and the failures after which no further host is started: arithmetic only.
 
 The rules are those of Ansible's `serial`, `max_fail_percentage` and `any_errors_fatal` (its guide, "Controlling
 playbook execution", "Error handling in playbooks"). Knows nothing of threads, ssh or outcomes.
@@ -19,8 +19,8 @@ _SIZE = re.compile(r"0*[1-9][0-9]{0,6}|(?:100|[1-9][0-9]?)%")
 class Rules:
     """How a play is rolled out.
 
-    `serial` are sizes of batches, hosts or a percentage ("20%") of the play's hosts, the last one repeated; empty is
-    all at once. `max_fail_percentage` is of a batch and must be exceeded, not reached.
+    `serial` are sizes of batches: numbers of hosts, or a percentage ("20%") of the play's hosts. The last one is
+    repeated; empty is all at once. `max_fail_percentage` is of a batch and must be exceeded, not reached.
     """
 
     serial: tuple[int | str, ...] = ()
@@ -34,7 +34,7 @@ class Rules:
             return f"{share}, and any error is fatal"
         if self.max_fail_percentage is not None and failed * 100 > self.max_fail_percentage * size:
             return f"{share}, more than {self.max_fail_percentage:g} %"
-        # A canary that died says enough: what fails everywhere is not tried on the next machines.
+        # A dead canary is enough: a failure on all hosts is not repeated on the next machines.
         return share if failed == size else ""
 
 

@@ -1,4 +1,4 @@
-"""Unified diffs of what a plan would change: files, and settings of runners at the provider. Secrets are stars."""
+"""Unified diffs of a plan's changes: files, and settings of runners at the provider. Secrets are stars."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ def _range(start: int, end: int) -> str:
 class _Compared(difflib.SequenceMatcher[str]):
     """Two files, compared from where they begin to differ to where they end to.
 
-    difflib takes more than the square of what is between, and one of the two is a host's: beyond some thousand lines
-    all of it counts as replaced.
+    difflib takes more than the square of the lines between, and one of the two files is a host's. Beyond some thousand
+    lines all of them count as replaced.
     """
 
     def __init__(self, before: Sequence[str], after: Sequence[str]) -> None:

@@ -1,4 +1,4 @@
-"""How a host ended, and what the process' exit status makes of all of them."""
+"""How a host ended, and the process' exit status for all of them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from enum import Enum
 class Outcome(Enum):
     """How a host ended. SKIPPED: never begun, because too many others had failed.
 
-    NOT_DESCRIBED: its system is not what its configuration describes, so nothing was changed.
+    NOT_DESCRIBED: its configuration does not describe its system, so nothing was changed.
     """
 
     UNCHANGED = "unchanged"
@@ -36,7 +36,7 @@ class Outcome(Enum):
 
 @dataclass(frozen=True, slots=True)
 class HostResult:
-    """The end of one host: `error` and `hint` are lines for people, `remains` what could not be undone."""
+    """The end of one host: `error` and `hint` are lines for people, `remains` the things that could not be undone."""
 
     host: str
     outcome: Outcome

@@ -1,6 +1,6 @@
 """Where jobs are done: the protocol of an executor, and the one that does them in threads of this process.
 
-Another executor may send a job to a process with a `Visitor` of its own, and return its events and result.
+Another executor may send a job to a process with its own `Visitor`, and return its events and result.
 """
 
 from __future__ import annotations

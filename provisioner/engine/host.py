@@ -1,4 +1,4 @@
-"""One host in the hands of a verb: a constant context, the remote machine, and a ledger of the run's changes."""
+"""One host in the hands of a verb: a constant context, the remote machine, and a ledger of changes."""
 
 from __future__ import annotations
 

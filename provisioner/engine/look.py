@@ -1,4 +1,4 @@
-"""The provider's view of a host, by the journal's ids and by the mark: losing one of them loses no runner."""
+"""The provider's view of a host, by the journal's ids and by the mark: neither's loss loses a runner."""
 
 from __future__ import annotations
 

@@ -92,7 +92,7 @@ def _asked(facts: Facts, journal: Journal, wanted: HostPlan) -> _Asked | None:
 
 
 def _before_down(facts: Facts, journal: Journal) -> _Asked | None:
-    """Of the running system and the one that boots, a system not ours must equal the one that `down` would build."""
+    """Of the running and the booting system, the one that is not ours must equal the one `down` would build."""
     if facts.revision and facts.revision_at_boot:
         return None
     others = _without_ours(facts, journal)
@@ -137,8 +137,9 @@ def _was_adopted(facts: Facts, journal: Journal) -> bool:
 
 
 def _without_ours(facts: Facts, journal: Journal) -> dict[str, bytes | None]:
-    """The configuration without the module, where our line does nothing. The line goes too if we put it into the
-    owner's file.
+    """The configuration without the module, where our line does nothing.
+
+    The line goes too if we put it into the owner's file.
     """
     hook = hooks.installed(journal)
     is_ours = hook.is_our_edit(facts, journal.hook)

@@ -1,4 +1,4 @@
-"""A bounded pool with a clock: a limited number of hosts at once, a thread each, and a time limit for each.
+"""A bounded pool with a clock: a limited number of hosts at once, a thread and a time limit each.
 
 Not `concurrent.futures`: a thread that hangs must hold neither its slot nor the end of the program. Knows nothing of
 the work on a host.

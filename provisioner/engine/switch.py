@@ -140,8 +140,9 @@ class Switch:
         self._end(scripts.abort())
 
     def keep(self) -> None:
-        """Confirm a switch that a dead run has left waiting: its system becomes the one that boots. The journal
-        stays as it is.
+        """Confirm a switch that a dead run has left waiting: its system becomes the one that boots.
+
+        The journal stays as it is.
         """
         self._end(scripts.confirm((), 0).encode())
 

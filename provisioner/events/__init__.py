@@ -131,7 +131,7 @@ class Planned(HostEvent):
 
 @dataclass(frozen=True, slots=True)
 class OriginFound(HostEvent):
-    """The running system is not what the configuration describes."""
+    """The configuration does not describe the running system."""
 
     origin: Origin
 

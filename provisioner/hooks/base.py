@@ -58,7 +58,9 @@ class Hook(ABC):
 
     @abstractmethod
     def missing(self, facts: Facts) -> str:
-        """Why the module is not in yet, in one line; empty when it is. Raises HookRefused when it cannot be put in."""
+        """The reason why the module is not in yet, in one line; empty when it is. Raises HookRefused when it cannot
+        be.
+        """
 
     @abstractmethod
     def is_in(self, facts: Facts) -> bool:

@@ -55,7 +55,8 @@ class Classic(Hook):
 
     @override
     def things(self) -> tuple[Thing, ...]:
-        # Root may write what is 0444; what even root may not is on a read-only disk, or immutable (chattr +i).
+        # Root may write a file of mode 0444. A file that even root may not write is on a read-only disk, or immutable
+        # (chattr +i).
         protected = f"[ ! -e {self.path} ] || [ -w {self.path} ] || echo yes"
         return (
             Seen("configuration", self.path),

@@ -17,7 +17,7 @@ DIR: Final = f"{STATE_DIR}/secrets"
 
 
 class Secrets(Step):
-    """Contents are never probed: which token a file holds is known from the journal, written with it."""
+    """Contents are never probed: the journal, written with each file, has the version of its token."""
 
     # Not taken back by a rollback either: the token before this one may have died when this one was made.
     name = "secrets"

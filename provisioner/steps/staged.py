@@ -18,7 +18,7 @@ from provisioner.steps.base import Comparison, State, Step, Wanted, time_back
 class Staged(Step):
     """Beside the files of all `owners`. Nobody reads them, so they feed no system.
 
-    Its parts come after those of all who rename what they staged.
+    Its parts come after the parts of all steps that rename their staged files.
     """
 
     name = "staged"

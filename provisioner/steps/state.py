@@ -1,4 +1,4 @@
-"""Our own folder on the host, with the journal in it: the first thing to come and the last to go."""
+"""Our own folder on the host, with the journal in it: the first to come and the last to go."""
 
 from __future__ import annotations
 

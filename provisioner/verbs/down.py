@@ -64,7 +64,7 @@ def plan(host: Host) -> None:
 
 
 def _warn_of_newer(host: Host) -> None:
-    """It is taken out all the same; the last look finds only what this version would look for."""
+    """The module is taken out all the same. The last look finds only things that this version looks for."""
     writer = written_by(host.machine.facts, host.machine.journal)
     if writer and version.is_newer(writer, version.OWN):
         text = f"nixprov {writer} installed it, and this older {version.OWN} takes back what it knows of"
@@ -87,7 +87,7 @@ def _with_journal(host: Host, actions: tuple[RunnerAction, ...]) -> tuple[Runner
 
 
 def _feeding(host: Host) -> list[Part]:
-    """The removal of what the next system would be built from. Raises HookRefused."""
+    """The removal of all files that feed the next system. Raises HookRefused."""
     facts, journal = host.machine.facts, host.machine.journal
     return [part for step in reversed(STEPS) if step.feeds_system for part in step.remove(facts, journal)]
 
@@ -204,7 +204,7 @@ def has_only_files(host: Host) -> bool:
 
 
 def take_files(host: Host) -> None:
-    """Only where no switch is needed: the system is its owner's, and so is the next one once our files are gone.
+    """Only where no switch is needed: the system is its owner's, and without our files so is the next one.
 
     To build it is not our business.
     """
@@ -244,7 +244,7 @@ def clean_up(host: Host) -> None:
 
 
 def _queue(host: Host, records: tuple[RunnerRecord, ...]) -> None:
-    """Everything but the journal goes; it keeps what is still to be withdrawn, for the next `down` of anyone."""
+    """All goes but the journal, which keeps the pending deletions for anyone's next `down`."""
     machine, words = host.machine, host.context.words
     waits = "which the next `down` or `prune` deletes"
     host.ledger.remains += [f"{words.runner} {one.id} in {words.name}, {waits}" for one in records]

@@ -1,4 +1,4 @@
-"""A verb's phases as a table, and the one way through it: look, change, unwind what failed, finish."""
+"""A verb's phases as a table, and the one way through it: look, change, unwind a failure, finish."""
 
 from __future__ import annotations
 
@@ -64,14 +64,14 @@ class Phases:
         return Phases(lambda: tuple(phase for phase in self if isinstance(phase, Look)))
 
     def look(self, host: Host) -> None:
-        """Find out what there is, and what would change. Raises HostError, CiError."""
+        """Do the looks: the host's state, and the changes to come. Raises HostError, CiError."""
         self._enter(Look, host)
 
     def change(self, host: Host) -> None:
         """Make the host's plan true, or the host as it was.
 
-        Raises RolledBack with the cause, RollbackFailed, Locked when another run took the host over, and what a phase
-        raised before the first change.
+        Raises RolledBack with the cause, RollbackFailed, or Locked when another run took the host over. An error before
+        the first change is raised as it is.
         """
         try:
             self._enter(Change, host)

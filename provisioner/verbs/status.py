@@ -43,7 +43,7 @@ def probe(host: Host) -> None:
 
 
 def compare(host: Host) -> None:
-    """Machine, module and CI server side by side; what `up` would change is the drift.
+    """Machine, module and CI server side by side; the changes that `up` would make are the drift.
 
     Raises CiError.
     """
@@ -70,7 +70,7 @@ def report(host: Host) -> StatusRead:
 
 
 def _compared(host: Host, view: View) -> tuple[tuple[RunnerAction, ...], tuple[str, ...]]:
-    """What `up` would do with the runners, and all it would change. That it would refuse is told, and no failure."""
+    """The runners' actions and all changes of `up`. A refusal of `up` is reported as drift, not raised."""
     try:
         context, machine = host.context, host.machine
         wanted = plan_up(context.spec, machine.facts, machine.journal, context.ci.server, view)

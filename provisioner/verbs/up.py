@@ -1,4 +1,4 @@
-"""`up` for one host: a runner of the CI server when all went well, and what it was before when anything did not."""
+"""`up` for one host: a runner of the CI server on success, its former state on any failure."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def plan(host: Host) -> None:
     """Pure; without a change the run ends here, with nothing written. Another version of nixprov is no change (ADR
     0024).
 
-    Raises HostError, CiError; HostRefused for what forbids to change the host.
+    Raises HostError, CiError; HostRefused for a reason not to change the host.
     """
     context, facts, journal = host.context, host.machine.facts, host.machine.journal
     new_tokens = context.choices.new_tokens
@@ -68,7 +68,7 @@ def plan(host: Host) -> None:
 
 
 def warn_of_trust(host: Host) -> None:
-    """What lets jobs have more of the host than they should, by what is wanted or by what its Nix is."""
+    """Warn where jobs get more of the host than they should, by the inventory or by its Nix."""
     module, facts = host.context.spec.module, host.machine.facts
     for text in (*trust.warnings(module.trust, facts), *Flaws.of(module, facts).warnings()):
         host.context.warn(text)
@@ -93,13 +93,13 @@ def claim(host: Host) -> None:
     """The host is this run's from now on; its state before is in the journal (ADR 0011)."""
     journal = host.machine.journal
     phase = journal.phase if journal.phase.has_installed else Phase.CLAIMED
-    # Whatever becomes of us, a token that is to go counts as gone.
+    # A token that is to go counts as gone, even if this run dies.
     ending = [action.name for action in host.plan.runners if action.verb.makes_a_token]
     host.claim(phase, **_found(host), runners=journal.without_tokens(ending).runners)
 
 
 def _found(host: Host) -> Mapping[str, object]:
-    """What was there before the first run of ours, and before this one."""
+    """The state before our first run, and before this one."""
     facts, journal = host.machine.facts, host.machine.journal
     hook = journal.hook or host.hook.record(facts)
     baseline = journal.baseline or Baseline(facts.generation, facts.system)
@@ -175,11 +175,11 @@ def write(host: Host) -> None:
 
 
 def _intent(host: Host, wanted: Wanted, records: Mapping[str, RunnerRecord], phase: Phase) -> Journal:
-    """The journal before the files: what was there, and what is meant."""
+    """The journal that goes before the files: the state found, and the state intended."""
     machine = host.machine
     used = {record.id for record in records.values()}
     pending = tuple(record for record in machine.journal.pending_deletions if record.id not in used)
-    # Whoever wrote these bodies first: a newer nixprov that found nothing to change in them shuts nobody out.
+    # The first writer of these bodies: a newer nixprov without changes in them shuts nobody out.
     first = written_by(machine.facts, machine.journal) if has_bodies(wanted, machine.facts) else ""
     changes = {"nixprov": first or wanted.version, "runners": records, "pending_deletions": pending}
     return machine.journal_for(phase, **_found(host), **changes)
@@ -203,7 +203,7 @@ def activate(host: Host) -> None:
 
 
 def _name_strangers(host: Host, result: SwitchResult) -> None:
-    """Somebody else's unit is said and is no reason to go back; ours are asked for one by one when we confirm."""
+    """A unit that is not ours is reported and no reason to roll back; `confirm` asks for ours one by one."""
     before = set(host.machine.facts.failed_units)
     strangers = [unit for unit in result.failed if not unit.startswith("nixprov-")]
     for since, units in (
@@ -215,8 +215,8 @@ def _name_strangers(host: Host, result: SwitchResult) -> None:
 
 
 def confirm(host: Host) -> None:
-    """The provider was polled, a fresh login works, the units are active; only then the system is the one that boots
-    (ADR 0008), and the journal says "confirmed".
+    """The provider was polled, a fresh login works, the units are active. Only then the system is made the one that
+    boots (ADR 0008), and the journal says "confirmed".
 
     Raises CiUnavailable, SwitchFailed, Detached.
     """
@@ -238,7 +238,7 @@ def confirm(host: Host) -> None:
 
 @dataclass(slots=True)
 class _Contact:
-    """Which runners have not asked for jobs yet; `silence`: why the provider does not tell us just now."""
+    """The runners that have not asked for jobs yet; `silence`: the reason why the provider does not answer now."""
 
     host: Host
     waiting: dict[str, RunnerRecord]
@@ -261,7 +261,7 @@ class _Contact:
     def require_active(self, units: Sequence[str]) -> None:
         """Raises SwitchFailed with a unit's last lines, which explain it better than that nobody polled.
 
-        That the provider does not answer us says nothing of the unit, which the host may have stopped again by now.
+        A silent provider says nothing of the unit, which the host may have stopped again by now.
         """
         if self.silence is None:
             Switch(self.host.machine).require_active(units)
