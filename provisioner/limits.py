@@ -13,7 +13,7 @@ KIB: Final = 1 << 10
 MIB: Final = 1 << 20
 
 # One command's answer, which is kept. A probe's has our module (200 KiB) and the owner's configuration. A preview's has
-# a line of at most 300 bytes a path, so that a closure of 200,000 paths fits.
+# a line of at most 300 bytes a path, so a closure of 200,000 paths fits.
 HOST_ANSWER: Final = 64 * MIB
 # A switch's log, which only passes: eight builds that reach the 128 MiB that a job's build may say.
 HOST_LOG: Final = 1024 * MIB
@@ -29,7 +29,7 @@ HOST_LINE: Final = 64 * KIB
 ERROR: Final = 4 * KIB
 # A packet of ssh: OpenSSH sends and takes 256 KiB at most (packet.c, PACKET_MAX_SIZE).
 SSH_PACKET: Final = 256 * KIB
-# Lines before the first packet: RFC 4253, 4.2, has 255 bytes for the version, and no limit for the lines before it.
+# Lines before the first packet: RFC 4253, 4.2, has 255 bytes for the version, and no limit before it.
 SSH_BANNER: Final = 64 * KIB
 # A reply of GitLab's, unpacked. A page of 100 runners with the longest texts that GitLab allows (2 KiB each) is 200
 # KiB.

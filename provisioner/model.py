@@ -108,7 +108,7 @@ class AccessLevel(Enum):
 
 
 class Trust(Enum):
-    """The user that a job is for the host's Nix. PLAIN: the host's root, where the job is root in its container."""
+    """The host's Nix treats a job as this user. PLAIN: as root of the host, where the job is root in its container."""
 
     NONE = "none"
     PLAIN = "plain"

@@ -183,9 +183,7 @@ def hook_of(plan: HostPlan, facts: Facts, journal: Journal) -> Hook:
 
 
 def file_changes(plan: HostPlan, facts: Facts, journal: Journal) -> tuple[FileChange, ...]:
-    """The texts behind a plan, for --diff: the files that `up` writes, or those that `down` removes before its
-    switch.
-    """
+    """The texts behind a plan, for --diff: the files that `up` writes, or that `down` removes before its switch."""
     if plan.wanted is not None:
         parts = [part for step in STEPS for part in step.write(plan.wanted, facts, journal)]
     else:

@@ -137,9 +137,9 @@ def _was_adopted(facts: Facts, journal: Journal) -> bool:
 
 
 def _without_ours(facts: Facts, journal: Journal) -> dict[str, bytes | None]:
-    """The configuration without the module, where our line does nothing.
+    """Edits that take our module out of the configuration; without it our line does nothing.
 
-    The line goes too if we put it into the owner's file.
+    The line goes too if we put it into the folder's own file.
     """
     hook = hooks.installed(journal)
     is_ours = hook.is_our_edit(facts, journal.hook)

@@ -47,11 +47,13 @@ class Stopped(HostError):
 class Switch:
     """The one switch that a machine can be at, no matter which run started it.
 
-    parts = switch.to(revision, parts, journal)  # pushed and started by the transaction that writes the parts
-    result = switch.follow()
-    switch.judge(result)
-    switch.log_in_again()
-    switch.commit(phase, units, keep=False)  # or switch.roll_back()
+    The order of calls:
+
+        parts = switch.to(revision, parts, journal)  # pushed and started by the transaction that writes the parts
+        result = switch.follow()
+        switch.judge(result)
+        switch.log_in_again()
+        switch.commit(phase, units, keep=False)  # or switch.roll_back()
     """
 
     machine: Machine
@@ -59,7 +61,7 @@ class Switch:
     # Push and start: parts of the transaction that writes the files to build from.
 
     def to(self, hook: Hook, revision: str, parts: Sequence[Part], journal: Journal) -> list[Part]:
-        """`parts`, and after them the switch; before them their undoing, for the machine to do alone when nobody comes.
+        """`parts` with the switch behind them, and before them their undoing, for a machine that is not confirmed.
 
         `journal` is the one that is written with `parts`.
         """

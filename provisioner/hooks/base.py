@@ -58,9 +58,7 @@ class Hook(ABC):
 
     @abstractmethod
     def missing(self, facts: Facts) -> str:
-        """The reason why the module is not in yet, in one line; empty when it is. Raises HookRefused when it cannot
-        be.
-        """
+        """The reason why the module is not in, or empty. Raises HookRefused when it cannot be put in."""
 
     @abstractmethod
     def is_in(self, facts: Facts) -> bool:

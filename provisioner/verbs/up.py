@@ -203,7 +203,7 @@ def activate(host: Host) -> None:
 
 
 def _name_strangers(host: Host, result: SwitchResult) -> None:
-    """A unit that is not ours is reported and no reason to roll back; `confirm` asks for ours one by one."""
+    """Report units that are not ours; they are no reason to roll back. `confirm` asks for ours one by one."""
     before = set(host.machine.facts.failed_units)
     strangers = [unit for unit in result.failed if not unit.startswith("nixprov-")]
     for since, units in (

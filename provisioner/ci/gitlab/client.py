@@ -38,7 +38,7 @@ from provisioner.model import Mark, RunnerSpec, RunnerType, Secret
 
 PER_PAGE: Final = 100
 USER_AGENT: Final = "nixprov"
-# The nearest entry of an exception's ancestry counts; the two roots are what a test allows nothing to end at.
+# The nearest entry of an exception's ancestry counts. A test forbids any exception to end at the two roots.
 KINDS: Final[Mapping[type[Exception], Kind]] = MappingProxyType(
     {
         gitlab.exceptions.GitlabError: Kind.UNEXPECTED,
@@ -153,7 +153,7 @@ class Client:
         return registration
 
     def _recover(self, key: Key, mark: Mark, known: frozenset[int], error: UnclearOutcome) -> Registration:
-        """After an unclear creation: the newest runner with our mark that was not there before is what we made."""
+        """After an unclear creation: take the newest runner with our mark that was not there before."""
         try:
             listed = self._listings.reload(key, lambda: self._list(*key))
         except CiError as failed:
@@ -334,7 +334,7 @@ def _because(error: Exception) -> str:
 
 
 def _said(message: object) -> str:
-    """GitLab's words: a text, bytes of whatever came, or an object of lists for a rejected model."""
+    """GitLab's words: a text, bytes of any kind, or an object of lists for a rejected model."""
     if isinstance(message, bytes):
         return message.decode(errors="replace")
     if isinstance(message, Mapping):

@@ -1,4 +1,4 @@
-"""Remembers what a run has listed, so that a thousand hosts cost one listing; several threads share it."""
+"""Remembers a run's listings, so that a thousand hosts cost one; several threads share it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Listings:
             return tuple(entry.runners.values())
 
     def reload(self, key: Key, load: Load) -> tuple[Runner, ...]:
-        """List again whatever is remembered."""
+        """List again, remembered or not."""
         entry = self._entry(key)
         with entry.lock:
             entry.runners = {runner.id: runner for runner in load()}

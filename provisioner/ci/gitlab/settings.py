@@ -1,7 +1,7 @@
 """Where GitLab's URL and token come from: options, then NIXPROV_GITLAB_* variables, then python-gitlab's own files.
 
-Owns the order and the messages; python-gitlab's files are read by python-gitlab (config_files.py), and only when
-options and variables leave something open. Nothing is sent anywhere here.
+Owns the order and the messages. python-gitlab itself reads its files (config_files.py), and only when options and
+variables leave something open. Nothing is sent anywhere here.
 """
 
 from __future__ import annotations
@@ -54,11 +54,11 @@ def load(
     url: str | None = None,
     token_file: Path | None = None,
 ) -> Access:
-    """Settle URL and token; `url` and `token_file` are what the options gave.
+    """Settle URL and token; `url` and `token_file` are the options' values.
 
-    A token of python-gitlab's files is only ever used for the URL it stands beside: a URL from an option or a
-    variable never gets a token that was meant for another server. Raises ConfigError with one line that says what
-    is missing or unreadable.
+    A token of python-gitlab's files is only ever used for the URL it stands beside. A URL from an option or a variable
+    never gets a token meant for another server. Raises ConfigError with one line that names the missing or unreadable
+    source.
     """
     named_url = _named_url(url, environ)
     token = _named_token(token_file, environ)
@@ -114,7 +114,7 @@ def _read_token(path: Path, origin: str) -> _Token:
 
 
 def _checked_token(text: str, origin: str) -> Secret:
-    """Refuse what cannot go into a header, without ever showing it."""
+    """Refuse a token that cannot go into a header, without ever showing it."""
     token = text.strip()
     if not token:
         raise ConfigError(f"the GitLab token in {origin} is empty")

@@ -1,7 +1,7 @@
-"""How calls travel: time-outs, what may be repeated and how long, redirects, content types, the count of writes.
+"""The transport of calls: time-outs, repetitions and their limits, redirects, content types, the count of writes.
 
-Sits below python-gitlab as a requests adapter, because python-gitlab repeats a POST after 429 by itself, cannot read a
-date in Retry-After, follows redirects with the token in hand and takes any page for an answer.
+Sits below python-gitlab as a requests adapter. By itself python-gitlab repeats a POST after 429 and cannot read a date
+in Retry-After. It follows redirects with the token in hand, and takes any page for an answer.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class NotJsonError(requests.exceptions.RequestException):
 
 
 class TooLongReplyError(requests.exceptions.RequestException):
-    """More than any call of ours gives, unpacked: whoever sends it, its end is not waited for."""
+    """More than any call of ours gives, unpacked; its end is not waited for."""
 
     def __init__(self) -> None:
         super().__init__(f"more than {limits.told(limits.GITLAB_REPLY)}")
@@ -112,7 +112,7 @@ class Transport(HTTPAdapter):
         if not isinstance(timeout, (int, float)):
             raise TypeError("a call without a time-out waits for ever")
         timeouts = (min(timeout, CONNECT_S), timeout)
-        # What `_read` can unpack a piece at a time.
+        # The one encoding that `_read` can unpack a piece at a time.
         request.headers["Accept-Encoding"] = "gzip"
         deadline = time.monotonic() + self._patience.deadline_s
         attempt = 0

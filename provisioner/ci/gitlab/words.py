@@ -1,4 +1,4 @@
-"""What people read of GitLab, and what it brings to the machine. Importing this imports no library."""
+"""GitLab's nouns for people, and its part on the machine. Importing this imports no library."""
 
 from __future__ import annotations
 
