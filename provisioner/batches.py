@@ -17,7 +17,7 @@ _SIZE = re.compile(r"0*[1-9][0-9]{0,6}|(?:100|[1-9][0-9]?)%")
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """How a play is rolled out.
+    """The rules of a play's rollout.
 
     `serial` are sizes of batches: numbers of hosts, or a percentage ("20%") of the play's hosts. The last one is
     repeated; empty is all at once. `max_fail_percentage` is of a batch and must be exceeded, not reached.
@@ -28,7 +28,7 @@ class Rules:
     any_errors_fatal: bool = False
 
     def why_stop(self, failed: int, size: int) -> str:
-        """Why no further host is started when `failed` of a batch of `size` have failed; empty to go on."""
+        """The reason to start no further host after `failed` failures in a batch of `size`; empty to go on."""
         share = f"{failed} of {size} hosts of the batch failed" if size > 1 else "the only host of the batch failed"
         if failed and self.any_errors_fatal:
             return f"{share}, and any error is fatal"
@@ -40,7 +40,7 @@ class Rules:
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """The hosts of one play, in the order in which they are begun; `name` is the play's, for people."""
+    """The hosts of one play, in their order; `name` is the play's, for people."""
 
     hosts: tuple[HostSpec, ...]
     rules: Rules = Rules()
@@ -55,7 +55,7 @@ class Stage:
 
 
 def sizes(serial: tuple[int | str, ...], total: int) -> list[int]:
-    """How many hosts each batch has. A percentage is of all hosts, rounded down, at least one host."""
+    """The sizes of the batches. A percentage is of all hosts, rounded down, at least one host."""
     found: list[int] = []
     left = total
     while left > 0:

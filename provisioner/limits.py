@@ -1,4 +1,4 @@
-"""How much a host, GitLab or a program may say before it is not believed any more. Bytes, all generous.
+"""The longest accepted output of a host, GitLab or a program. Bytes, all generous.
 
 A longer answer fails with one line that names the limit, and fails nothing else. Times are bounded where the waiting is
 done: `Limits` of the engine, `Patience` of GitLab.
@@ -15,7 +15,7 @@ MIB: Final = 1 << 20
 # One command's answer, which is kept. A probe's has our module (200 KiB) and the owner's configuration. A preview's has
 # a line of at most 300 bytes a path, so a closure of 200,000 paths fits.
 HOST_ANSWER: Final = 64 * MIB
-# A switch's log, which only passes: eight builds that reach the 128 MiB that a job's build may say.
+# A switch's log, which only passes: eight builds with the 128 MiB that a job's build may print.
 HOST_LOG: Final = 1024 * MIB
 # Before the script begins: the greetings of login shells.
 HOST_GREETING: Final = 1 * MIB

@@ -135,7 +135,7 @@ class Capability(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Become:
-    """How to become root when the login user is not."""
+    """The way to become root when the login user is not."""
 
     method: str = "sudo"
     user: str = "root"
@@ -144,7 +144,7 @@ class Become:
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """Where and as whom to log in; None leaves the choice to ssh_config and the defaults.
+    """The address and user to log in; None leaves the choice to ssh_config and the defaults.
 
     `options` are OpenSSH options by lower-case name (from ansible_ssh_common_args and the like).
     """

@@ -8,7 +8,7 @@ from enum import Enum
 
 
 class Outcome(Enum):
-    """How a host ended. SKIPPED: never begun, because too many others had failed.
+    """The end of a host. SKIPPED: never begun, because too many others had failed.
 
     NOT_DESCRIBED: its configuration does not describe its system, so nothing was changed.
     """
@@ -30,7 +30,7 @@ class Outcome(Enum):
 
     @property
     def is_failure(self) -> bool:
-        """Neither good nor unreachable, of a host that was begun."""
+        """Neither good nor unreachable, for a host that was begun."""
         return not (self.is_good or self in (Outcome.UNREACHABLE, Outcome.SKIPPED))
 
 
@@ -49,7 +49,7 @@ class HostResult:
 
 
 def exit_code(results: Sequence[HostResult]) -> int:
-    """The process' exit status, as docs/exit-codes.md says."""
+    """The process' exit status (docs/exit-codes.md)."""
     skipped = any(result.outcome is Outcome.SKIPPED for result in results)
     bad = [result.outcome for result in results if not result.outcome.is_good and result.outcome is not Outcome.SKIPPED]
     if not bad:

@@ -33,9 +33,9 @@ class StepAction:
 
 @dataclass(frozen=True, slots=True)
 class HostPlan:
-    """All that would change for one host; `switch` says why the system must be built and activated, or is empty.
+    """All changes to one host; `switch` is the reason to build and activate its system, or empty.
 
-    `newer`: the version of a newer nixprov, in the place of whose module ours would come; empty for no downgrade.
+    `newer`: the version of a newer nixprov whose module ours would replace; empty for no downgrade.
     """
 
     host: str
@@ -92,7 +92,7 @@ def plan_up(
 
 
 def require_no_downgrade(plan: HostPlan) -> None:
-    """Raises HostRefused: two operators with two versions would undo each other for ever."""
+    """Raises HostRefused: two operators with two versions would undo each other's work for ever."""
     if plan.newer:
         hint = f"upgrade nixprov here to {plan.newer}; if the older module is meant, say --downgrade"
         raise HostRefused(plan.host, plan.downgrade, hint=hint)
@@ -116,7 +116,7 @@ def plan_down(spec: HostSpec, facts: Facts, journal: Journal, server: Server, vi
 
 
 def _some(things: Sequence[str]) -> str:
-    """A line that can be read: the module alone is some twenty files."""
+    """A line short enough to read: the module alone is some twenty files."""
     shown = ", ".join(things[:_NAMED])
     return f"{shown} and {len(things) - _NAMED} more" if len(things) > _NAMED else shown
 
@@ -170,7 +170,7 @@ def unit_names(spec: HostSpec) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class FileChange:
-    """One declared file before and after; None where it does not exist. Secrets are never in here."""
+    """One declared file before and after; None for a missing one. Never holds a secret."""
 
     path: str
     before: bytes | None

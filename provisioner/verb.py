@@ -6,7 +6,7 @@ from enum import Enum
 
 
 class Verb(Enum):
-    """The value is the word in events, journals and records; PLAN_DOWN is typed `nixprov down --check`."""
+    """The value is the word in events, journals and records; people type PLAN_DOWN as `nixprov down --check`."""
 
     UP = "up"
     DOWN = "down"
@@ -30,7 +30,7 @@ class Verb(Enum):
 
     @property
     def command(self) -> str:
-        """The word that is typed, with `flags` after the hosts."""
+        """The typed word, with `flags` after the hosts."""
         return self.applied.value if self.flags else self.value
 
     @property

@@ -53,7 +53,7 @@ class HostSide:
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """One CI server as all but its provider know it.
+    """One CI server, as known outside of its provider.
 
     `url` is as hosts reach it, in one spelling; the journal names it beside each id.
     """
@@ -65,7 +65,7 @@ class Server:
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """A runner just made, or renewed: the provider shows `secret` this once. `expires_at` is ISO 8601, or None."""
+    """A new runner, or a renewed one: the provider shows `secret` only once. `expires_at` is ISO 8601, or None."""
 
     id: Identity
     secret: Secret
@@ -90,7 +90,7 @@ class Enrolled:
 class Presence:
     """One process that works for a runner. `contacted_at` is ISO 8601 as the provider says it, or None.
 
-    `remark`: why it is worth a line of `prune` that it is still listed; empty for the usual.
+    `remark`: a reason to list it in `prune`; empty for none.
     """
 
     name: str
@@ -151,7 +151,7 @@ class View(Protocol):
 
     @property
     def found(self) -> Mapping[str, Sequence[Enrolled]]:
-        """By the names of the runners that are wanted; empty for one that the provider does not have."""
+        """By the names of the wanted runners; empty for one that the provider does not have."""
 
     def to_have(
         self, spec: HostSpec, machine: str, held: Mapping[str, Held], *, renew: bool = False
@@ -182,10 +182,10 @@ class Provider(Protocol):
 
     @property
     def writes(self) -> int:
-        """How many changing calls reached the server so far."""
+        """The number of changing calls that reached the server so far."""
 
     def check(self) -> None:
-        """Ask whether the operator's credential is accepted at all, so that a run fails before it touches a host."""
+        """Check that the operator's credential is accepted, so that a run fails before it touches a host."""
 
     def look(self, spec: HostSpec, machine: str, known: Collection[Identity]) -> View:
         """The host's runners: those with the mark of `machine` where `spec` looks for it, and the ids `known`.
@@ -194,7 +194,7 @@ class Provider(Protocol):
         """
 
     def enrol(self, spec: RunnerSpec, mark: Mark, runner: Identity | None = None) -> Credential:
-        """Make a runner, or renew the credential of `runner`, whose old one is dead from then on.
+        """Make a runner, or renew the credential of `runner`; the old one is dead from then on.
 
         Never twice: after an unclear answer the provider looks for the new runner by its mark. CiUnavailable of a
         renewal leaves unclear whether the old credential still counts; CiRefused means that it does.
@@ -224,10 +224,10 @@ class Provider(Protocol):
         """Undo `quiesce`; nothing to do for one that is gone."""
 
     def withdraw(self, runner: Identity) -> None:
-        """Delete it with its processes and see it gone; one that was gone already is as good. Else CiUnavailable."""
+        """Delete it with its processes and see it gone; a missing one is fine. Else raises CiUnavailable."""
 
     def listed(self, hosts: Iterable[HostSpec]) -> Sequence[Enrolled]:
-        """All with a mark, of the places where a runner of these hosts could stand."""
+        """All runners with a mark, wherever a runner of these hosts could be."""
 
     def find(self, runner: Identity) -> Enrolled | None: ...
 

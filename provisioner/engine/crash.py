@@ -8,7 +8,7 @@ NIXPROV_CRASH holds one or more of them, separated by commas:
     host:TRANSACTION:N               ... or before its N-th change; this program dies with it, as in a power cut
     unit:PHASE                       the switch gets it (switch.sh); this program lives and has to cope
 
-Without the variable nothing here does anything. Dying is all it can do, so it needs no protection.
+Without the variable nothing here has any effect. It can only kill this program, so it needs no protection.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ def around(effect: str, name: str = "") -> Iterator[None]:
 
 
 def in_transaction(name: str) -> str:
-    """Where the transaction `name` is to die, in the words of transaction.Transaction."""
+    """The place of death in the transaction `name`, in the words of transaction.Transaction."""
     prefix = f"host:{name}:"
     return next((point.removeprefix(prefix) for point in _wished() if point.startswith(prefix)), "")
 
 
 def after_transaction(name: str, status: int) -> None:
-    """Go down with the host's script."""
+    """Die with the host's script."""
     if status == _KILLED and in_transaction(name):
         os.kill(os.getpid(), signal.SIGKILL)
 

@@ -49,7 +49,7 @@ RECONNECT_WAITS_S: Final = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How long things may take, in seconds. `confirm_s`: how long a host waits to be confirmed; 0: it does not.
+    """Time limits in seconds. `confirm_s`: the host's own limit until it is confirmed; 0 needs no confirmation.
 
     `transaction_s`: a transaction may write a boot loader, flush a busy disk or remove gigabytes of job files.
     `switch_s`: builds take hours, and so may the jobs of a unit that stops. A dead line is noticed without it.
@@ -115,7 +115,7 @@ class Context:
 
     @property
     def goes_on(self) -> str:
-        """A hint for an end that this verb takes up again."""
+        """A hint for a run that this verb can resume."""
         return f"`nixprov {self.verb.command}` goes on from here"
 
     def enter(self, phase: str) -> None:
@@ -147,12 +147,13 @@ class Machine:
         """Read the host anew, when the shell of `after` has ended: one remote command. Raises HostError."""
         done = self.command(after.encode() + steps.probe())
         self.facts = Facts.parse(self.context.host, done.stdout)
-        # A claim makes the journal this machine's from here on. A later run must not find another machine's ids there.
+        # A claim makes the journal this machine's from here on. A later run must not find another machine's runners in
+        # it.
         self.journal = Journal.read(self.facts).of_machine(self.facts.machine)
 
     @property
     def is_ours(self) -> bool:
-        """The last transaction there was this run's."""
+        """Whether the last transaction there was this run's."""
         return self.journal.run is not None and self.journal.run.id == self.context.run.id
 
     @property
@@ -179,7 +180,7 @@ class Machine:
     def transact(
         self, name: str, parts: Sequence[Part], journal: Journal | None, *, guard: str = "", keep: bool = True
     ) -> None:
-        """Do `parts` under a lock, the journal first; `keep`: the host stays ours.
+        """Do `parts` under the lock, the journal first; `keep`: this run goes on holding the host.
 
         An interrupt comes before or after the transaction. Cut in the middle, it would go on remotely while this run
         unwinds. Raises Cancelled before it, Locked, NothingChanged, RemoteFailed.
@@ -209,9 +210,9 @@ class Machine:
         return self.session.run(script, timeout_s=limit_s, on_output=on_output, cancel=self.cancel, keep=False)
 
     def persist(self, action: Callable[[], object], what: str, *, fresh: bool = False) -> None:
-        """Do `action`, over new connections with growing pauses while they get lost; `fresh`: over a new one at once.
+        """Do `action`, again over new connections after a loss, with growing pauses; `fresh`: over a new one at once.
 
-        Raises ConnectionLost when all were in vain.
+        Raises ConnectionLost when no connection comes back.
         """
         for wait in (*RECONNECT_WAITS_S, None):
             try:
@@ -238,7 +239,7 @@ class Machine:
         return True
 
     def shield(self) -> None:
-        """From here on an interrupt stops nothing: unwinding must not end half-way."""
+        """Ignore interrupts from here on: unwinding must not end half-way."""
         self.cancel = threading.Event()
 
     def _reconnect(self) -> None:
@@ -292,7 +293,7 @@ class Ledger:
 
     @property
     def has_changes(self) -> bool:
-        """More than the host's lock was taken: an end that unwinds is said to be one."""
+        """Whether more than the lock was taken; the end of such a run is reported as rolled back."""
         return bool(self.is_written or self.is_drained or self.records)
 
 
@@ -336,7 +337,7 @@ class Host:
         self.ledger.is_claimed = True
 
     def write(self, parts: Sequence[Part], journal: Journal, *, keep: bool) -> None:
-        """The one transaction that changes files. From its first change on unwinding has all to undo."""
+        """The one transaction that changes files. From its first change on, unwinding undoes everything."""
         self.ledger.is_written = True
         try:
             with crash.around("write"):

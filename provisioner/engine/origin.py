@@ -24,7 +24,7 @@ _MEND: Final = "mend it: `nixos-rebuild build` on the host shows the whole error
 
 
 def is_asked(host: Host) -> bool:
-    """Not where no switch follows, where only systems of ours would be replaced, or where a dead run has looked."""
+    """Whether to ask: not without a switch, when only systems of ours are replaced, or after a dead run's look."""
     return _asked(host.machine.facts, host.machine.journal, host.plan) is not None
 
 
@@ -49,7 +49,10 @@ def look(host: Host) -> None:
 
 
 def require(host: Host) -> None:
-    """Raises NotDescribed, BuildFailed, unless the operator goes on knowingly; HookRefused: nobody could go on."""
+    """Require a described system, or --adopt-configuration.
+
+    Raises NotDescribed, BuildFailed, and HookRefused where not even the option helps.
+    """
     found = host.own
     if found is None or found.is_described:
         return
@@ -127,7 +130,7 @@ def _known_boots(facts: Facts, journal: Journal) -> set[str]:
 
 
 def _has_looked(facts: Facts, journal: Journal) -> bool:
-    """A run that did not end has looked at the very system that runs."""
+    """Whether a run that did not end has looked at this very system."""
     is_open = journal.phase not in (Phase.NONE, Phase.CONFIRMED)
     return is_open and journal.checked is not None and journal.checked.system == facts.system
 

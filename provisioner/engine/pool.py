@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Final, Generic, TypeVar
 
 TICK_S: Final = 0.2
-# From the deadline until a thread is given up: time to notice and to hang up.
+# From the deadline until a thread is given up: its time to notice and to hang up.
 GRACE_S: Final = 5.0
 
 Item = TypeVar("Item")
@@ -58,7 +58,7 @@ class Task(Generic[Item]):
 class Pool(Generic[Item, Answer]):
     """`work` runs in the task's thread and never raises; `give_up` makes the answer for a task that is given up.
 
-    `on_cancel` is called once, when `cancel` is seen while something runs: a signal handler itself must not say much.
+    `on_cancel` is called once, when `cancel` is seen while something runs. A signal handler itself must not print.
     """
 
     work: Callable[[Task[Item]], Answer]
@@ -70,7 +70,7 @@ class Pool(Generic[Item, Answer]):
     on_cancel: Callable[[], None] = lambda: None
 
     def run(self, items: Iterable[Item], may_start: Callable[[], bool]) -> Iterator[tuple[Item, Answer]]:
-        """Yield answers as they come. Ends when all that was started has answered; `may_start` is asked each time."""
+        """Yield answers as they come, until each task has answered. `may_start` is asked before each start."""
         waiting, active = deque(items), list[Task[Item]]()
         answers: queue.SimpleQueue[tuple[Task[Item], Answer]] = queue.SimpleQueue()
         was_told = False
@@ -106,7 +106,7 @@ class Pool(Generic[Item, Answer]):
         return found + [(task, self.give_up(task)) for task in active if task not in answered and self._is_lost(task)]
 
     def _is_lost(self, task: Task[Item]) -> bool:
-        """Tell a task that its time is over; true once it had its time to go by itself."""
+        """Tell a task that its time is over; true when its grace is over too."""
         if self.limit_s is not None and task.seconds > self.limit_s:
             task.is_late = True
         if task.is_late or self.cancel.is_set():

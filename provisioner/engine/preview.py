@@ -20,7 +20,7 @@ def is_built(host: Host) -> bool:
 
 
 def evaluate(host: Host) -> None:
-    """Only `plan --diff`: the system that would come of it, from a copy of the configuration (ADR 0015).
+    """Only `plan --diff`: the system to come, evaluated from a copy of the configuration (ADR 0015).
 
     Raises HostError.
     """
@@ -36,7 +36,7 @@ def build(host: Host) -> None:
 
 
 def _is_wanted(host: Host) -> bool:
-    """Only of a plan, and where it does not leave the system as it is."""
+    """Whether this is a plan with a switch."""
     return bool(host.plan.switch) and host.context.verb.plans
 
 

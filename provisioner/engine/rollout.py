@@ -24,7 +24,7 @@ class Rollout:
     cancel: threading.Event = field(default_factory=threading.Event)
 
     def roll_out(self, stages: Sequence[Stage]) -> list[HostResult]:
-        """Do the verb batch by batch, until the rules say stop: the hosts that are left are then SKIPPED.
+        """Do the verb batch by batch, until the rules stop it; the remaining hosts are SKIPPED.
 
         Never raises for one host's failure. Results stand in the hosts' order. A verb without changes risks nothing, so
         it runs on all hosts and ignores the rules.

@@ -49,7 +49,7 @@ def _end(host: Host, switch: Switch) -> None:
 
 
 def _require_may_leave(host: Host, result: SwitchResult) -> None:
-    """Somebody else's switch is waited for, like another run; in any other way it is this run that goes on."""
+    """Raises Locked while another program's switch is busy, as for another run. Otherwise this run goes on."""
     if result.is_busy and not host.context.choices.take_over:
         hint = "`nixprov status` tells when it is back; --take-over goes on from what is there now"
         raise Locked(host.name, result.explain(), hint=hint)
@@ -57,7 +57,7 @@ def _require_may_leave(host: Host, result: SwitchResult) -> None:
 
 
 def _require_one_name(machine: Machine) -> None:
-    """The lock keeps other runs out; under a second name this one would be its own neighbour."""
+    """Refuse a second name of one machine: its lock keeps out other runs only, not this one."""
     if not machine.facts.text("machine-id"):
         return
     context = machine.context

@@ -26,7 +26,7 @@ from provisioner.ssh.stream import Lines
 
 DISARM: Final = Shell(scripts.DISARM)
 _PROLOGUE: Final = PATH.encode() + b'fail() { printf \'%s\\n\' "$2" >&2; exit "$1"; }\n'
-# No switch restarts the unit, which still polls with the old token. Running jobs are waited for by systemd, not by us.
+# No switch restarts the unit, which still polls with the old token. The unit waits for its jobs; this run does not.
 _RESTART: Final = "systemctl try-restart --no-block nixprov-runner-{name}.service || :"
 _UNDO_WAIT_S: Final = 60
 
@@ -36,7 +36,7 @@ class Detached(ConnectionLost):
 
 
 class DetachedByUser(Cancelled):
-    """The same, because the operator said so."""
+    """The same, on the operator's request."""
 
 
 class Stopped(HostError):
@@ -63,7 +63,7 @@ class Switch:
     def to(self, hook: Hook, revision: str, parts: Sequence[Part], journal: Journal) -> list[Part]:
         """`parts` with the switch behind them, and before them their undoing, for a machine that is not confirmed.
 
-        `journal` is the one that is written with `parts`.
+        `journal` is the one written with `parts`.
         """
         confirm_s = self.machine.context.limits.confirm_s
         undoing = self._undoing(hook, parts, journal) if confirm_s else None
@@ -72,7 +72,7 @@ class Switch:
         return [*scripts.push(undoing), *parts, start]
 
     def back_to(self, generation: int) -> list[Part]:
-        """The switch to a generation that is there already: nothing is built, and nobody has to confirm it."""
+        """The switch to a generation that exists: nothing is built, and it needs no confirmation."""
         return [*scripts.push(), scripts.start("rollback", str(generation), crash=crash.in_unit())]
 
     def _undoing(self, hook: Hook, parts: Sequence[Part], journal: Journal) -> bytes:
@@ -109,13 +109,13 @@ class Switch:
         raise SwitchFailed(self.machine.context.host, result.explain(), hint=hint)
 
     def require_active(self, units: Sequence[str]) -> None:
-        """Raises SwitchFailed with the last lines of a unit that is not, or no longer."""
+        """Raises SwitchFailed with the last lines of a unit that is not active."""
         self.machine.command(_PROLOGUE + scripts.active(units, 1).encode())
 
     # Log in again; then commit, or roll back.
 
     def log_in_again(self) -> None:
-        """A connection from nothing: proof that the machine, as it is now, lets us in. Raises Detached."""
+        """A wholly new connection: proof that the machine, as it is now, lets us in. Raises Detached."""
         with crash.around("login"):
             self._persist(lambda: None, "the host does not let us in after the switch", fresh=True)
 
@@ -149,11 +149,11 @@ class Switch:
         self._end(scripts.confirm((), 0).encode())
 
     def stop_trying(self) -> None:
-        """A machine that wants to roll back and cannot yet is told to try no more."""
+        """Tell a machine that cannot roll back yet to stop trying."""
         self._end(scripts.leave())
 
     def require_rolled_back(self) -> None:
-        """After a probe: the machine does not still try to. Raises SwitchFailed."""
+        """After a probe: raises SwitchFailed if the machine still tries to roll back."""
         facts = self.machine.facts
         if facts.is_switching and (trying := scripts.trying(facts.text("switch-result"))):
             raise SwitchFailed(self.machine.context.host, trying.explain())
@@ -180,7 +180,7 @@ class Switch:
             ) from lost
 
     def _interrupted(self) -> Cancelled | Stopped:
-        """Once: leave. Twice within a moment: stop. So the first Ctrl-C waits for a second one."""
+        """One interrupt leaves the switch, two within a moment stop it. So the first Ctrl-C waits for a second one."""
         context = self.machine.context
         context.warn("interrupted: leaving the switch to itself; Ctrl-C again stops it and takes it back")
         if self.machine.stop.wait(context.limits.second_thoughts_s):
@@ -194,13 +194,13 @@ class Switch:
 
 
 def restarts(names: Iterable[str]) -> list[Part]:
-    """Of the runners that have other tokens now, where no switch has them read: to be done after the files."""
+    """Restarts of runners with new tokens, when no switch follows; they come after the files."""
     return [Shell(_RESTART.format(name=name)) for name in names]
 
 
 @dataclass(slots=True)
 class Follower:
-    """Cuts a switch's stream into lines, emits the log, remembers where to go on.
+    """Cuts a switch's stream into lines, emits the log, remembers the cursor.
 
     A line is emitted only with the cursor behind it. A cut connection may swallow the cursor; the line then comes
     again. Without cursors lines are emitted as they come.
@@ -227,7 +227,7 @@ class Follower:
 
     def __call__(self, chunk: bytes) -> None:
         for line, goes_on in self.lines.feed(chunk):
-            # Where a line was cut is no line's beginning: there it could say anything of how the switch ended.
+            # The rest of a cut line is not parsed: its text could pose as a result of the switch.
             self._line(Followed(log=line) if goes_on else Followed.parse(line))
 
     def _line(self, said: Followed) -> None:

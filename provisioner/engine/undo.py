@@ -58,7 +58,7 @@ def _opposite(part: Part, before: _Files) -> Iterator[Part]:
         case MakeDir(path=path) if before.is_in(path):
             yield RemoveEmptyDir(path)
         case RemoveEmptyDir(path=path) if before.is_in(path):
-            # It stands in front of the files that go back into it once the order is turned round.
+            # In the reversed order it stands before the files that go back into it.
             yield MakeDir(path)
         case _:
             return

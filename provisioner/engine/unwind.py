@@ -18,7 +18,7 @@ from provisioner.steps import STEPS
 
 
 class RolledBack(HostError):
-    """The run failed with `cause` and is unwound: nothing of it is left."""
+    """The run failed with `cause` and is unwound completely."""
 
     def __init__(self, host: str, cause: NixprovError) -> None:
         super().__init__(host, f"{cause.message}; rolled back", hint=cause.hint)
@@ -26,7 +26,7 @@ class RolledBack(HostError):
 
 
 class RollbackFailed(HostError):
-    """The run failed, and so did unwinding it: the host is somewhere between."""
+    """The run failed, and so did its unwinding: the host is in a state between."""
 
 
 def unwind(host: Host) -> None:
@@ -105,9 +105,9 @@ def _withdrawing(host: Host) -> Iterator[None]:
 
 
 def _probe_ours(host: Host) -> None:
-    """Read the host anew, connected or not. Raises Locked, ConnectionLost, HostError."""
+    """Read the host anew, over a new connection if need be. Raises Locked, ConnectionLost, HostError."""
     machine = host.machine
-    # A transaction that took too long for us may still be at work over there.
+    # A transaction past our time limit may still be at work there.
     machine.persist(lambda: machine.probe(after=lock.WAIT), "connection lost while unwinding")
     if not machine.is_ours:
         raise Locked(host.name, f"taken over by another operator: {machine.holder}", hint="nothing was undone")
@@ -125,7 +125,7 @@ def _end_switch(host: Host) -> None:
 
 
 def _undo(host: Host, facts: Facts, journal: Journal, replaced: Collection[str]) -> None:
-    """The files as in `facts`, and where another system runs or boots by now, its generation."""
+    """Restore the files of `facts`, and its generation where another system runs or boots by now."""
     machine, switch = host.machine, Switch(host.machine)
     before = _without_lost(host, journal, replaced)
     parts: list[Part] = [
@@ -145,9 +145,9 @@ def _undo(host: Host, facts: Facts, journal: Journal, replaced: Collection[str])
 
 
 def _release(host: Host, facts: Facts, journal: Journal) -> None:
-    """The journal as it was before this run, and the lock with it; `facts` as they were then too.
+    """Restore the journal from before this run, and release the lock; `facts` are from then too.
 
-    Where nothing was installed all of ours goes. A machine whose journal somebody had moved away is another thing.
+    Without an earlier installation all of ours goes. A machine whose journal was moved away is another case.
     """
     if not (journal.phase.has_installed or facts.revision or facts.revision_at_boot):
         clean(host)
@@ -157,7 +157,7 @@ def _release(host: Host, facts: Facts, journal: Journal) -> None:
         try:
             host.machine.transact("release", parts, journal if journal.exists else None, keep=False)
         except NothingChanged:
-            # No room even for a journal: the lock goes, and that a run began here stays said.
+            # No room even for a journal: the lock goes, and the journal still names this run.
             host.machine.transact("release", (), None, keep=False)
 
 

@@ -22,7 +22,7 @@ from provisioner.outcome import HostResult, Outcome
 from provisioner.ssh.session import Cancelled, Session, SshOptions
 from provisioner.verb import Verb
 
-# A verb at a host; the function beside tells, once, whether it may still begin to change something.
+# A verb at a host. Its second argument tells, once, whether it may still begin to change something.
 Perform: TypeAlias = Callable[[Host, Callable[[], bool]], Outcome]
 
 
@@ -122,7 +122,7 @@ class Visitor:
 
 @dataclass(slots=True)
 class _Account:
-    """The numbers of one host, however it ended."""
+    """The numbers of one host, after success or failure."""
 
     commands: int = 0
     connections: int = 0

@@ -98,7 +98,7 @@ class PhaseBegun(HostEvent):
 
 @dataclass(frozen=True, slots=True)
 class Planned(HostEvent):
-    """The changes to come. `check`: nothing follows, the plan is all that was asked for.
+    """The changes to come. `check`: a plan only, no change follows.
 
     `changes` are lines for people; `diffs` are unified diffs with their secrets masked.
     """

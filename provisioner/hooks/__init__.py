@@ -8,7 +8,7 @@ from provisioner.hooks.classic import Classic
 from provisioner.machine.facts import Facts
 from provisioner.machine.journal import Journal
 
-# The first that knows a host as its own takes it; the last one says why none does.
+# The first that detects a host takes it; the last one gives the reason when none does.
 HOOKS: Final[tuple[Hook, ...]] = (Classic(),)
 
 

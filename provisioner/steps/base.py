@@ -77,7 +77,7 @@ class Step(ABC):
 
     @abstractmethod
     def things(self, hook: Hook) -> tuple[Thing, ...]:
-        """All that it owns or asks for on a host with this hook."""
+        """All things that it owns or asks for on a host with this hook."""
 
     def contents(self, wanted: Wanted) -> Mapping[str, bytes]:
         """The wanted content of declared files, by their paths."""
@@ -106,7 +106,7 @@ class Step(ABC):
         return (*files, *(one.path for one in folders if one.record and facts.file(one.record, one.path)))
 
     def remove(self, facts: Facts, journal: Journal) -> tuple[Part, ...]:
-        """Raises HookRefused when it cannot be done surely."""
+        """Raises HookRefused when it cannot be done safely."""
         hook = hooks.installed(journal)
         things = self.things(hook)
         files = [
@@ -137,7 +137,7 @@ class Step(ABC):
 
 
 def time_back(journal: Journal) -> tuple[SetMtime, ...]:
-    """The user's folder gets back its time from before us; it belongs behind parts that change files in it."""
+    """Restore the time of the user's folder from before us; it comes after parts that change files in it."""
     return (journal.hook.time_back(),) if journal.hook else ()
 
 

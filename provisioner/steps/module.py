@@ -28,7 +28,7 @@ from provisioner.steps.wanted import SETTINGS
 MODE: Final = 0o644
 KEPT: Final = ".edited-"
 
-# Of templates/, where each stands or falls with an option.
+# Of templates/; each depends on an option.
 UNITS: Final = (
     Unit("nixprov-runner-*.service"),
     Unit("nixprov-image.service", is_foundation=True),
@@ -62,7 +62,7 @@ REMNANTS: Final = (
 class ModuleFiles(Step):
     """Only a folder that is somebody's is foreign. Files of ours that a person edited are drift, and reported so.
 
-    Bodies decide, so that a host keeps the headers of an older nixprov until something else changes.
+    Only bodies are compared, so a host keeps the headers of an older nixprov until another change.
     """
 
     name = "module"
@@ -145,7 +145,7 @@ def has_bodies(wanted: Wanted, facts: Facts) -> bool:
 
 
 def written_by(facts: Facts, journal: Journal) -> str:
-    """The version of the nixprov that wrote the host's files; empty when nobody knows, or there are none."""
+    """The version of the nixprov that wrote the host's files; empty when unknown, or without files."""
     found = _ours(_found(facts, hooks.installed(journal))).values()
     named = [header.version for file in found if (header := _header(file)) and header.version]
     return journal.nixprov or max(named, key=version.order, default="")
@@ -181,7 +181,7 @@ def _copies_of(found: dict[str, FileFact], parts: Sequence[WriteFile | RemoveFil
 
 
 def _is_theirs(old: FileFact, new: FileFact | None) -> bool:
-    """A person's own file beside ours: we have not been at it."""
+    """Whether it is a person's own file beside ours, untouched by us."""
     return not _header(old) and not (new and _header(new))
 
 

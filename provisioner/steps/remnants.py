@@ -18,7 +18,7 @@ from provisioner.machine.things import Folder, Record, Remnant, Thing, Unit, of_
 from provisioner.machine.transaction import Part, RemoveTree, Shell
 from provisioner.steps.base import Step
 
-# The engine takes it away with its last container, unless it is killed as that one goes.
+# The engine removes it with its last container, unless the engine is killed just then.
 _BRIDGE: Final = "nixprov0"
 
 # The watcher of a container outlives the engine, and would make its folders again after their removal. A host sees the
@@ -60,7 +60,7 @@ systemctl reset-failed 'nixprov-*' 2>/dev/null || :"""
 
 
 class Remnants(Step):
-    """Of all `owners`, whose units have ended by then; a switch's own are declared here, for it is no step."""
+    """Remnants of all `owners`, whose units have ended by then. A switch is no step, so its own are declared here."""
 
     name = "remnants"
 

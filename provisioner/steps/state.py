@@ -13,7 +13,7 @@ from provisioner.steps.base import Comparison, State, Step, Wanted
 
 
 class StateDir(Step):
-    """Written by every transaction (machine/transaction.py), so only its end is a step's business."""
+    """Every transaction writes it (machine/transaction.py), so this step only removes it."""
 
     name = "state"
 

@@ -15,7 +15,7 @@ from provisioner.nix.header import managed
 from provisioner.nix.values import to_nix
 from provisioner.steps.base import Wanted
 
-# On the host they lie in one folder: a file there is known by its name.
+# On the host they lie in one folder, so file names are unique.
 CORE: Final = (
     "advisories.nix",
     "advisories.toml",

@@ -39,13 +39,13 @@ class Known:
 
     @property
     def waits_for_down(self) -> bool:
-        """Only the journal is left there, for the sake of deletions: a `down` that the provider kept from its end."""
+        """Whether only the journal is left there, for pending deletions of a `down` without its provider."""
         return bool(self.journal.pending_deletions) and not self.journal.runners
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that is left, on `host`, or a runner at the provider, or one of its processes."""
+    """One leftover: on `host`, or a runner at the provider, or one of its processes."""
 
     why: str
     runner: Enrolled | None = None
@@ -87,7 +87,7 @@ class View:
 def look(
     ci: Provider, hosts: Sequence[HostSpec], inventory: Collection[str], ask: Callable[[], Mapping[str, Known]]
 ) -> View:
-    """The provider's lists first: a runner that another run makes from now on is not in them. Raises CiError."""
+    """The provider's lists come first: runners that another run makes later are not in them. Raises CiError."""
     listed = {runner.id: runner for runner in ci.listed(hosts)}
     known, url = ask(), ci.server.url
     mine = {id_ for host in known.values() for id_ in host.ids(url) | host.pending(url)}
@@ -148,7 +148,7 @@ def _of_host(name: str, host: Known, view: View) -> Iterator[Finding]:
 
 
 def gone(ci: Provider, host: str, hosts: Iterable[HostSpec], ask: Callable[[], Mapping[str, Known]]) -> list[Finding]:
-    """The runners of a machine that is no more, by its name in the mark.
+    """The runners of a lost machine, by its name in the mark.
 
     `ask` gives the machines that answer by that name now: one that was installed anew keeps its runner. Raises
     CiRefused for a name that several lost machines had; CiError.

@@ -25,7 +25,7 @@ PHASES: Final = Phases(
 
 
 def probe(host: Host) -> None:
-    """As in `up`; a run that goes on there is named, and so is one that ended half-way.
+    """As in `up`; an open run and one that ended half-way are named.
 
     Raises HostError.
     """
@@ -62,7 +62,7 @@ def report(host: Host) -> StatusRead:
         phase=journal.phase.value,
         revision=facts.revision,
         runners=tuple(_runner(host, view, wanted, name) for name in view.found),
-        # A machine that has nothing of ours has not drifted: nobody said `up` there yet.
+        # A machine without anything of ours has not drifted: `up` never ran there.
         drift=drift if journal.exists or facts.revision else (),
         counters=facts.counters,
         flaws=Flaws.of(spec.module, facts),

@@ -78,7 +78,7 @@ def _objections(host: Host) -> Iterator[tuple[str, str]]:
     module, facts = host.context.spec.module, host.machine.facts
     if host.plan.changes_host:
         yield from trust.problems(module.trust, facts)
-    # Also where nothing is to be changed: the host's owner may have taken an older Nix since.
+    # Also without any change: the host's owner may have installed an older Nix since.
     if refusal := Flaws.of(module, facts).refusal():
         yield refusal
     if host.plan.changes_host:
@@ -137,7 +137,7 @@ def _create(host: Host, spec: RunnerSpec) -> Credential:
 
 def _renew(host: Host, action: RunnerAction, runner: Identity) -> Credential:
     spec = next(spec for spec in host.context.spec.runners if spec.name == action.name)
-    # Unless the provider says no: an answer that is lost may be that of a renewal that was done.
+    # Unless the provider refuses: a lost answer may be that of a successful renewal.
     host.ledger.ended.add(action.name)
     try:
         with crash.around("reset"):
@@ -152,7 +152,7 @@ def changes_host(host: Host) -> bool:
 
 
 def needs_switch(host: Host) -> bool:
-    """A new token is read by a unit that the switch starts anew."""
+    """Also for a new token: the switch restarts the unit that reads it."""
     return bool(host.plan.switch or host.ledger.records)
 
 
@@ -179,7 +179,7 @@ def _intent(host: Host, wanted: Wanted, records: Mapping[str, RunnerRecord], pha
     machine = host.machine
     used = {record.id for record in records.values()}
     pending = tuple(record for record in machine.journal.pending_deletions if record.id not in used)
-    # The first writer of these bodies: a newer nixprov without changes in them shuts nobody out.
+    # The first writer of these bodies stays on record: a newer nixprov without changes must shut nobody out.
     first = written_by(machine.facts, machine.journal) if has_bodies(wanted, machine.facts) else ""
     changes = {"nixprov": first or wanted.version, "runners": records, "pending_deletions": pending}
     return machine.journal_for(phase, **_found(host), **changes)
@@ -228,7 +228,7 @@ def confirm(host: Host) -> None:
     if host.ledger.switched.waits:
         switch.log_in_again()
     if not polled:
-        # One that has died by now is not waited for any longer.
+        # A unit that has died by now is not waited for any longer.
         contact.require_active(units)
         polled = contact.within(limits.contact_s - first_s)
     if not polled:
@@ -248,7 +248,7 @@ class _Contact:
         return self.host.machine.wait_until(limit_s, self._all_seen)
 
     def _all_seen(self) -> bool:
-        """Drop from `waiting` those that have asked; that the provider does not answer us is no verdict."""
+        """Drop from `waiting` those that have asked; a silent provider is no verdict."""
         try:
             for name, record in list(self.waiting.items()):
                 if self.host.context.ci.confirm(record.id):
@@ -259,7 +259,7 @@ class _Contact:
         return not self.waiting
 
     def require_active(self, units: Sequence[str]) -> None:
-        """Raises SwitchFailed with a unit's last lines, which explain it better than that nobody polled.
+        """Raises SwitchFailed with a unit's last lines, a better reason than a missing poll.
 
         A silent provider says nothing of the unit, which the host may have stopped again by now.
         """

@@ -30,7 +30,7 @@ class TokenKind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """How to reach one GitLab.
+    """The way to one GitLab.
 
     `verify` is False, True, or the path of a CA bundle. `timeout_s` is the longest wait for a connection and for each
     piece of a reply. `origin` names the sources for people; `warnings` are lines to show once.
@@ -76,6 +76,6 @@ def _url(text: str) -> SplitResult | None:
     try:
         parts = urlsplit(text)
         is_url = parts.scheme in {"http", "https"} and _HOST.fullmatch(parts.hostname or "") and parts.port != 0
-    except ValueError:  # a bracket that is not closed, a port that is none
+    except ValueError:  # an unclosed bracket, or no valid port
         return None
     return parts if is_url else None

@@ -1,5 +1,6 @@
-"""GitLab's API as far as nixprov needs it, typed: the `Api` protocol. Importing this imports neither python-gitlab
-nor requests; client.py is the real one.
+"""GitLab's API as far as nixprov needs it, typed: the `Api` protocol; client.py is the real one.
+
+Importing this imports neither python-gitlab nor requests.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ class Api(Protocol):
 
     @property
     def writes(self) -> int:
-        """How many changing calls (POST, PUT, DELETE) reached the server so far, those put off by a 429 not counted."""
+        """Changing calls (POST, PUT, DELETE) that reached the server so far, except those put off by a 429."""
 
     def check(self) -> None:
         """Check that the token is accepted, so that a run fails before it touches a host; needs no scope."""

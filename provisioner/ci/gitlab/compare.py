@@ -1,4 +1,4 @@
-"""Compares a wanted runner with GitLab's: pure, for `plan` and for the drift `status` names."""
+"""Compares a wanted runner with GitLab's: pure, for `plan` and for the drift in `status`."""
 
 from __future__ import annotations
 

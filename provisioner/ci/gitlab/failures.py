@@ -32,12 +32,12 @@ _HINTS: Final = {
 class Kind(Enum):
     """The end of a call, as far as it matters for the next step."""
 
-    ANSWERED = auto()  # with a status that says no
+    ANSWERED = auto()  # with a refusing status
     NOT_SENT = auto()  # no connection: nothing can have happened
     UNCLEAR = auto()  # sent, no usable answer: it may have happened
-    RATE_LIMITED = auto()  # put off for longer than we wait: nothing has happened
+    RATE_LIMITED = auto()  # put off for longer than our limit: nothing has happened
     REDIRECTED = auto()  # answered with another address: nothing has happened
-    UNEXPECTED = auto()  # the library below did something we do not know
+    UNEXPECTED = auto()  # an unknown error of the library below
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,7 +46,7 @@ class Listings:
             return frozenset(entry.runners or ())
 
     def add(self, key: Key, runner: Runner) -> None:
-        """Note a runner just made; nothing to note where nothing was listed."""
+        """Note a new runner, if its list is remembered."""
         entry = self._entry(key)
         with entry.lock:
             if entry.runners is not None:

@@ -19,7 +19,7 @@ from provisioner.model import HostSpec, Mark, RunnerSpec
 class HostRunners:
     """`View` of GitLab: runners with the host's mark, by runner name, with all details.
 
-    `surplus` are those that are marked and not wanted.
+    `surplus` are those that are marked and no longer wanted.
     """
 
     wanted: Mapping[str, Sequence[Runner]]

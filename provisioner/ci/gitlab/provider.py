@@ -20,7 +20,7 @@ _STALE = "stale; GitLab lets no operator delete it, and drops it by itself"
 
 @dataclass(frozen=True, slots=True)
 class GitLab:
-    """`Provider` over one GitLab. `warnings` are lines to show once of how it is reached."""
+    """`Provider` over one GitLab. `warnings` are lines to show once about the way to it."""
 
     api: Api
     warnings: Sequence[str] = ()
@@ -52,7 +52,7 @@ class GitLab:
         return HostRunners.of((runner.name for runner in spec.runners), ours)
 
     def _by_mark(self, spec: HostSpec, machine: str) -> Iterable[Runner]:
-        """Of each list in which a wanted runner could stand, those that carry this machine's mark."""
+        """The runners with this machine's mark, from each list in which a wanted runner could be."""
         for runner in self._lists([spec]):
             if _is_of(machine, runner) and (details := self.api.get(runner.id)):
                 yield details

@@ -1,4 +1,4 @@
-"""Where GitLab's URL and token come from: options, then NIXPROV_GITLAB_* variables, then python-gitlab's own files.
+"""The sources of GitLab's URL and token: options, then NIXPROV_GITLAB_* variables, then python-gitlab's own files.
 
 Owns the order and the messages. python-gitlab itself reads its files (config_files.py), and only when options and
 variables leave something open. Nothing is sent anywhere here.
@@ -98,7 +98,7 @@ def _named_token(option: Path | None, environ: Mapping[str, str]) -> _Token | No
 
 
 def _read_token(path: Path, origin: str) -> _Token:
-    """A token file others may read is used all the same: refusing it protects nothing that is not already open."""
+    """A token file that others can read is used all the same: a refusal would protect nothing."""
     try:
         text = read(path, limits.SECRET).decode()
         mode = path.stat().st_mode
@@ -124,14 +124,14 @@ def _checked_token(text: str, origin: str) -> Secret:
 
 
 def _of_python_gitlab(environ: Mapping[str, str]) -> FileSettings | None:
-    # Imports python-gitlab, which nothing else here needs.
+    # This import loads python-gitlab, which the rest of this file does not need.
     from provisioner.ci.gitlab.config_files import read_config_files
 
     return read_config_files(environ.get(SECTION) or None)
 
 
 def _in_the_clear(url: str) -> tuple[str, ...]:
-    """Addresses of a network of one's own, as a lab has it, are nobody else's to read."""
+    """Private addresses, such as a lab's, are not open to strangers."""
     parts = urlsplit(url)
     if parts.scheme == "https" or parts.hostname == "localhost":
         return ()
