@@ -93,7 +93,7 @@ class Phases:
                 phase.enter(host)
 
 
-_HEAD: Final = "| phase | remote commands | what happens |\n|---|---|---|\n"
+_HEAD: Final = "| phase | remote commands | action |\n|---|---|---|\n"
 
 
 def table(phases: Phases) -> str:
