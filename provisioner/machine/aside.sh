@@ -12,7 +12,7 @@ shift 3
 here=$RUNTIME_DIRECTORY
 
 export HOME=/root USER=root
-# It names variables that only a session has: programs.ssh.startAgent alone adds $XDG_RUNTIME_DIR.
+# /etc/set-environment names variables that only a session has: programs.ssh.startAgent alone adds $XDG_RUNTIME_DIR.
 set +u
 [ ! -r /etc/set-environment ] || . /etc/set-environment
 set -u

@@ -125,8 +125,8 @@ def push(undo: bytes | None = None) -> tuple[Part, ...]:
     return (*program, WriteFile(f"{DIR}/undo.sh", undo, 0o700), Shell(_ARM))
 
 
-# systemd reads units there on every release (systemd.unit(5)), and on NixOS nothing else writes there (ADR 0016). With
-# a read-only /etc we cannot either. Then there is no unit, and the next run gives the files back.
+# systemd reads units there on every release (systemd.unit(5)), and on NixOS nothing else writes there (ADR 0016). If
+# /etc is read-only, neither can we. Then there is no unit, and the next run gives the files back.
 _CONTROL: Final = "/etc/systemd/system.control"
 AT_BOOT: Final = f"{_CONTROL}/nixprov-back.service"
 _ARM: Final = f"""\

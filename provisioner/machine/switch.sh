@@ -39,7 +39,7 @@ if [ -e "$state/result" ] && { [ "$verb" = switch ] || [ "$verb" = rollback ]; }
 fi
 
 export HOME=/root USER=root
-# It names variables that only a session has: programs.ssh.startAgent alone adds $XDG_RUNTIME_DIR.
+# /etc/set-environment names variables that only a session has: programs.ssh.startAgent alone adds $XDG_RUNTIME_DIR.
 set +u
 [ ! -r /etc/set-environment ] || . /etc/set-environment
 set -u

@@ -8,7 +8,7 @@ says so (UNCHANGED_STATUS).
 
 Flushes between the steps keep their order in a power loss. New files are flushed before the first rename, the journal
 before its announced changes. Changed files are flushed before commands use them, and all of it before the journal
-goes. A flush is fsync of file and folder. The computer's whole disks may have gigabytes of a build to write.
+goes. A flush is fsync of file and folder, not of whole disks. Those may have gigabytes of a build to write.
 
 Owns no connection: a script is bytes for `sh -s`. It needs POSIX.1-2017 sh, and base64, stat, flock and sync of
 coreutils and util-linux. Every NixOS has them in its system path.
