@@ -1,4 +1,4 @@
-"""The JSON of each event, as types: mypy holds the writer to them, and the published schema is made from them.
+"""The JSON of each event, as types: mypy checks the writer against them, and they make the published schema.
 
 `docs/json.md` and `docs/events.schema.json` are generated from here, so a field has one description.
 """
@@ -113,7 +113,7 @@ class Closure(TypedDict):
 
 
 class System(TypedDict):
-    """What the system would be."""
+    """The system to come."""
 
     build: Annotated[list[str], Note("derivations that must be built first")]
     fetch: Annotated[list[str], Note("paths that must be fetched first")]
@@ -124,7 +124,7 @@ class System(TypedDict):
 
 
 class Plan(TypedDict):
-    """What would change, or is about to."""
+    """The changes to come."""
 
     event: Literal["plan"]
     host: str
@@ -137,7 +137,7 @@ class Plan(TypedDict):
 
 
 class Origin(TypedDict):
-    """The running system is not what the configuration describes (`up`, `plan`, `down`)."""
+    """The configuration does not describe the running system (`up`, `plan`, `down`)."""
 
     event: Literal["origin"]
     host: str
