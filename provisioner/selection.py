@@ -1,6 +1,6 @@
-"""From what the operator names to the hosts of a run: inventory, pattern, limit, play, and what went before.
+"""From the operator's names to the hosts of a run: inventory, pattern, limit, play, and an earlier run.
 
-Touches no host and no provider. Knows nothing of options' spelling beyond what a hint must say.
+Touches no host and no provider. Knows the spelling of an option only where a hint names it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _NAMED: Final = 5
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which hosts, from where: inventory sources, a play (None: the shipped one), patterns, an earlier run.
+    """The hosts and their sources: inventory sources, a play (None: the shipped one), patterns, an earlier run.
 
     `all_hosts` says that a missing pattern is meant, where the inventory asks for that (`nixprov_allow_all: false`).
     """
@@ -48,7 +48,7 @@ class Selection:
 
 @dataclass(frozen=True, slots=True)
 class Overrides:
-    """What the command line says of a roll-out, over what the plays say; None leaves it to them.
+    """The command line's limits of a roll-out, over those of the plays; None leaves them to the plays.
 
     `become_password` is for hosts of which the inventory gives none.
     """
@@ -94,7 +94,7 @@ def match(loaded: Inventory, selection: Selection) -> tuple[str, ...]:
 
 
 def select(selection: Selection, verb: Verb, overrides: Overrides | None = None) -> Fleet:
-    """Read inventory, play and record; decide who is meant.
+    """Read inventory, play and record; select the hosts.
 
     Raises InventoryError, NothingSelected, and ConfigError when a change of the whole inventory needs another word.
     """

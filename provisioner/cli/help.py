@@ -1,6 +1,6 @@
 """How help is laid out: it fits a terminal of 80 by 24, and has something to type.
 
-Options that are rarely needed are named in one paragraph; the manual (`nixprov man`) says what they do.
+Options that are rarely needed are named in one paragraph; the manual (`nixprov man`) explains them.
 """
 
 from __future__ import annotations

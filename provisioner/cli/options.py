@@ -1,4 +1,4 @@
-"""Options that several commands share, and the exit codes of what stops a run before it starts."""
+"""Options that several commands share, and the exit codes of errors before a run starts."""
 
 from __future__ import annotations
 
@@ -78,12 +78,12 @@ _CHANGE_OPTIONS: Final = (
 
 
 def host_options(command: Command) -> Command:
-    """Which hosts and which CI server, how they are reached, and who is told."""
+    """The choice of hosts and CI server, the way to reach them, and the reports."""
     return _decorate(command, _HOST_OPTIONS)
 
 
 def run_options(command: Command) -> Command:
-    """The same, and what a run leaves in files."""
+    """The same, and the files that a run leaves."""
     return _decorate(command, (*_HOST_OPTIONS, *FILE_OPTIONS))
 
 

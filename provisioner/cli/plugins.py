@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
 GROUP: Final = "nixprov.commands"
-# Ours too, but packages of their own: by the name of the command, what to install for it.
+# Commands of ours in packages of their own: the name of the command, the package to install for it.
 _APART: Final = {"lab": "nixprov-lab"}
 
 

@@ -1,4 +1,4 @@
-"""`nixprov prune` and `down --gone HOST`: list what is left on one side, ask, delete."""
+"""`nixprov prune` and `down --gone HOST`: list leftovers on one side, ask, delete."""
 
 from __future__ import annotations
 
@@ -58,7 +58,10 @@ def _finish(app: App, fleet: Fleet, known: Mapping[str, Known], dialogue: _Dialo
 
 
 def gone(target: str, options: Options) -> int:
-    """The provider's side of a machine that is no more; its own side is gone with it. An id needs no inventory."""
+    """The provider's side of a machine that is no more; its own side is gone with it.
+
+    An id needs no inventory.
+    """
     from provisioner.verbs import prune as pruning
 
     if file := next((name for name in ("junit", "report", "log_dir") if getattr(options, name)), None):

@@ -1,4 +1,4 @@
-"""Options that say who is told of a run and how, and the reports they ask for: opened before it, closed after it."""
+"""Options for the reports of a run, and the reports themselves: opened before it, closed after it."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def _people(stack: ExitStack, options: Options, record: RunRecord, told: Typed) 
 
     people = sys.stderr if options.as_json else sys.stdout
     with suppress(AttributeError):  # a stream that a test put there
-        # What the terminal's encoding lacks is written as \u2713 instead of ending the run.
+        # A character that the terminal's encoding lacks is written as \u2713 instead of ending the run.
         sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     settings: dict[str, Any] = {
         "typed": told,
@@ -134,7 +134,7 @@ def _quietly(close: Callable[[], None]) -> None:
 
 
 def _complain(text: str) -> None:
-    """What does not change how the run ended."""
+    """A complaint that does not change how the run ended."""
     from provisioner.report.wording import clean
 
     with suppress(OSError):
@@ -169,7 +169,10 @@ def _files(stack: ExitStack, options: Options, record: RunRecord, told: Typed) -
 
 @contextmanager
 def _written(name: str, record: RunRecord, content: Callable[[], bytes]) -> Iterator[None]:
-    """Write a file once a run ended that had begun; its folder is tried at once, readers never see half of it."""
+    """Write a file once a run has ended, if it had begun.
+
+    Its folder is tried at once, and readers never see half of the file.
+    """
     draft = _draft(name)
     try:
         yield
@@ -186,7 +189,7 @@ def _written(name: str, record: RunRecord, content: Callable[[], bytes]) -> Iter
 
 @dataclass(slots=True)
 class _Draft:
-    """What becomes of the file at `path`: written beside it by its handle, for its owner alone, and renamed.
+    """The file at `path` in the making: written beside it by its handle, for its owner alone, and renamed.
 
     A pipe or a device (/dev/stdout) is written itself: never replaced.
     """
@@ -218,7 +221,7 @@ def _draft(name: str) -> _Draft:
         if path.exists() and not path.is_file():
             return _Draft(path)
         path = path.resolve()
-        # Private from the first byte on: what hosts say and their diffs are nobody else's to read.
+        # Private from the first byte on: output and diffs of hosts are for the operator alone.
         handle, place = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     except OSError as error:
         raise ConfigError(f"{name} cannot be written: {error.strerror}") from error
@@ -226,7 +229,7 @@ def _draft(name: str) -> _Draft:
 
 
 def _refuse_planted(name: str, path: Path) -> None:
-    """A link or pipe of another user, as may wait in /tmp, would say where our report goes, or read it."""
+    """Refuse a link or pipe of another user, as in /tmp: it would redirect our report, or read it."""
     for _ in range(_MOST_LINKS):
         try:
             there = path.lstat()

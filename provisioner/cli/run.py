@@ -44,7 +44,7 @@ def up(options: Options) -> int:
 @safety.DOWNGRADE
 @with_options
 def plan(options: Options) -> int:
-    r"""Say what `up` would change on the hosts and at the CI server; change nothing.
+    r"""Say how `up` would change the hosts and the CI server; change nothing.
 
     \b
     Example: nixprov plan --diff host1

@@ -1,4 +1,4 @@
-"""Options that say how careful a change is: whose run may go on, who confirms it, how long jobs may take."""
+"""Options for the care of a change: runs that may be taken over, confirmation, time for jobs."""
 
 from __future__ import annotations
 
@@ -51,7 +51,8 @@ def limits(options: Options) -> Limits:
     from provisioner.engine.host import Limits
 
     confirm_s = options.confirm_s if options.confirm else 0
-    # The rest of the time is for a second login and a last look, or the host is back before we have an answer.
+    # The rest of the time is for a second login and a last look. Without it the host rolls back before we have an
+    # answer.
     contact_s = min(Limits().contact_s, confirm_s * 3 / 4) if confirm_s else Limits().contact_s
     return Limits(confirm_s=confirm_s, contact_s=contact_s, drain_s=options.drain_s)
 

@@ -49,7 +49,7 @@ def graph(inventory: Inventory, group: str = ALL, *, with_vars: bool = False) ->
 
 
 def plain(value: object) -> object:
-    """A variable's value as JSON can have it; what is secret is stars."""
+    """A variable's value as JSON can have it; a secret is stars."""
     if isinstance(value, Secret):
         return HIDDEN
     if isinstance(value, Mapping):

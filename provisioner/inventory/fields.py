@@ -1,6 +1,6 @@
-"""The types of what may be written in plays and `nixprov_*` variables, and how an error says what was expected.
+"""The types of the values in plays and `nixprov_*` variables, and the errors that name the expected type.
 
-Knows the spellings that INI and YAML give to a value; knows nothing of what a key means.
+Knows the spellings that INI and YAML give to a value; knows no key's meaning.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 _SIZE: Final = re.compile(r"[1-9][0-9]*[bkmgBKMG]")
-# What pydantic says in the words of Python (docs.pydantic.dev, "Validation Errors").
+# Pydantic's messages in the words of Python (docs.pydantic.dev, "Validation Errors").
 _PLAIN: Final = {
     "extra_forbidden": "there is no such key",
     "missing": "is missing",
@@ -124,12 +124,12 @@ Value = Annotated[Text, Field(pattern=r"^[^\x00]*$")]
 
 
 def first_error(error: ValidationError) -> ErrorDetails:
-    """The error to show; the values are left out of it, because one may be a secret in the wrong place."""
+    """The error to show. The values are left out of it: one may be a secret in the wrong place."""
     return error.errors(include_url=False, include_input=False)[0]
 
 
 def explain(details: ErrorDetails) -> str:
-    """Say in one lower-case line what was expected."""
+    """Say in one lower-case line which value was expected."""
     if plain := _PLAIN.get(details["type"]):
         return plain
     message = details["msg"].removeprefix("Value error, ").replace("Input should be", "expected")

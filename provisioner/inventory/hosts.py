@@ -1,7 +1,7 @@
 """From a host's merged variables to where and as whom to log in.
 
-Source: Ansible's documentation of the `ssh` connection plugin and of the become plugins, their variables. Knows nothing
-of files' grammars, nor of runners.
+Source: Ansible's documentation of the `ssh` connection plugin and of the become plugins, their variables. Knows
+neither files' grammars nor runners.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def is_password(name: str) -> bool:
 
 
 class Variables:
-    """One host's merged variables, asked by type; an error names host, variable, what was expected, file and line."""
+    """One host's merged variables, asked by type; an error names host, variable, expected type, file and line."""
 
     def __init__(self, host: str, values: Mapping[str, Var]) -> None:
         self.host = host
@@ -96,8 +96,8 @@ class Variables:
 def connection(variables: Variables, notices: Notices) -> Connection:
     """Read the `ansible_*` variables of one host.
 
-    The options of ansible_ssh_*_args that have a field of their own fill it where no variable does; the others
-    stay in `options`. Raises InventoryError.
+    An option of ansible_ssh_*_args with its own field fills it where no variable does. The others stay in `options`.
+    Raises InventoryError.
     """
     _check_plugin(variables)
     _warn_of_ignored(variables, notices)
@@ -115,7 +115,7 @@ def connection(variables: Variables, notices: Notices) -> Connection:
 
 
 def concealed(name: str, value: object) -> object:
-    """A variable's value as it may be passed around: what is a password by its name is a Secret."""
+    """A variable's value as it may be passed around: a password, by its name, becomes a Secret."""
     if is_password(name) and value is not None and not isinstance(value, Secret):
         return Secret(str(value))
     return value
@@ -140,7 +140,7 @@ def _options(variables: Variables, notices: Notices) -> dict[str, str]:
     for name in _ARGS:
         for key, value in _from_args(name, variables, notices).items():
             options.setdefault(key, value)
-    # what has a variable of its own stands before the args on the command line that Ansible builds, and so wins
+    # an option with its own variable stands before the args on Ansible's command line, and so wins
     checking, timeout = variables.boolean(_CHECKING), variables.number(_TIMEOUT, 86_400)
     if checking is not None:
         options["stricthostkeychecking"] = "yes" if checking else "no"

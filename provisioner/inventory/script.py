@@ -24,7 +24,7 @@ _RUN_IT: Final = "run it by hand: does it end?"
 
 
 def read(file: str, tree: Tree, reader: Reader) -> None:
-    """Run the executable and add what it prints. Raises InventoryError: it failed, or this is no inventory."""
+    """Run the executable and add its output. Raises InventoryError: it failed, or this is no inventory."""
     where = Where(file)
     answer = _mapping(_ask(where, reader, "--list"), where, "--list")
     meta = answer.get(_META)

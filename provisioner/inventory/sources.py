@@ -1,6 +1,6 @@
-"""What `-i` can be: a file, a directory, an executable, or a list of hosts with a comma in it.
+"""The sources that `-i` takes: a file, a directory, an executable, or host names with a comma.
 
-Owns: which reader gets which file. Source: Ansible inventory guide, "Passing multiple inventory sources" and
+Owns: the choice of a reader for each file. Source: Ansible inventory guide, "Passing multiple inventory sources" and
 "Organizing inventory in a directory". Unlike Ansible, a source that cannot be read is an error.
 """
 

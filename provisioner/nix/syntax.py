@@ -1,10 +1,10 @@
 """Nix source as a tree; the only importer of tree-sitter.
 
-Owns parsing, and where in a NixOS module things stand: the set that is the module, its bindings, the list literals of a
-value. Reads only, and does not know what is looked for.
+Owns parsing, and the places of things in a NixOS module. These are the set that is the module, its bindings, and the
+list literals of a value. Reads only, and does not know the reason of a search.
 
-The grammar (tree-sitter-nix 0.1.0) rejects one thing that Nix accepts, a trailing comma in a function's arguments; that
-is cured here. It accepts things that Nix rejects: a byte order mark, attributes set twice.
+The grammar (tree-sitter-nix 0.1.0) rejects one thing that Nix accepts, a trailing comma in a function's arguments.
+That is cured here. It accepts things that Nix rejects: a byte order mark, attributes set twice.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""What is remembered of a run while it goes on, for those who show it as a whole: the table, the page, JUnit.
+"""The memory of a run while it goes on, for the views of it as a whole: table, page, JUnit.
 
-Owns no stream. Bounded: a host costs a few hundred lines at most, whatever its build says.
+Owns no stream. Bounded: a host costs a few hundred lines at most, whether or not its build says more.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from provisioner.verb import Verb
 
 LOG_LINES_KEPT: Final = 300
 _LINE_LENGTH_KEPT: Final = 400
-# What switch.sh says once the new system is built.
+# The line of switch.sh once the new system is built.
 _SYSTEM: Final = re.compile(r"nixprov: the new system has (.*)")
 
 
@@ -96,7 +96,7 @@ class HostRecord:
 
     @property
     def phase_of_failure(self) -> str:
-        """Going back is what follows a failure, not where it happened."""
+        """The phase before the unwinding: that one follows a failure and is not its place."""
         return next((span.phase for span in reversed(self.spans) if span.phase != "unwind"), "")
 
     @property
