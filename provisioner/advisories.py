@@ -22,7 +22,7 @@ _EARLY: Final = "pre"
 
 
 class Severity(Enum):
-    """ROOT: a job becomes root of the host by it; LESS: it does not, as far as is known."""
+    """ROOT: a job becomes root of the host by it. LESS: it does not, as far as is known."""
 
     ROOT = "root"
     LESS = "less"
@@ -60,9 +60,9 @@ class Release(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """The first release of each branch that has a flaw, and that has it no more, both in order.
+    """The releases that get a flaw, and those that mend it: the first of each branch, in order.
 
-    Without `since` every release has it that is older than `fixed` says.
+    Without `since` every release older than those of `fixed` has it.
     """
 
     since: tuple[Release, ...]
@@ -82,7 +82,7 @@ def _has_reached(releases: Sequence[Release], found: Release) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Advisory:
-    """`affected` is by maker of a Nix, as its package is named."""
+    """`affected` is by the maker of a Nix, as its package is named."""
 
     id: str
     severity: Severity
@@ -110,13 +110,13 @@ class Found:
 
 @cache
 def known() -> tuple[Advisory, ...]:
-    """The table, in order of the ids."""
+    """The advisories of the table, in order of their ids."""
     text = (resources.templates() / "core" / "advisories.toml").read_text(encoding="utf-8")
     return tuple(map(_advisory, tomllib.loads(text)["advisory"]))
 
 
 def of(product: str, version: str, table: Sequence[Advisory] | None = None) -> Found | None:
-    """The known flaws of this Nix. None, so nothing looked at, for an unknown product or a strange version."""
+    """The known flaws of this Nix; None for an unknown product or an unreadable version."""
     table = known() if table is None else table
     release = Release.parse(version)
     fixes = sorted(fix for one in table if product in one.affected for fix in one.affected[product].fixed)
@@ -134,7 +134,7 @@ def _ways_to_root(table: Sequence[Advisory], product: str, release: Release) -> 
 
 
 def _advisory(entry: Mapping[str, object]) -> Advisory:
-    """Raises KeyError, TypeError, ValueError for an entry that is none; a test reads them all."""
+    """Raises KeyError, TypeError, ValueError for a bad entry. A test reads all entries."""
     affected = entry["affected"]
     assert isinstance(affected, dict)  # noqa: S101 - narrows for mypy
     return Advisory(

@@ -64,7 +64,8 @@ class App:
     def interrupt(self) -> None:
         """First signal: leave the work on the hosts to itself. Second: stop it and take it back.
 
-        Raises KeyboardInterrupt while only the provider is asked: nothing has to be left well then, and it may be slow.
+        Raises KeyboardInterrupt while only the provider is asked: there is nothing to leave in order, and it may be
+        slow.
         """
         if not self._has_begun:
             raise KeyboardInterrupt
@@ -130,7 +131,7 @@ class App:
         self._report.event(event)
 
     def _recorded(self, record: RunFile, done: RunDone) -> RunDone:
-        """With where to go on, unless the run changes nothing or could not be recorded."""
+        """Add the id to resume, unless the run changes nothing or could not be recorded."""
         failed = record.end(done.exit_code)
         if record.problem:
             self._warn(record.problem)

@@ -1,4 +1,4 @@
-"""Everything nixprov refuses or fails with; foreign exceptions never leave their seam.
+"""All refusals and failures of nixprov; foreign exceptions never leave their seam.
 
     NixprovError
     ├── ConfigError            what the operator gave us: options, inventory, plays, templates

@@ -1,4 +1,4 @@
-"""Paths as operators write them, files that are read within bounds, and files that are nobody else's to read."""
+"""Paths as operators write them, reads within bounds, and files for their owner alone."""
 
 from __future__ import annotations
 

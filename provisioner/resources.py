@@ -1,4 +1,4 @@
-"""Where the files we ship are: templates and playbooks, from a wheel or from a source tree.
+"""The places of the files we ship: templates and playbooks, from a wheel or from a source tree.
 
 Must not know their content.
 """

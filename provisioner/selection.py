@@ -50,7 +50,7 @@ class Selection:
 class Overrides:
     """The command line's limits of a roll-out, over those of the plays; None leaves them to the plays.
 
-    `become_password` is for hosts of which the inventory gives none.
+    `become_password` is for hosts without one in the inventory.
     """
 
     serial: tuple[int | str, ...] | None = None
@@ -96,7 +96,7 @@ def match(loaded: Inventory, selection: Selection) -> tuple[str, ...]:
 def select(selection: Selection, verb: Verb, overrides: Overrides | None = None) -> Fleet:
     """Read inventory, play and record; select the hosts.
 
-    Raises InventoryError, NothingSelected, and ConfigError when a change of the whole inventory needs another word.
+    Raises InventoryError, NothingSelected. Raises ConfigError for a change of the whole inventory without --all.
     """
     from provisioner.inventory import play
 
@@ -114,7 +114,7 @@ def select(selection: Selection, verb: Verb, overrides: Overrides | None = None)
 
 
 def _left(run: str, verb: Verb, names: Sequence[str]) -> tuple[str, ...]:
-    # It knows journals, and only --resume needs it: completion, which reads inventories, comes by here too.
+    # It imports journals, and only --resume needs them: completion, which must be quick, uses this file too.
     from provisioner import runs
 
     past = runs.load(run)

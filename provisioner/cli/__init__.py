@@ -91,7 +91,7 @@ def _main(arguments: list[str]) -> None:
 
 
 def _open_streams() -> None:
-    """A stream that is closed (`<&-`) becomes empty: nobody is asked there, and no file or socket gets its number."""
+    """A closed stream (`<&-`) becomes empty: no question is asked there, and no file or socket gets its number."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115, PTH123 - as long as we run

@@ -60,7 +60,7 @@ class Bash(BashComplete):
         return (words, "") if line[-1:].isspace() or not words else (words[:-1], words[-1])
 
 
-@click.command(cls=Command, short_help="Print a script that completes what is typed.")
+@click.command(cls=Command, short_help="Print a completion script for a shell.")
 @click.argument("shell", type=click.Choice(SHELLS))
 @click.pass_context
 def completion(context: click.Context, shell: str) -> None:
@@ -80,7 +80,7 @@ def register() -> None:
 
 
 def hosts(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Hosts and groups for the last name of a pattern; nothing when the inventory cannot be read."""
+    """Hosts and groups for the last name of a pattern; none when the inventory cannot be read."""
     found = _BEFORE.fullmatch(incomplete)
     if found is None or incomplete.startswith(("@", "~")):
         return []

@@ -83,7 +83,7 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class PlayFile:
-    """The word of `nixprov play FILE` to the command after it."""
+    """Hand the file of `nixprov play FILE` to the command after it."""
 
     path: str
 

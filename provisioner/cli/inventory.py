@@ -25,7 +25,7 @@ def _source_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-@click.group("inventory", cls=Group, short_help="Show hosts, groups, and what a pattern matches.")
+@click.group("inventory", cls=Group, short_help="Show hosts, groups, and a pattern's matches.")
 def inventory() -> None:
     r"""Show hosts, groups and variables, and the matches of a pattern; no host is touched.
 

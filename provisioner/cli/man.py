@@ -1,4 +1,4 @@
-"""The manual page, made from the commands themselves (man(7) macros). Owns the words that no command has."""
+"""The manual page, made from the commands themselves (man(7) macros). Owns the text that no command has."""
 
 from __future__ import annotations
 

@@ -27,24 +27,22 @@ if TYPE_CHECKING:
     from provisioner.verb import Verb
 
 TOLD_OPTIONS: Final = (
-    click.option("--json", "as_json", is_flag=True, help="JSON lines on stdout, people's text on stderr."),
+    click.option("--json", "as_json", is_flag=True, help="JSON lines on stdout, text for people on stderr."),
     click.option(
         "--progress", type=click.Choice(["auto", "live", "plain"]), default="auto", help="Live table or plain lines."
     ),
     click.option("-v", "--verbose", is_flag=True, help="Show the build's and the switch's log as it comes."),
-    click.option("--debug", is_flag=True, help="Tracebacks, for reports of bugs."),
+    click.option("--debug", is_flag=True, help="Show tracebacks, for bug reports."),
 )
 # Of a run over hosts.
 FILE_OPTIONS: Final = (
-    click.option("--junit", type=NAMED, metavar="FILE", help="Write JUnit XML: a test case a host."),
+    click.option("--junit", type=NAMED, metavar="FILE", help="Write JUnit XML: one test case per host."),
     click.option("--report", type=NAMED, metavar="FILE", help="Write a page: outcomes, timeline, diffs, drift."),
-    click.option(
-        "--log-dir", type=NAMED, metavar="DIR", help="Write a file a host there: its phases and its whole log."
-    ),
+    click.option("--log-dir", type=NAMED, metavar="DIR", help="Write one file per host: its phases and whole log."),
 )
-# As Linux follows (path_resolution(7)).
+# Linux's own limit (path_resolution(7)).
 _MOST_LINKS: Final = 40
-# Options that the next command needs as well, when it is about the same hosts.
+# Options to repeat in the next command about the same hosts.
 _REPEATED: Final = {
     "sources": "-i",
     "play": "--play",
@@ -236,7 +234,7 @@ def _refuse_planted(name: str, path: Path) -> None:
         except FileNotFoundError:
             return
         if there.st_uid not in (0, os.geteuid()) and not stat.S_ISREG(there.st_mode):
-            raise ConfigError(f"{name} cannot be written: {path} is another user's, and no file")
+            raise ConfigError(f"{name} cannot be written: {path} belongs to another user and is no regular file")
         if not stat.S_ISLNK(there.st_mode):
             return
         path = path.parent / path.readlink()

@@ -22,7 +22,7 @@ class Seconds(click.FloatRange):
 
 
 class Percent(click.FloatRange):
-    """`nan` is in every range, and more than it is nothing: no failure would stop a run."""
+    """`nan` passes every range check, and no share is above it: no failure would stop a run."""
 
     def __init__(self) -> None:
         super().__init__(0, 100)

@@ -99,7 +99,7 @@ def _settings(options: Options) -> Settings:
 
 
 def _ssh_config(name: str | None) -> Path | None:
-    """A file that is not there is one mistake of the command line, not one of each host."""
+    """A missing file is one mistake of the command line, not one of each host."""
     if not name:
         return None
     file = expanded(name)

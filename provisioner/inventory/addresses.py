@@ -1,6 +1,6 @@
 """The grammar of host names: ports, IPv6, and ranges such as `db[01:20:2]`.
 
-Source: Ansible inventory guide, "Adding ranges of hosts". Knows nothing of where names are written.
+Source: Ansible inventory guide, "Adding ranges of hosts". Does not know where names are written.
 """
 
 from __future__ import annotations

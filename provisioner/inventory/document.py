@@ -48,7 +48,7 @@ class Reader:
                 return self._json(text, file)
             except (ValueError, RecursionError):
                 pass
-        # PyYAML takes a sixth of the time of a completion, and an inventory in INI's form needs none of it.
+        # PyYAML takes a sixth of the time of a completion, and an INI inventory does not need it.
         from provisioner.inventory import yaml_text
 
         return yaml_text.load(text, file, self.notices, self.vault)

@@ -31,7 +31,7 @@ _DECIMAL: Final = re.compile(r"[0-9]+(\.[0-9]+)?")
 
 
 def _text(value: object) -> object:
-    """A string, or a whole number as one, as INI and YAML make numbers of `42`; `1.10` is none."""
+    """A string, or a whole number as one, as INI and YAML make numbers of `42`; `1.10` is refused."""
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     if not isinstance(value, str):
@@ -48,11 +48,11 @@ def _tags(value: object) -> object:
 
 
 def _images(value: object) -> object:
-    """Patterns may have commas (`{ruby,python}:*`), so a string is one of them."""
+    """A string is one pattern, because patterns may have commas (`{ruby,python}:*`)."""
     if not isinstance(value, str | list | tuple):
         raise wrong("a list of patterns of images, or one", value)
     if isinstance(value, str) and value.startswith("["):
-        # In INI a quoted list is a string: a pattern that fits nothing, and every job would be refused.
+        # In INI a quoted list is a string. It would fit no image, and every job would be refused.
         raise ValueError("a list that is quoted is no list; leave the quotes out")
     return [value] if isinstance(value, str) else value
 

@@ -106,7 +106,7 @@ class Inventory:
     def _spec(
         self, host: InventoryHost, play_runners: Sequence[Mapping[str, object]], play_module: Mapping[str, object]
     ) -> HostSpec:
-        # pydantic is slow to import, and listing an inventory needs none of it
+        # pydantic is slow to import, and a listing of an inventory does not need it
         from provisioner.inventory import module, runners
 
         return HostSpec(

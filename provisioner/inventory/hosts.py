@@ -1,4 +1,4 @@
-"""From a host's merged variables to where and as whom to log in.
+"""A host's merged variables as its address, login and way to root.
 
 Source: Ansible's documentation of the `ssh` connection plugin and of the become plugins, their variables. Knows
 neither files' grammars nor runners.
@@ -159,7 +159,7 @@ def _from_args(name: str, variables: Variables, notices: Notices) -> dict[str, s
         message = str(error)
         raise variables.error(name, message[:1].lower() + message[1:]) from error
     if "port" in options and not (options["port"].isdigit() and 1 <= int(options["port"][:9]) <= _MOST_PORT):
-        raise variables.error(name, f"the port {options['port']} is not one")
+        raise variables.error(name, f"{options['port']} is not a valid port")
     for word in ignored:
         hint = nearest(word.removeprefix("-o ").lower(), ssh_args.OPTIONS) if word.startswith("-o ") else ""
         notices.warn(f"{name}: {word} is ignored" + (f"; {hint}" if hint else ""), variables.values[name].where)
@@ -167,7 +167,7 @@ def _from_args(name: str, variables: Variables, notices: Notices) -> dict[str, s
 
 
 def _become(variables: Variables) -> Become | None:
-    """None where the inventory leaves it open or says no; a password or method alone means become is wanted."""
+    """None where the inventory leaves it open or says no. A password or method alone means that become is wanted."""
     if variables.boolean(["ansible_become"]) is False:
         return None
     method, user = variables.text(["ansible_become_method"]), variables.text(["ansible_become_user"])

@@ -1,7 +1,7 @@
 """The settings of the module on a host, in a play or in `nixprov_*` variables.
 
 Owns the keys and their ranges; the defaults are the module's alone (templates/core/options.nix). A variable is one
-setting (`nixprov_limits_tasks`), so that a group and a host of it may each say theirs.
+setting (`nixprov_limits_tasks`), so that a group and a host of it may each set one.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from provisioner.model import Engine, ModuleSpec, Trust
 
 
 class _Settings(BaseModel):
-    """Written with the names of the module's options, read with ours."""
+    """The keys have our names when read, and the names of the module's options when written."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -158,7 +158,7 @@ def spec(host: str, variables: Mapping[str, Var], play: Mapping[str, Any]) -> Mo
 
 
 def _explained(host: str, error: ValidationError, own: Mapping[tuple[str, ...], Var]) -> Exception:
-    """At the variable that is wrong, or, where two do not agree, at one of them."""
+    """An error at the wrong variable, or at one of two that do not agree."""
     details = first_error(error)
     place = tuple(str(step) for step in details["loc"])
     if place in own:

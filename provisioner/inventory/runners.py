@@ -89,7 +89,7 @@ class RunnerSettings(BaseModel):
         if not self.run_untagged and not self.tags:
             raise ValueError("a runner without tags that takes no untagged jobs would never get a job")
         if MARK_PATTERN.search(self.description):
-            raise ValueError("the description contains what nixprov marks its own runners with")
+            raise ValueError("the description contains nixprov's own mark of a runner")
         return self
 
     @property

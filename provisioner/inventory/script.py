@@ -1,7 +1,7 @@
 """Dynamic inventories: executables that print JSON when asked `--list`, and `--host NAME` if they must be.
 
-Source: Ansible developer guide, "Developing dynamic inventory", script conventions. Knows nothing of which files are
-executed: that is sources.py's decision.
+Source: Ansible developer guide, "Developing dynamic inventory", script conventions. The choice of files to execute is
+sources.py's.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The first line of every file we write on a host: whose it is, and whether somebody edited it since.
+"""The first line of every file we write on a host: our mark, and a digest that shows later edits.
 
-Knows nothing of the language of the file, but that `#` starts a comment in it.
+Of the file's language it knows only that `#` starts a comment.
 """
 
 from __future__ import annotations

@@ -136,7 +136,7 @@ def remove(source: bytes, folder: str) -> bytes | None:
     """Take the hook out wherever it now stands, with its mark; None when there is none.
 
     An entry that was reformatted, repeated or commented out is found too; additions of people beside it stay. Raises
-    Refused when the file does not parse, or would still use ./nixprov in foreign words.
+    Refused when the file does not parse, or would still use ./nixprov by an entry that is not ours.
     """
     root = syntax.parse(source)
     if root is None:
@@ -342,7 +342,7 @@ def _widened(span: _Span, source: bytes, is_line_break_needed: bool = False) -> 
 
 
 def _remove_lines(source: bytes) -> bytes | None:
-    """Take our lines out of a file that does not parse, when nothing else there can be about us."""
+    """Take our lines out of a file that does not parse, unless something else there may be about us."""
     text = _WHOLE_LINE.sub(b"", source)
     if b"./nixprov" in text:
         raise Refused("the file does not parse, and still uses ./nixprov")

@@ -66,5 +66,5 @@ def wants_colour(stream: TextIO, environment: Mapping[str, str]) -> bool:
 
 
 def can_redraw(stream: TextIO, environment: Mapping[str, str]) -> bool:
-    """Whether the stream is a terminal that can move its cursor; colour has nothing to do with it."""
+    """Whether the stream is a terminal that can move its cursor; independent of colour."""
     return stream.isatty() and environment.get("TERM", "dumb") not in ("", "dumb")

@@ -21,7 +21,7 @@ def for_people(diffs: Sequence[str]) -> tuple[str, ...]:
 
 
 def _whole_code_of_ours(text: str) -> tuple[bool, bool]:
-    """Whether it is code of ours that comes, and whether it is such that goes, as a whole file."""
+    """Whether a whole file of our code comes, and whether one goes."""
     old, new = _names(text)
     folder, _, name = max(old, new, key=len).rpartition("/")
     is_ours = any(folder == hook.module for hook in HOOKS) and name != SETTINGS

@@ -118,7 +118,7 @@ def alike(hosts: Sequence[HostRecord]) -> list[list[HostRecord]]:
 
 
 def left_behind(hosts: Sequence[HostRecord]) -> Iterator[str]:
-    """A line a thing that could not be taken back: hosts whose failures are alike have things of their own."""
+    """A line for each thing that could not be taken back: hosts with like failures have different ones."""
     for host in hosts:
         where = f" on {host.name}" if len(hosts) > 1 else ""
         yield from (clean(f"left behind{where}: {line}") for line in (host.result.remains if host.result else ()))

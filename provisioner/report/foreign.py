@@ -21,7 +21,7 @@ from provisioner.report.colour import PAINT
 # Controls, formats (bidirectional and zero-width among them), surrogates, private and unassigned characters.
 # Separators of lines and paragraphs too. Blanks of other widths stay: they are seen.
 _UNSEEN: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
-# Letters and marks that are drawn as nothing (Unicode, DerivedCoreProperties.txt, Default_Ignorable_Code_Point).
+# Letters and marks without a glyph (Unicode, DerivedCoreProperties.txt, Default_Ignorable_Code_Point).
 _BLANK: Final = frozenset(
     chr(code)
     for codes in (
@@ -36,7 +36,7 @@ _COLOURS: Final = re.compile(r"\x1b\[[0-9;:]*[mK]")
 
 
 def visible(text: str) -> str:
-    """The same text with every character spelled that is not drawn; line ends and tabs, which a layout owns, stay."""
+    """The same text with every invisible character spelled; line ends and tabs stay, as layouts own them."""
     return _SPECIAL.sub(_spelled, text)
 
 
@@ -76,7 +76,7 @@ class Guard:
 
 
 class _Bytes(io.BufferedIOBase):
-    """The same for who writes bytes, as click does for completions."""
+    """The same for writers of bytes, such as click for completions."""
 
     def __init__(self, guard: Guard) -> None:
         self._guard = guard
@@ -96,7 +96,7 @@ class _Bytes(io.BufferedIOBase):
 
     @override
     def close(self) -> None:
-        """It is not ours."""
+        """Leave the stream open: it is not ours."""
 
 
 def _guarded(text: str) -> str:

@@ -96,7 +96,7 @@ class LiveTable:
                     self._write(unguarded(self._out), (), end=_SHOW_CURSOR)
 
     def _stays(self) -> bool:
-        """The last frame is worth keeping when it has every host and nothing that follows says the same."""
+        """Keep the last frame when it has every host and no later text says the same."""
         asked = any(host.check or host.status for host in self._record.hosts.values())
         return not asked and self._table.fits(self._console.size.height)
 

@@ -87,7 +87,7 @@ class HostRecord:
 
     @property
     def is_bad(self) -> bool:
-        """Whether there is a failure to explain; a host that was never begun has none of its own."""
+        """Whether there is a failure to explain; a host that never began has none of its own."""
         return self.result is not None and not (self.result.outcome.is_good or self.outcome is Outcome.SKIPPED)
 
     @property
@@ -138,7 +138,7 @@ class RunRecord:
             yield
 
     def word(self, outcome: Outcome) -> str:
-        """For people. A plan has changed nothing; where CI failed, it is named as itself."""
+        """The word for people. A plan has changed nothing; a failure of CI has the provider's name."""
         if outcome is Outcome.CI:
             return self.words.key
         is_plan = bool(self.verb) and Verb(self.verb).plans

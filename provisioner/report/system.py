@@ -16,7 +16,7 @@ _NAMES: Final = 6
 
 
 def system_lines(seen: Preview | None) -> Iterator[str]:
-    """None or a host that cannot tell aside: the head first, then lines that belong below it."""
+    """The head first, then the lines below it. No line for None or a host without an answer."""
     if seen is None or seen.failed:
         return
     if seen.unknown:

@@ -107,7 +107,7 @@ class PlainText:
 
     def _host(self, result: HostResult) -> None:
         if result.outcome is Outcome.SKIPPED:
-            return  # nothing happened there; the recap names all of them
+            return  # the run never began it; the recap names all such hosts
         if result.outcome.is_good:
             self._say(result.host, self.paint.outcome(result.outcome, self.record.word(result.outcome)))
             return

@@ -1,4 +1,4 @@
-"""How hosts, times and foreign text are worded for people. Pure; knows no stream and no colour."""
+"""Words for hosts, times and foreign text. Pure; knows no stream and no colour."""
 
 from __future__ import annotations
 
