@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from provisioner.engine.host import Choices, Limits
 
 SAFETY_OPTIONS: Final = (
-    click.option("--take-over", is_flag=True, help="Take over a host that a dead run still holds."),
+    click.option("--take-over", is_flag=True, help="Take over a host from a run that is surely dead."),
     click.option("--confirm/--no-confirm", default=True, help="Roll the host back unless we can log in again."),
     click.option(
         "--confirm-limit",
