@@ -40,7 +40,7 @@ def look(host: Host) -> None:
     configuration = host.hook.configuration
     done = aside.ask(host.machine, origin.script(host.context.run.id, configuration, asked.edits))
     if done.status:
-        raise RemoteFailed(host.name, f"the host cannot say from where its system is ({aside.last_words(done)})")
+        raise RemoteFailed(host.name, f"the host cannot name the origin of its system ({aside.last_words(done)})")
     found = origin.read(host.name, done.stdout, configuration, asked.expected)
     if found.running != host.machine.facts.system:
         raise Locked(host.name, "another system was switched to a moment ago", hint="run again")
@@ -59,7 +59,7 @@ def require(host: Host) -> None:
     host.context.emit(OriginFound(host.name, found))
     file = host.hook.configuration.file
     if found.kind is Kind.UNREAD:
-        raise HookRefused(host.name, f"{file} is not what is built: {found.why}", hint=host.hook.by_hand)
+        raise HookRefused(host.name, f"{file} is not the built configuration: {found.why}", hint=host.hook.by_hand)
     message = f"the running system is not what {file} describes: {found.why}"
     if host.context.choices.adopt_configuration:
         host.context.warn(f"{message}; it is replaced all the same (--adopt-configuration)")

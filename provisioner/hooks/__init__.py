@@ -31,7 +31,7 @@ def installed(journal: Journal) -> Hook:
         if hook.kind == journal.hook.kind:
             return hook
     hint = "use a nixprov at least as new as the one that was used there last"
-    raise HookRefused(journal.host, f"the module is in by a way that is not known: {journal.hook.kind}", hint=hint)
+    raise HookRefused(journal.host, f"the kind of the module's hook is not known: {journal.hook.kind}", hint=hint)
 
 
 __all__ = ["HOOKS", "Hook", "choose", "installed"]

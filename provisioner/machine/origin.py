@@ -97,7 +97,7 @@ def read(host: str, answer: bytes, of: Configuration, expected: Expected) -> Ori
     except ValueError:
         described = None
     if not isinstance(described, dict):
-        raise RemoteFailed(host, "what its configuration describes cannot be read", hint="run again with --debug")
+        raise RemoteFailed(host, "the system of its configuration cannot be read", hint="run again with --debug")
     return _Answer(text, of, expected, described)()
 
 

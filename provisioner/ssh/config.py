@@ -163,7 +163,7 @@ class _Resolver:
             raise Unreachable(
                 self.host,
                 f"ssh cannot resolve {target.alias}: {_last_line(error)}",
-                hint=f"see what it says: {shlex.join(('ssh', *_arguments(target, self.options)))}",
+                hint=f"see its output: {shlex.join(('ssh', *_arguments(target, self.options)))}",
             ) from error
 
     def _behind(self, endpoint: Endpoint, jump: str, depth: int) -> Endpoint:

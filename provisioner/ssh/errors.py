@@ -150,7 +150,7 @@ def describe(error: BaseException) -> str:
 def _when_opening(host: str, where: str, error: Exception) -> HostError:
     match kind_of(error):
         case Kind.REFUSED:
-            return HostRefused(host, f"{where}: {describe(error)}", hint="see what OpenSSH says: ssh -v")
+            return HostRefused(host, f"{where}: {describe(error)}", hint="see OpenSSH's output: ssh -v")
         case Kind.HOST_KEY:
             return HostKeyError(host, f"{where}: {describe(error)}", hint="see known_hosts")
         case _:

@@ -263,17 +263,17 @@ class _Exchange:
             raise RemoteFailed(
                 self.order.host,
                 f"it sent more than {limits.told(limit)} {when}",
-                hint="log in by hand and look what it prints, and whether it is still yours; what it runs may go on",
+                hint="log in by hand: look at its output, and check that it is still yours; its command may go on",
             )
 
     def _watch(self, elapsed_s: float) -> None:
         if self.order.cancel is not None and self.order.cancel.is_set():
-            raise Cancelled(self.order.host, "interrupted", hint="what it had started on the host may still be running")
+            raise Cancelled(self.order.host, "interrupted", hint="its command may still be running on the host")
         if elapsed_s > self.order.timeout_s:
             raise RemoteFailed(
                 self.order.host,
                 f"the command did not end within {self.order.timeout_s:g} s",
-                hint="what it had started on the host may still be running",
+                hint="its command may still be running on the host",
             )
         if self.order.waits_for_root and not self.is_root and elapsed_s > ELEVATE_TIMEOUT_S:
             raise self._refused(NO_STATUS)

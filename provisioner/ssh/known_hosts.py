@@ -239,7 +239,7 @@ def _refuse_revoked(host: str, name: str, offered: OfferedKey, known: KnownHosts
             raise HostKeyError(
                 host,
                 f"the host key of {name} is revoked by {entry}: {offered}",
-                hint="do not log in; ask who revoked it",
+                hint="do not log in; ask for the reason of the revocation",
             )
 
 
