@@ -2,7 +2,7 @@
 
 * A clause that opens with `what`, `who` or `which` and has no noun before it. Examples: `What was written goes back`,
   `says who holds the lock`. The words `what`, `whatever`, `whoever` and `whichever` always count. `who` and `which` count
-  at the start of a sentence, and after a conjunction or a verb of saying or knowing. A relative clause
+  at the start of a sentence, after a conjunction or after a verb of knowing. A relative clause
   does not count: "the host, which waits", "in which", "an operator who".
 * A sentence of more than 20 words. Code in backticks and an address are one word each. A colon does not end a sentence.
 
