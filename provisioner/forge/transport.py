@@ -29,6 +29,7 @@ from provisioner import limits
 SAFE: Final = frozenset({"GET", "HEAD"})
 REPEATABLE: Final = frozenset({408, 500, 502, 503, 504})
 TOO_MANY: Final = 429
+NOT_MODIFIED: Final = 304
 POOL_SIZE: Final = 32
 # A host that swallows packets must not cost a whole reply's patience before anything is said.
 CONNECT_S: Final = 10.0
@@ -281,7 +282,7 @@ def _date(text: str | None) -> datetime | None:
 
 
 def _trusted(response: requests.Response) -> requests.Response:
-    if 300 <= response.status_code < 400:  # noqa: PLR2004
+    if 300 <= response.status_code < 400 and response.status_code != NOT_MODIFIED:  # noqa: PLR2004
         raise RedirectedError(response.status_code, _plain(response.headers.get("Location", "")))
     content_type = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
     if response.ok and response.content and content_type != "application/json":
