@@ -8,7 +8,7 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -20,10 +20,11 @@ from provisioner.engine import Engine, Verb, prune
 from provisioner.engine.host import Choices, Limits
 from provisioner.engine.preview import Depth
 from provisioner.errors import ForgeError, ForgeUnavailable
-from provisioner.events import Event, HostResult, exit_code, summary
+from provisioner.events import Event, HostDone, RunDone, RunnerGone, RunStarted, Warned
 from provisioner.forge import Forge, connect
 from provisioner.forge.settings import load as load_forge_settings
 from provisioner.machine.journal import Run
+from provisioner.outcome import HostResult
 from provisioner.runs import RunFile
 from provisioner.selection import Fleet, Selection, match, read_inventory, select
 from provisioner.ssh.session import SshOptions
@@ -33,8 +34,6 @@ __all__ = ["App", "Report", "Selection", "Settings", "match", "new_run", "read_i
 
 class Report(Protocol):
     def event(self, event: Event) -> None: ...
-
-    def summary(self, fields: Mapping[str, object]) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +58,7 @@ class App:
         self._settings = settings
         self._report = report
         self._cancel = threading.Event()
+        self._stop = threading.Event()
         self._has_begun = False
 
     def interrupt(self) -> None:
@@ -69,7 +69,7 @@ class App:
         if not self._has_begun:
             raise KeyboardInterrupt
         if self._cancel.is_set():
-            self._settings.choices.stop.set()
+            self._stop.set()
         self._cancel.set()
 
     def run(self, verb: Verb, fleet: Fleet) -> int:
@@ -87,9 +87,9 @@ class App:
                 self._name_gone(forge, fleet)
         finally:
             forge.close()
-        fields = summary(results, forge.writes, time.monotonic() - started)
-        self._report.summary({**fields, **self._recorded(record, results)})
-        return exit_code(results)
+        done = self._recorded(record, RunDone(tuple(results), forge.writes, time.monotonic() - started))
+        self._report.event(done)
+        return done.exit_code
 
     @contextmanager
     def forge(self) -> Iterator[Forge]:
@@ -106,17 +106,16 @@ class App:
         engine = Engine(forge, ssh, self._report.event, new_run(Verb.STATUS), forks=self._settings.forks)
         return engine.known(fleet.hosts)
 
-    def tell(self, kind: str, fields: Mapping[str, object], host: str = "") -> None:
+    def tell(self, event: Event) -> None:
         """An event of a command that is no verb of the engine."""
-        self._report.event(Event(kind, host, fields))
+        self._report.event(event)
 
     def _begin(self, verb: Verb, fleet: Fleet, record: RunFile) -> None:
         """What changes nothing leaves no record: there is nothing to resume."""
-        names = [host.name for host in fleet.hosts]
+        names = tuple(host.name for host in fleet.hosts)
         if verb.changes:
             record.begin(names)
-        fields = {"verb": verb.value, "run": record.run.id, "operator": record.run.by, "hosts": names}
-        self._report.event(Event("start", fields=fields))
+        self._report.event(RunStarted(verb.value, record.run.id, record.run.by, names))
 
     def _execute(self, verb: Verb, fleet: Fleet, forge: Forge, record: RunFile) -> Sequence[HostResult]:
         engine = Engine(
@@ -129,25 +128,25 @@ class App:
             diff=self._settings.diff,
             depth=self._settings.depth,
             cancel=self._cancel,
+            stop=self._stop,
             limit_s=self._settings.host_limit_s,
             choices=self._settings.choices,
         )
         return engine.roll_out(verb, fleet.stages)
 
     def _event(self, event: Event, record: RunFile) -> None:
-        result = event.fields.get("result")
-        if isinstance(result, HostResult):
-            record.record(result)
+        if isinstance(event, HostDone):
+            record.record(event.result)
         self._report.event(event)
 
-    def _recorded(self, record: RunFile, results: Sequence[HostResult]) -> Mapping[str, object]:
-        """Where to go on: nothing for a run that changes nothing, or could not be recorded."""
-        failed = record.end(exit_code(results))
+    def _recorded(self, record: RunFile, done: RunDone) -> RunDone:
+        """With where to go on, unless the run changes nothing or could not be recorded."""
+        failed = record.end(done.exit_code)
         if record.problem:
             self._warn(record.problem)
         if not record.is_kept:
-            return {}
-        return {"run": record.run.id, "failed_hosts_file": None if failed is None else str(failed)}
+            return done
+        return replace(done, run=record.run.id, failed_hosts_file=None if failed is None else str(failed))
 
     def _name_gone(self, forge: Forge, fleet: Fleet) -> None:
         """Hosts that left the inventory while GitLab still has a runner of ours for them.
@@ -162,11 +161,11 @@ class App:
             return
         for runner in found:
             if runner.mark is not None and runner.mark.host not in fleet.inventory:
-                fields = {"runner": runner.mark.runner, "id": runner.id, "gitlab_status": runner.status.value}
-                self._report.event(Event("gone", runner.mark.host, fields))
+                gone = RunnerGone(runner.mark.host, runner.mark.runner, runner.id, runner.status.value)
+                self._report.event(gone)
 
     def _warn(self, text: str) -> None:
-        self._report.event(Event("warning", fields={"text": text}))
+        self._report.event(Warned("", text))
 
     def _open_forge(self, verb: Verb) -> Forge:
         settings = load_forge_settings(

@@ -16,12 +16,18 @@
     │   ├── Locked             another operator's run holds the host
     │   ├── BuildFailed        evaluation or build said no; nothing was activated
     │   └── SwitchFailed       the activation failed
+    ├── NotUnsealed            what was sealed with another key, or changed on its way
     └── ForgeError             GitLab, seen from the operator
         ├── ForgeUnavailable   no usable answer: down, timed out, 5xx, rate limit for too long
         └── ForgeRefused       GitLab understood and said no: token, scope, role, bad value
 
-A message is one line, lower case, names what is wrong; `hint` is what to do next.
+A message is one line, lower case, names what is wrong; `hint` is what to do next. Each error pickles, whatever its
+`__init__` takes; its cause and its traceback stay behind.
 """
+
+from __future__ import annotations
+
+from collections.abc import Mapping
 
 
 class NixprovError(Exception):
@@ -34,6 +40,16 @@ class NixprovError(Exception):
 
     def __str__(self) -> str:
         return f"{self.message}; {self.hint}" if self.hint else self.message
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _restored, (type(self), self.args, vars(self))
+
+
+def _restored(kind: type[NixprovError], arguments: tuple[object, ...], fields: Mapping[str, object]) -> NixprovError:
+    """Without `__init__`: its parameters are not what an exception keeps as `args`."""
+    error = kind.__new__(kind, *arguments)
+    vars(error).update(fields)
+    return error
 
 
 class ConfigError(NixprovError):
@@ -106,6 +122,10 @@ class BuildFailed(HostError):
 
 
 class SwitchFailed(HostError):
+    pass
+
+
+class NotUnsealed(NixprovError):
     pass
 
 

@@ -4,21 +4,57 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from enum import Enum
-from types import MappingProxyType
-from typing import Final, Self, final
+from typing import Final, Generic, Self, TypeVar, final
+
+from typing_extensions import override
 
 MARK_PATTERN: Final = re.compile(r"\[nixprov (?P<host>[^\s/\]]+)/(?P<runner>[^\s/\]]+) (?P<machine>[0-9a-f]{12})\]")
 NAME_PATTERN: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
+
+
+Key = TypeVar("Key")
+Value_co = TypeVar("Value_co", covariant=True)
+
+
+@final
+class FrozenDict(Mapping[Key, Value_co], Generic[Key, Value_co]):
+    """A mapping that cannot be changed, equal to any of the same items. It pickles; MappingProxyType does not."""
+
+    __slots__ = ("_items",)
+
+    def __init__(self, items: Mapping[Key, Value_co] | None = None) -> None:
+        self._items = dict(items or {})
+
+    @override
+    def __getitem__(self, key: Key) -> Value_co:
+        return self._items[key]
+
+    @override
+    def __iter__(self) -> Iterator[Key]:
+        return iter(self._items)
+
+    @override
+    def __len__(self) -> int:
+        return len(self._items)
+
+    @override
+    def __repr__(self) -> str:
+        return f"FrozenDict({self._items!r})"
+
+    @override
+    def __hash__(self) -> int:
+        """Raises TypeError where a value has no hash."""
+        return hash(frozenset(self._items.items()))
 
 
 @final
 class Secret:
     """A string that prints as stars everywhere; only `reveal()` gives it away.
 
-    Never equal by accident: comparison is by value with other secrets only.
+    Equal to other secrets of the same value, and to nothing else. Refuses to be pickled: see `provisioner.sealing`.
     """
 
     __slots__ = ("_value",)
@@ -44,7 +80,7 @@ class Secret:
         return hash(("Secret", self._value))
 
     def __reduce__(self) -> str | tuple[object, ...]:
-        raise TypeError("a secret is not pickled")
+        raise TypeError("a secret is not pickled; provisioner.sealing seals it")
 
 
 class RunnerType(Enum):
@@ -116,7 +152,7 @@ class Connection:
     user: str | None = None
     identity_file: str | None = None
     become: Become | None = None
-    options: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    options: Mapping[str, str] = FrozenDict()
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +184,7 @@ class RunnerSpec:
     no_new_privileges: bool | None = None
     cap_add: tuple[Capability, ...] = ()
     stop_timeout_s: int | None = None
-    environment: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    environment: Mapping[str, str] = FrozenDict()
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +196,7 @@ class ModuleSpec:
     `share_socket`: the host's users may use the jobs' socket too.
     """
 
-    settings: Mapping[str, Mapping[str, int]] = field(default_factory=lambda: MappingProxyType({}))
+    settings: Mapping[str, Mapping[str, int]] = FrozenDict()
     trust: Trust = Trust.NONE
     engine: Engine = Engine.PODMAN
     accepted_advisories: tuple[str, ...] = ()
@@ -176,7 +212,7 @@ class HostSpec:
     runners: tuple[RunnerSpec, ...] = (RunnerSpec(),)
     module: ModuleSpec = ModuleSpec()
     groups: tuple[str, ...] = ()
-    vars: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}))
+    vars: Mapping[str, object] = FrozenDict()
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import IO, Any, Final
 
 from provisioner.errors import ConfigError
-from provisioner.events import HostResult, Outcome
 from provisioner.machine.journal import Run
+from provisioner.outcome import HostResult, Outcome
 from provisioner.paths import private
 
 KEPT: Final = 50

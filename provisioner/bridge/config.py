@@ -80,12 +80,16 @@ class GitHubTable(_Table):
 
 
 class GitLabTable(_Table):
-    """The project. One token is for pipelines (`api`), one pushes (`write_repository`); it may be the same."""
+    """The project. One token is for pipelines (`api`), one pushes (`write_repository`); it may be the same.
+
+    `git` is where its repositories are, if not at `url`.
+    """
 
     url: Url
     project: Project
     token_file: str
     push_token_file: str = ""
+    git: Url | None = None
 
 
 class PullsTable(_Table):

@@ -94,6 +94,11 @@ class GitLab:
             self.calls += len(listed)
             return tuple(_mapping(self._gl.http_get(f"/runners/{one['id']}")) for one in listed)
 
+    def memberships(self) -> tuple[str, ...]:
+        """The paths of all projects that the token's user is a member of."""
+        found = self._list("/projects", membership="true", simple="true")
+        return tuple(str(one.get("path_with_namespace")) for one in found)
+
     def job_token_scope(self) -> Json | None:
         return self._get("/job_token_scope")
 
@@ -112,7 +117,7 @@ class GitLab:
             return None
 
     def _list(self, path: str, **query: str) -> list[Json]:
-        path = path if path.startswith(("/projects", "/groups")) else f"{self._project}{path}"
+        path = f"{self._project}{path}" if path == "/pipelines" else path
         with self._attempt(f"list {path}"):
             found = self._gl.http_list(path, query_data=query, iterator=True, per_page=_PAGE)
             items = [_mapping(item) for item in found]

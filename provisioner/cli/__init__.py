@@ -14,6 +14,7 @@ import click
 
 from provisioner import __version__
 from provisioner.cli import completion as completions
+from provisioner.cli.bridge import bridge
 from provisioner.cli.completion import completion
 from provisioner.cli.inventory import inventory
 from provisioner.cli.man import man
@@ -46,7 +47,7 @@ def cli() -> None:
     """Turn NixOS machines into GitLab CI runners that build with the machine's own Nix store, and back."""
 
 
-for command in (up, plan, status, down, prune, play, inventory, schema, completion, man):
+for command in (up, plan, status, down, prune, play, inventory, bridge, schema, completion, man):
     cli.add_command(command)
 
 

@@ -88,7 +88,7 @@ class _Dialogue:
         from provisioner.report.wording import count as told
 
         for finding in findings:
-            self.app.tell("finding", pruning.fields(finding), finding.host_name)
+            self.app.tell(pruning.told(finding))
             self._say(f"{'delete' if finding.deletes else 'note  '}  {finding}")
         count = sum(finding.deletes for finding in findings)
         if not count:
@@ -100,7 +100,9 @@ class _Dialogue:
         return self.yes or _may(question)
 
     def _deleted(self, runner: ForgeRunner) -> None:
-        self.app.tell("deleted", {"id": runner.id})
+        from provisioner.events import RunnerDeleted
+
+        self.app.tell(RunnerDeleted(runner.id))
         self._say(f"deleted runner {runner.id}")
 
     def _spared(self, runner: ForgeRunner) -> None:

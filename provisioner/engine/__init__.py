@@ -12,6 +12,7 @@ from enum import Enum
 from typing import Final
 
 from provisioner import limits
+from provisioner.diff import plan_diffs
 from provisioner.engine import down, origin, preview, status, up
 from provisioner.engine.batches import Rules, Stage
 from provisioner.engine.host import Choices, HostRun, Limits
@@ -20,10 +21,11 @@ from provisioner.engine.preview import Depth
 from provisioner.engine.prune import Known
 from provisioner.engine.unwind import RollbackFailed, RolledBack
 from provisioner.errors import ForgeError, NixprovError, NotDescribed, Unreachable
-from provisioner.events import Emit, Event, HostResult, Outcome
+from provisioner.events import BatchBegun, BugMet, Emit, Event, HostDone, Interrupted, PhaseBegun, Planned, Warned
 from provisioner.forge import Forge
 from provisioner.machine.journal import Run
 from provisioner.model import HostSpec
+from provisioner.outcome import HostResult, Outcome
 from provisioner.plan import HostPlan, file_changes
 from provisioner.ssh.session import Cancelled, Session, SshOptions
 
@@ -46,7 +48,8 @@ class Verb(Enum):
 class Engine:
     """What all hosts of a run share. `diff`: plans carry the texts that would change; `depth`: and what becomes of it.
 
-    `limit_s` is the time that each host has, from its first connection on; None is no limit.
+    A first interrupt sets `cancel`, a second one `stop`. `limit_s` is the time that each host has, from its first
+    connection on; None is no limit.
     """
 
     forge: Forge
@@ -59,6 +62,7 @@ class Engine:
     depth: Depth = Depth.FILES
     debug: bool = False
     cancel: threading.Event = field(default_factory=threading.Event)
+    stop: threading.Event = field(default_factory=threading.Event)
     limit_s: float | None = None
     choices: Choices = field(default_factory=Choices)
     _machines: dict[str, str] = field(default_factory=dict, init=False)
@@ -79,13 +83,12 @@ class Engine:
         stopped = ""
         for number, (stage, batch) in enumerate(batches, start=1):
             if len(batches) > 1 and not stopped:
-                names = [host.name for host in batch]
-                fields = {"batch": number, "of": len(batches), "play": stage.name, "hosts": names}
-                self.emit(Event("batch", fields=fields))
+                names = tuple(host.name for host in batch)
+                self.emit(BatchBegun(number, len(batches), stage.name, names))
             standing = _Standing(stage.rules if verb.changes else None, len(batch), stopped)
             results += self._batch(verb, batch, standing)
             if standing.stopped and not stopped and (number < len(batches) or standing.is_cut_short):
-                self.emit(Event("warning", fields={"text": f"no further host is begun: {standing.stopped}"}))
+                self.emit(Warned("", f"no further host is begun: {standing.stopped}"))
             stopped = standing.stopped
         return results
 
@@ -100,7 +103,7 @@ class Engine:
                     run.probe()
                     found[host.name] = Known(run.facts.machine, run.journal, run.facts.held_by)
             except NixprovError as error:
-                self.emit(Event("warning", host.name, {"text": f"not asked: {error.message}"}))
+                self.emit(Warned(host.name, f"not asked: {error.message}"))
 
         with ThreadPoolExecutor(max_workers=self.forks) as pool:
             list(pool.map(ask, hosts))
@@ -114,7 +117,7 @@ class Engine:
             self.forks,
             self.limit_s,
             self.cancel,
-            on_cancel=lambda: self.emit(Event("interrupt")),
+            on_cancel=lambda: self.emit(Interrupted()),
         )
         for _, result in pool.run(hosts, standing.may_go_on):
             standing.record(self._ended(result))
@@ -124,7 +127,7 @@ class Engine:
         return [standing.results[host.name] for host in hosts]
 
     def _ended(self, result: HostResult) -> HostResult:
-        self.emit(Event("host", result.host, {"result": result}))
+        self.emit(HostDone.of(result))
         return result
 
     def _not_run(self, host: HostSpec, why: str) -> HostResult:
@@ -150,7 +153,7 @@ class Engine:
             outcome, error = Outcome.FAILED, failure
             # The report may be what is broken, and a thread that ends without an answer is waited for without end.
             with suppress(Exception):
-                emit(Event("bug", task.item.name, {"traceback": traceback.format_exc()}))
+                emit(BugMet(task.item.name, traceback.format_exc()))
         result = HostResult(
             task.item.name,
             outcome,
@@ -167,12 +170,21 @@ class Engine:
 
     def _connected(self, verb: Verb, task: Task[HostSpec], emit: Emit, account: _Account) -> Outcome:
         host = task.item
-        emit(Event("phase", host.name, {"phase": "connect"}))
+        emit(PhaseBegun(host.name, "connect"))
         with Session.open(host, self.ssh, cancel=task.cancel) as session:
             for warning in session.warnings:
-                emit(Event("warning", host.name, {"text": warning}))
+                emit(Warned(host.name, warning))
             run = HostRun(
-                host, session, self.forge, emit, self.run, self.limits, task.cancel, self.choices, self._machines
+                host,
+                session,
+                self.forge,
+                emit,
+                self.run,
+                self.limits,
+                task.cancel,
+                self.choices,
+                self._machines,
+                self.stop,
             )
             try:
                 return self._verb(verb, run, task)
@@ -182,14 +194,15 @@ class Engine:
 
     def _verb(self, verb: Verb, run: HostRun, task: Task[HostSpec]) -> Outcome:
         if verb is Verb.STATUS:
-            run.emit("status", report=status.look_at(run))
+            run.emit(status.look_at(run))
             return Outcome.UNCHANGED
         planner, apply = _VERBS[verb]
         wanted = planner(run)
         files = file_changes(wanted, run.facts, run.journal) if self.diff else ()
+        diffs = plan_diffs(wanted, files) if self.diff else ()
         own = origin.look(run, wanted)
         seen = None if verb.changes else preview.look(run, wanted, files, self.depth)
-        run.emit("plan", plan=wanted, files=files, system=seen, check=not verb.changes)
+        run.emit(Planned.of(wanted, diffs, seen, check=not verb.changes))
         preview.require_good(run.host, seen)
         origin.require(run, own)
         if wanted.is_empty:

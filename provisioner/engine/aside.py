@@ -33,5 +33,5 @@ class _Log:
         for line, goes_on in self.lines.feed(chunk):
             text = line if goes_on else aside.log_line(line)
             self.is_log = self.is_log if goes_on else text is not None
-            if self.is_log:
-                self.run.emit("log", text=text)
+            if self.is_log and text is not None:
+                self.run.log(text)

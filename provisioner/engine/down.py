@@ -36,11 +36,11 @@ def plan(run: HostRun) -> HostPlan:
     try:
         view = look(run.forge, run.spec, run.facts, run.journal)
     except ForgeUnavailable as error:
-        run.emit("warning", text=f"{error.message}: the host's side goes on, the deletion stays in the journal")
+        run.warn(f"{error.message}: the host's side goes on, the deletion stays in the journal")
         view = ForgeView(run.forge.url, {})
     found = plan_down(run.spec, run.facts, run.journal, view)
     if not found.switch and _of_the_next_system(run):
-        run.emit("warning", text="nothing that runs or boots there is ours: our files go, and nothing is switched")
+        run.warn("nothing that runs or boots there is ours: our files go, and nothing is switched")
     return replace(found, runners=_with_journal(run, found.runners))
 
 
@@ -49,7 +49,7 @@ def _warn_of_newer(run: HostRun) -> None:
     writer = written_by(run.facts, run.journal)
     if writer and version.is_newer(writer, version.OWN):
         text = f"nixprov {writer} installed it, and this older {version.OWN} takes back what it knows of"
-        run.emit("warning", text=text)
+        run.warn(text)
 
 
 def apply(run: HostRun, wanted: HostPlan) -> None:
@@ -88,7 +88,7 @@ def _with_journal(run: HostRun, actions: tuple[RunnerAction, ...]) -> tuple[Runn
     """Runners that the journal knows and GitLab's lists did not show: deleted by id, and 404 is success."""
     if run.journal.machine not in ("", run.facts.machine):
         text = "the journal is that of another machine: its runners are left alone"
-        run.emit("warning", text=f"{text}; `nixprov prune` tells which nobody uses")
+        run.warn(f"{text}; `nixprov prune` tells which nobody uses")
     known = {action.id for action in actions}
     records = [*run.journal.runners.items(), *((f"id {one.id}", one) for one in run.journal.pending_deletions)]
     missing = {one.id: name for name, one in records if one.url == run.forge.url and one.id not in known}
@@ -156,7 +156,7 @@ def _resume(run: HostRun, wanted: HostPlan) -> None:
                 run.forge.set_paused(id_, paused=False)
         except ForgeError as error:
             run.remains.append(_PAUSED.format(id_))
-            run.emit("warning", text=f"{error.message}: the runner stays paused until `nixprov up`")
+            run.warn(f"{error.message}: the runner stays paused until `nixprov up`")
 
 
 def _name_paused(run: HostRun, wanted: HostPlan) -> None:
@@ -226,4 +226,4 @@ def _say_what_came_back(run: HostRun, journal: Journal) -> None:
         why = f"{HOOK_PATH} did not describe that one (--adopt-configuration)"
     elif journal.hook and digest(run.facts.records.get("configuration.data")) != journal.hook.sha256_before:
         why = f"{HOOK_PATH} was edited since"
-    run.emit("warning", text=f"the system is not the one from before nixprov ({before}): {why}")
+    run.warn(f"the system is not the one from before nixprov ({before}): {why}")

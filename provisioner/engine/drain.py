@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from provisioner.engine import crash
 from provisioner.engine.host import HostRun, wait_until
 from provisioner.errors import ForgeUnavailable, HostError
+from provisioner.events import Draining
 
 
 class StillBusy(HostError):
@@ -29,12 +30,12 @@ def drain(run: HostRun, runners: Sequence[int]) -> None:
             with crash.around("pause"):
                 run.forge.set_paused(runner, paused=True)
         if run.choices.force:
-            run.emit("warning", text="--force: jobs that run now are ended")
+            run.warn("--force: jobs that run now are ended")
             return
         with crash.around("drain"):
             _wait(run, there)
     except ForgeUnavailable as error:
-        run.emit("warning", text=f"not drained: {error.message}; the unit itself finishes its jobs when it stops")
+        run.warn(f"not drained: {error.message}; the unit itself finishes its jobs when it stops")
 
 
 def _wait(run: HostRun, runners: Sequence[int]) -> None:
@@ -69,6 +70,6 @@ class _Jobs:
                 raise
             return False
         if jobs and jobs != self.running:
-            self.run.emit("drain", jobs=jobs, limit_s=self.run.limits.drain_s)
+            self.run.emit(Draining(self.run.host, jobs, self.run.limits.drain_s))
         self.running, self.silence, self.heard_at = jobs, None, time.monotonic()
         return jobs == 0

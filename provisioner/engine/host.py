@@ -22,7 +22,7 @@ from provisioner.errors import (
     RemoteFailed,
     SwitchFailed,
 )
-from provisioner.events import Emit, Event
+from provisioner.events import Emit, Logged, PhaseBegun, Warned
 from provisioner.forge import Forge
 from provisioner.machine import lock, switch, trust
 from provisioner.machine.facts import Facts, probe_script
@@ -71,14 +71,13 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Choices:
-    """What the operator decided for all hosts. `stop` is set by a second interrupt: end and take back the switches."""
+    """What the operator decided for all hosts."""
 
     take_over: bool = False
     force: bool = False
     new_tokens: bool = False
     downgrade: bool = False
     adopt_configuration: bool = False
-    stop: threading.Event = field(default_factory=threading.Event)
 
 
 class Detached(ConnectionLost):
@@ -98,6 +97,7 @@ class HostRun:
     """Mutable on purpose: facts and journal are replaced as the run goes on; everything in them is frozen.
 
     `machines`: the machines that the whole run is at, with the name by which it came to each; shared by its hosts.
+    `stop` is set by a second interrupt: end the switch and take it back.
     `checked`: what this run knows of the running system's origin; None when there was no need to ask.
     `remains`: what this run could not take back, in words.
     """
@@ -105,12 +105,13 @@ class HostRun:
     spec: HostSpec
     session: Session
     forge: Forge
-    emit_event: Emit
+    emit: Emit
     run: Run
     limits: Limits = field(default_factory=Limits)
     cancel: threading.Event = field(default_factory=threading.Event)
     choices: Choices = field(default_factory=Choices)
     machines: dict[str, str] = field(default_factory=dict)
+    stop: threading.Event = field(default_factory=threading.Event)
     facts: Facts = field(init=False)
     journal: Journal = field(init=False)
     checked: Checked | None = None
@@ -120,11 +121,14 @@ class HostRun:
     def host(self) -> str:
         return self.spec.name
 
-    def emit(self, kind: str, **fields: object) -> None:
-        self.emit_event(Event(kind, self.host, fields))
-
     def phase(self, name: str) -> None:
-        self.emit("phase", phase=name)
+        self.emit(PhaseBegun(self.host, name))
+
+    def warn(self, text: str) -> None:
+        self.emit(Warned(self.host, text))
+
+    def log(self, text: str) -> None:
+        self.emit(Logged(self.host, text))
 
     def probe(self, *, after: str = "") -> None:
         """Read the host anew, when the shell of `after` has ended: one remote command. Raises HostError."""
@@ -140,7 +144,7 @@ class HostRun:
     def warn_of_trust(self) -> None:
         """What lets jobs have more of the host than they should, by what is wanted or by what its Nix is."""
         for text in (*trust.warnings(self.spec.module.trust, self.facts), *self.flaws.warnings()):
-            self.emit("warning", text=text)
+            self.warn(text)
 
     def settle(self) -> None:
         """Probe, refuse a host that another run holds; `up` and `down` end what a dead one left, a plan only names it.
@@ -155,9 +159,9 @@ class HostRun:
             return
         if self.run.verb not in ("up", "down"):
             # A plan changes nothing, and whoever left this switch to itself means to come back to it.
-            self.emit("warning", text=self.what_goes_on())
+            self.warn(self.what_goes_on())
             return
-        self.emit("warning", text=f"a switch of {self.holder()} is still running: following it to its end")
+        self.warn(f"a switch of {self.holder()} is still running: following it to its end")
         result = self.follow()
         if result.tries_on:
             self._leave(result)
@@ -173,7 +177,7 @@ class HostRun:
         if result.is_busy and not self.choices.take_over:
             hint = "`nixprov status` tells when it is back; --take-over goes on from what is there now"
             raise Locked(self.host, result.explain(), hint=hint)
-        self.emit("warning", text=f"{result.explain()}; this run goes on from there instead")
+        self.warn(f"{result.explain()}; this run goes on from there instead")
         with crash.around("settle"):
             self.script(switch.leave(), status_ok=True)
 
@@ -198,7 +202,7 @@ class HostRun:
         if self.facts.held_by in ("", self.run.id):
             return
         if self.choices.take_over:
-            self.emit("warning", text=f"taken over from {self.holder()}")
+            self.warn(f"taken over from {self.holder()}")
             return
         raise Locked(
             self.host,
@@ -249,7 +253,7 @@ class HostRun:
             self.journal = journal.written()
         for kept in parts:
             if isinstance(kept, KeepCopy):
-                self.emit("warning", text=f"{kept.path} was edited by hand: what it said is kept in {kept.copy}")
+                self.warn(f"{kept.path} was edited by hand: what it said is kept in {kept.copy}")
 
     def commit(self, phase: Phase, guard: str, *, keep: bool) -> None:
         """The new system becomes the one that boots, if `guard` agrees. Raises as `transact` does, and SwitchFailed."""
@@ -320,7 +324,7 @@ class HostRun:
                     raise self._gone() from lost
             else:
                 return
-            self.emit("warning", text=f"{what}; again in {wait:g} s")
+            self.warn(f"{what}; again in {wait:g} s")
             self.cancel.wait(wait)
             fresh = True
 
@@ -341,8 +345,8 @@ class HostRun:
 
     def _interrupted(self) -> Cancelled | Stopped:
         """Once: leave. Twice within a moment: stop. So the first Ctrl-C waits for a second one."""
-        self.emit("warning", text="interrupted: leaving the switch to itself; Ctrl-C again stops it and takes it back")
-        if self.choices.stop.wait(self.limits.second_thoughts_s):
+        self.warn("interrupted: leaving the switch to itself; Ctrl-C again stops it and takes it back")
+        if self.stop.wait(self.limits.second_thoughts_s):
             return Stopped(self.host, "stopped by the operator")
         limit = f" within {self.limits.confirm_s} s, or it goes back" if self.limits.confirm_s else ""
         return DetachedByUser(
@@ -408,7 +412,7 @@ class _Follower:
 
     def release(self) -> None:
         for text in self._held:
-            self.run.emit("log", text=text)
+            self.run.log(text)
         self._held, self._size = [], 0
 
     def __call__(self, chunk: bytes) -> None:

@@ -9,6 +9,7 @@ from typing import Final
 from provisioner.engine import aside
 from provisioner.engine.host import HostRun
 from provisioner.errors import BuildFailed, HookRefused, Locked, NotDescribed, RemoteFailed
+from provisioner.events import OriginFound
 from provisioner.machine import origin
 from provisioner.machine.facts import Facts
 from provisioner.machine.journal import Checked, Journal, Phase
@@ -46,13 +47,13 @@ def require(run: HostRun, found: Origin | None) -> None:
     """Raises NotDescribed, BuildFailed, unless the operator goes on knowingly; HookRefused: nobody could go on."""
     if found is None or found.is_described:
         return
-    run.emit("origin", origin=found)
+    run.emit(OriginFound(run.host, found))
     if found.kind is Kind.UNREAD:
         hint = f"have in its imports: {ABSOLUTE_LINE}"
         raise HookRefused(run.host, f"{HOOK_PATH} is not what is built: {found.why}", hint=hint)
     message = f"the running system is not what {HOOK_PATH} describes: {found.why}"
     if run.choices.adopt_configuration:
-        run.emit("warning", text=f"{message}; it is replaced all the same (--adopt-configuration)")
+        run.warn(f"{message}; it is replaced all the same (--adopt-configuration)")
     elif found.kind is Kind.BROKEN:
         raise BuildFailed(run.host, f"a switch would fail: {found.why}", hint=_MEND)
     else:

@@ -44,7 +44,7 @@ def delete(run: HostRun, runner: int) -> None:
 def leave(run: HostRun, runner: int, why: str) -> None:
     run.remains.append(f"runner {runner} in GitLab")
     text = f"runner {runner} was created by this run and is left in GitLab: {why}"
-    run.emit("warning", text=f"{text}; the next `up` or `down` finds it by its mark")
+    run.warn(f"{text}; the next `up` or `down` finds it by its mark")
 
 
 def _is_free(run: HostRun) -> bool:

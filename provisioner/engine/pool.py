@@ -88,7 +88,7 @@ class Pool(Generic[Item, Answer]):
 
     def _start(self, item: Item, answers: queue.SimpleQueue[tuple[Task[Item], Answer]]) -> Task[Item]:
         task = Task(item, time.monotonic())
-        run = threading.Thread(target=lambda: answers.put((task, self.work(task))), name=f"host-{item}", daemon=True)
+        run = threading.Thread(target=lambda: answers.put((task, self.work(task))), name="host", daemon=True)
         run.start()
         return task
 

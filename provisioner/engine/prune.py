@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from provisioner.engine import crash
 from provisioner.errors import ForgeRefused
+from provisioner.events import LeftoverFound
 from provisioner.forge import Forge
 from provisioner.machine.journal import Journal
 from provisioner.model import ForgeRunner, HostSpec, Manager, Mark, RunnerStatus
@@ -178,19 +179,19 @@ def _gone_by_id(forge: Forge, id_: int) -> list[Finding]:
     return [Finding("named by its id", runner, deletes=True)]
 
 
-def fields(finding: Finding) -> dict[str, object]:
-    """The fields of the event `finding` (docs/json.md), which is about `finding.host_name`."""
+def told(finding: Finding) -> LeftoverFound:
     runner, manager = finding.runner, finding.manager
     mark = runner.mark if runner else None
-    return {
-        "runner": mark.runner if mark else None,
-        "id": runner.id if runner else None,
-        "gitlab_status": (manager or runner).status.value if runner else None,
-        "system_id": manager.system_id if manager else None,
-        "contacted_at": manager.contacted_at if manager else None,
-        "deletes": finding.deletes,
-        "why": finding.why,
-    }
+    return LeftoverFound(
+        host=finding.host_name,
+        runner=mark.runner if mark else None,
+        id=runner.id if runner else None,
+        gitlab_status=(manager or runner).status.value if runner else None,
+        system_id=manager.system_id if manager else None,
+        contacted_at=manager.contacted_at if manager else None,
+        deletes=finding.deletes,
+        why=finding.why,
+    )
 
 
 def delete(

@@ -2,70 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from provisioner.engine.host import HostRun
 from provisioner.engine.look import look
 from provisioner.errors import HookRefused, HostRefused
-from provisioner.machine.counters import Counters
-from provisioner.machine.facts import UnitFact
-from provisioner.machine.flaws import NO_FLAWS, Flaws
+from provisioner.events import RunnerReport, StatusRead
 from provisioner.machine.journal import Phase
-from provisioner.model import ForgeRunner, Manager
 from provisioner.plan import ForgeView, RunnerAction, plan_up, require_no_downgrade, unit_names
 from provisioner.steps.module import written_by
 
 
-@dataclass(frozen=True, slots=True)
-class RunnerReport:
-    """One runner as both sides see it; `contacted_at` is GitLab's time of the last poll, ISO 8601."""
-
-    name: str
-    unit: UnitFact | None
-    runner: ForgeRunner | None
-    managers: tuple[Manager, ...]
-
-    @property
-    def contacted_at(self) -> str | None:
-        times = [manager.contacted_at for manager in self.managers if manager.contacted_at]
-        return max(times, default=None)
-
-
-@dataclass(frozen=True, slots=True)
-class HostReport:
-    """What `status` shows of a host; `drift` are the lines of what `up` would change, empty when converged.
-
-    `nixprov` is the version of the one that wrote the module there; empty when nobody knows.
-    """
-
-    host: str
-    nixos: str
-    nixprov: str
-    generation: int | None
-    phase: str
-    revision: str
-    runners: tuple[RunnerReport, ...]
-    drift: tuple[str, ...]
-    counters: Counters | None = None
-    flaws: Flaws = NO_FLAWS
-
-    @property
-    def is_installed(self) -> bool:
-        return bool(self.revision)
-
-
-def look_at(run: HostRun) -> HostReport:
+def look_at(run: HostRun) -> StatusRead:
     """Probe and compare; changes nothing. Raises HostError, ForgeError."""
     run.phase("probe")
     run.probe()
     run.warn_of_trust()
     if refusal := run.flaws.refusal():
-        run.emit("warning", text=f"{refusal[0]}: `up` refuses it; {refusal[1]}")
+        run.warn(f"{refusal[0]}: `up` refuses it; {refusal[1]}")
     _say_what_goes_on(run)
     run.phase("plan")
     view = look(run.forge, run.spec, run.facts, run.journal)
     wanted, drift = _compared(run, view)
-    return HostReport(
+    return StatusRead(
         host=run.host,
         nixos=run.facts.text("nixos-version"),
         nixprov=written_by(run.facts, run.journal),
@@ -96,11 +53,11 @@ def _compared(run: HostRun, view: ForgeView) -> tuple[tuple[RunnerAction, ...], 
 def _say_what_goes_on(run: HostRun) -> None:
     """A run that works on the host, or that ended without saying so itself."""
     if run.facts.is_switching:
-        run.emit("warning", text=run.what_goes_on())
+        run.warn(run.what_goes_on())
     elif run.facts.held_by:
-        run.emit("warning", text=f"{run.holder()} works on it")
+        run.warn(f"{run.holder()} works on it")
     elif run.journal.exists and run.journal.phase is not Phase.CONFIRMED:
-        run.emit("warning", text=f"the last run, {run.holder()}, ended half-way: {run.journal.phase.value}")
+        run.warn(f"the last run, {run.holder()}, ended half-way: {run.journal.phase.value}")
 
 
 def _runner(run: HostRun, view: ForgeView, wanted: tuple[RunnerAction, ...], name: str) -> RunnerReport:

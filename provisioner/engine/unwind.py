@@ -122,7 +122,7 @@ def _without_lost(run: HostRun, before: Journal, replaced: Collection[str]) -> J
     lost = sorted(name for name in replaced if name in before.runners and name not in kept)
     for name in lost:
         text = f"the token that runner {name} has on the host has ended: `nixprov up` makes another"
-        run.emit("warning", text=text)
+        run.warn(text)
     return before.without_tokens(lost)
 
 

@@ -52,7 +52,7 @@ def plan(run: HostRun) -> HostPlan:
         require_no_downgrade(wanted)
     if wanted.changes_host:
         for text in preflight.warnings(run.facts.records, run.spec.module.engine):
-            run.emit("warning", text=text)
+            run.warn(text)
     for problem, advice in _objections(run, wanted):
         raise HostRefused(run.host, problem, hint=advice)
     return wanted
@@ -95,7 +95,7 @@ def apply(run: HostRun, wanted: HostPlan) -> None:
 def _take_back(run: HostRun, made: _Made, before: tuple[Facts, Journal]) -> None:
     for action in made.updated:
         told = ", ".join(map(str, action.differences))
-        run.emit("warning", text=f"runner {action.name} keeps in GitLab what this run changed there: {told}")
+        run.warn(f"runner {action.name} keeps in GitLab what this run changed there: {told}")
     try:
         if made.wrote:
             unwind(run, *before, created=made.created, replaced={*made.ended, *made.records})
@@ -112,7 +112,7 @@ def _overtaken(run: HostRun, made: _Made) -> None:
     for name, record in made.records.items():
         if record.id not in made.created:
             text = f"the token of runner {name} was replaced by this run too"
-            run.emit("warning", text=f"{text}; if GitLab is polled no more, `nixprov up --new-tokens` mends it")
+            run.warn(f"{text}; if GitLab is polled no more, `nixprov up --new-tokens` mends it")
 
 
 def _change(run: HostRun, wanted: HostPlan, made: _Made) -> None:
@@ -270,7 +270,7 @@ def _name_strangers(run: HostRun, result: SwitchResult) -> None:
         ("fail since this switch", [unit for unit in strangers if unit not in before]),
     ):
         if units:
-            run.emit("warning", text=f"units that are not ours {since}, and are left as they are: {', '.join(units)}")
+            run.warn(f"units that are not ours {since}, and are left as they are: {', '.join(units)}")
 
 
 def switch_error(run: HostRun, result: SwitchResult) -> SwitchFailed:

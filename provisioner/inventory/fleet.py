@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import MappingProxyType
 
 from provisioner.errors import InventoryError, NothingSelected
 from provisioner.inventory import hosts as connections
@@ -15,7 +14,7 @@ from provisioner.inventory.patterns import Selector, split
 from provisioner.inventory.tree import ALL, Host, Tree
 from provisioner.inventory.vars import Merger
 from provisioner.inventory.vault import VaultReader
-from provisioner.model import HostSpec
+from provisioner.model import FrozenDict, HostSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +79,7 @@ class Inventory:
         pattern: str,
         limit: str | None = None,
         play_runners: Sequence[Mapping[str, object]] = (),
-        play_module: Mapping[str, object] = MappingProxyType({}),
+        play_module: Mapping[str, object] = FrozenDict(),
     ) -> tuple[HostSpec, ...]:
         """The hosts that a pattern and a limit select, in order. Raises NothingSelected, InventoryError."""
         return self.host_specs(self.match(pattern, limit), play_runners, play_module)
@@ -89,7 +88,7 @@ class Inventory:
         self,
         names: Iterable[str],
         play_runners: Sequence[Mapping[str, object]] = (),
-        play_module: Mapping[str, object] = MappingProxyType({}),
+        play_module: Mapping[str, object] = FrozenDict(),
     ) -> tuple[HostSpec, ...]:
         """The named hosts, with what a play wants on each below what the inventory says (docs/inventory.md).
 
@@ -142,8 +141,8 @@ def load(
     groups = _groups(tree, merger)
     members = {name: group.members for name, group in groups.items()}
     return Inventory(
-        hosts=MappingProxyType(hosts),
-        groups=MappingProxyType(groups),
+        hosts=FrozenDict(hosts),
+        groups=FrozenDict(groups),
         notices=notices,
         _selector=Selector(hosts, members, notices),
     )
@@ -152,7 +151,7 @@ def load(
 def _host(host: Host, merger: Merger) -> InventoryHost:
     origins = merger.host(host)
     groups = tuple(sorted(name for name in host.all_groups() if name != ALL))
-    return InventoryHost(host.name, groups, _values(origins), host.where, MappingProxyType(origins))
+    return InventoryHost(host.name, groups, _values(origins), host.where, FrozenDict(origins))
 
 
 def _groups(tree: Tree, merger: Merger) -> dict[str, InventoryGroup]:
@@ -165,4 +164,4 @@ def _groups(tree: Tree, merger: Merger) -> dict[str, InventoryGroup]:
 
 
 def _values(origins: Mapping[str, Var]) -> Mapping[str, object]:
-    return MappingProxyType({name: connections.concealed(name, var.value) for name, var in origins.items()})
+    return FrozenDict({name: connections.concealed(name, var.value) for name, var in origins.items()})

@@ -7,13 +7,12 @@ of files' grammars, nor of runners.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from types import MappingProxyType
 from typing import Final
 
 from provisioner.errors import InventoryError
 from provisioner.inventory import ssh_args
 from provisioner.inventory.origin import Notices, Var, kind_of, nearest
-from provisioner.model import Become, Connection, Secret
+from provisioner.model import Become, Connection, FrozenDict, Secret
 from provisioner.paths import expanded
 
 BECOME_METHODS: Final = ("sudo", "doas", "run0")
@@ -111,7 +110,7 @@ def connection(variables: Variables, notices: Notices) -> Connection:
         user=variables.text(_USER) or from_args["user"],
         identity_file=_expanded(variables.text(_KEY) or from_args["identityfile"]),
         become=_become(variables),
-        options=MappingProxyType(options),
+        options=FrozenDict(options),
     )
 
 

@@ -7,7 +7,6 @@ Owns: the keys, their types and rules, and how a play and an inventory are laid 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from types import MappingProxyType
 from typing import Annotated, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -32,7 +31,7 @@ from provisioner.inventory.fields import (
     kind,
 )
 from provisioner.inventory.origin import Var, Where, nearest
-from provisioner.model import MARK_PATTERN, NAME_PATTERN, AccessLevel, RunnerSpec, RunnerType
+from provisioner.model import MARK_PATTERN, NAME_PATTERN, AccessLevel, FrozenDict, RunnerSpec, RunnerType
 
 PREFIX: Final = "nixprov_"
 LIST: Final = "nixprov_runners"
@@ -126,7 +125,7 @@ class RunnerSettings(BaseModel):
             no_new_privileges=self.no_new_privileges,
             cap_add=tuple(dict.fromkeys(self.cap_add)),
             stop_timeout_s=self.stop_timeout,
-            environment=MappingProxyType(dict(self.environment)),
+            environment=FrozenDict(dict(self.environment)),
         )
 
 

@@ -11,16 +11,16 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 from enum import Enum
-from types import MappingProxyType
 from typing import Any, Final, Self, TypeAlias, TypeVar
 
 from provisioner.errors import HostRefused
 from provisioner.machine.facts import Facts, digest
 from provisioner.machine.transaction import ABSENT, JOURNAL
+from provisioner.model import FrozenDict
 
 T = TypeVar("T")
 Unknown: TypeAlias = Mapping[str, Any]
-_NOTHING: Final[Unknown] = MappingProxyType({})
+_NOTHING: Final[Unknown] = FrozenDict()
 
 VERSION: Final = 1
 # In the place of a token's version.
@@ -54,7 +54,7 @@ class Run:
     verb: str
     by: str
     at: str
-    unknown: Unknown = field(default_factory=lambda: _NOTHING, compare=False)
+    unknown: Unknown = field(default=_NOTHING, compare=False)
 
     def age(self, now: datetime | None = None) -> str:
         """How long ago, for people, by our own clock: `3 min`; the time itself when the clocks disagree."""
@@ -73,7 +73,7 @@ class Baseline:
 
     generation: int | None
     system: str
-    unknown: Unknown = field(default_factory=lambda: _NOTHING, compare=False)
+    unknown: Unknown = field(default=_NOTHING, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ class Checked:
 
     system: str
     adopted: bool
-    unknown: Unknown = field(default_factory=lambda: _NOTHING, compare=False)
+    unknown: Unknown = field(default=_NOTHING, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +99,7 @@ class HookRecord:
     directory_mtime: int
     sha256_before: str
     backup: str
-    unknown: Unknown = field(default_factory=lambda: _NOTHING, compare=False)
+    unknown: Unknown = field(default=_NOTHING, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +109,7 @@ class RunnerRecord:
     id: int
     url: str
     token_version: str
-    unknown: Unknown = field(default_factory=lambda: _NOTHING, compare=False)
+    unknown: Unknown = field(default=_NOTHING, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,10 +127,10 @@ class Journal:
     baseline: Baseline | None = None
     checked: Checked | None = None
     hook: HookRecord | None = None
-    runners: Mapping[str, RunnerRecord] = field(default_factory=lambda: MappingProxyType({}))
+    runners: Mapping[str, RunnerRecord] = FrozenDict()
     pending_deletions: tuple[RunnerRecord, ...] = ()
     nixprov: str = ""
-    unknown: Unknown = field(default_factory=lambda: _NOTHING, compare=False)
+    unknown: Unknown = field(default=_NOTHING, compare=False)
 
     def without_tokens(self, names: Collection[str]) -> Self:
         """The runners of `names` need a new token: the one on the host has ended, or is about to."""

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from provisioner.events import HostResult, Outcome
+from provisioner.outcome import HostResult, Outcome
 
 _NAMED_HOSTS = 12
 PLAN_DOWN = "plan down"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from provisioner.app import Report
@@ -17,16 +17,10 @@ class Both:
     lost: dict[int, OSError] = field(default_factory=dict)
 
     def event(self, event: Event) -> None:
-        self._tell(lambda report: report.event(event))
-
-    def summary(self, fields: Mapping[str, object]) -> None:
-        self._tell(lambda report: report.summary(fields))
-
-    def _tell(self, say: Callable[[Report], None]) -> None:
         for place, report in enumerate(self.reports):
             if place in self.lost:
                 continue
             try:
-                say(report)
+                report.event(event)
             except OSError as error:
                 self.lost[place] = error

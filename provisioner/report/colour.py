@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, TextIO
 
-from provisioner.events import Outcome
+from provisioner.outcome import Outcome
 
 _SGR: Final = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "cyan": "36", "magenta": "35"}
 _CODE: Final = f"(?:{'|'.join(_SGR.values())})"

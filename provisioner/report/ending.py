@@ -8,15 +8,14 @@ from __future__ import annotations
 import re
 import textwrap
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 
-from provisioner.engine.status import HostReport, RunnerReport
-from provisioner.events import HostResult, Outcome
+from provisioner.events import RunnerReport, StatusRead
 from provisioner.machine.counters import Counters, Counts
 from provisioner.machine.flaws import Flaws
+from provisioner.outcome import HostResult, Outcome
 from provisioner.report.advice import Typed, next_commands
 from provisioner.report.colour import COLOURS, Painter
 from provisioner.report.foreign import visible
@@ -85,15 +84,15 @@ class Ending:
     def advice(self) -> Iterator[str]:
         for number, command in enumerate(self.commands()):
             yield f"{'next:' if number == 0 else 'then:'} {self.paint(clean(command), 'bold')}"
-        run, failed = (self.record.totals.get(name) for name in ("run", "failed_hosts_file"))
-        if run and failed:
-            yield f"or all that is not done: --resume {clean(str(run))}"
-            yield f"or what failed: --limit @{clean(str(failed))}"
+        done = self.record.done
+        if done and done.run and done.failed_hosts_file:
+            yield f"or all that is not done: --resume {clean(done.run)}"
+            yield f"or what failed: --limit @{clean(done.failed_hosts_file)}"
 
     def commands(self) -> tuple[str, ...]:
         """What to type next; none when all is well."""
         results = [host.result for host in self.record.hosts.values() if host.result]
-        failed = self.record.totals.get("failed_hosts_file")
+        failed = self.record.done and self.record.done.failed_hosts_file
         retry = ("--limit", f"@{failed}") if failed else ()
         return next_commands(self.typed, results, retry)
 
@@ -103,10 +102,9 @@ class Ending:
 
 def _total(record: RunRecord) -> str:
     told = totals([(number, word) for word, _, number in told_counts(record)])
-    seconds = record.totals.get("seconds", record.now_s)
-    writes = record.totals.get("gitlab_writes", 0)
-    gitlab = f"; {count(int(writes), 'write')} to GitLab" if writes else ""
-    return f"{count(len(record.hosts), 'host')}: {told}; {elapsed(float(seconds))}{gitlab}"
+    writes = record.done.gitlab_writes if record.done else 0
+    gitlab = f"; {count(writes, 'write')} to GitLab" if writes else ""
+    return f"{count(len(record.hosts), 'host')}: {told}; {elapsed(record.seconds)}{gitlab}"
 
 
 def alike(hosts: Sequence[HostRecord]) -> list[list[HostRecord]]:
@@ -160,7 +158,7 @@ def plan_lines(hosts: Sequence[HostRecord], paint: Painter, *, diff: bool) -> It
     yield from (f"  {paint(line, '' if line.startswith(' ') else 'cyan')}" for line in (*host.system, *host.origin))
 
 
-def status_lines(report: HostReport, paint: Painter) -> Iterator[str]:
+def status_lines(report: StatusRead, paint: Painter) -> Iterator[str]:
     state = paint("installed", "green") if report.is_installed else "not installed"
     state += f" by nixprov {clean(report.nixprov)}" if report.is_installed and report.nixprov else ""
     system = f"{clean(report.nixos)}, generation {report.generation}" + (
@@ -236,5 +234,5 @@ def told_counts(record: RunRecord) -> Iterator[tuple[str, str, int]]:
         yield "unfinished", "unfinished", unfinished
 
 
-def warning_lines(fields: Mapping[str, Any], paint: Painter) -> str:
-    return f"{paint('warning', 'yellow')}: {clean(str(fields['text']))}"
+def warning_line(text: str, paint: Painter) -> str:
+    return f"{paint('warning', 'yellow')}: {clean(text)}"

@@ -12,7 +12,6 @@ import re
 import unicodedata
 from collections.abc import Iterable
 from functools import lru_cache
-from html import escape
 from typing import Any, Final, TextIO
 
 from typing_extensions import Buffer, override
@@ -44,11 +43,6 @@ def visible(text: str) -> str:
 def without_colours(text: str) -> str:
     """A log's own colours are neither obeyed nor worth reading."""
     return _COLOURS.sub("", text)
-
-
-def markup(text: str) -> str:
-    """Foreign text for a page: nothing in it is a tag, an entity or a control."""
-    return escape(visible(text))
 
 
 def _spelled(found: re.Match[str]) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Final
 from xml.etree import ElementTree as ET
 
-from provisioner.events import HostResult, Outcome
+from provisioner.outcome import HostResult, Outcome
 from provisioner.report.lines import that_matter
 from provisioner.report.record import HostRecord, RunRecord
 from provisioner.report.wording import clean, told

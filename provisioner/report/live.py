@@ -6,13 +6,13 @@ Owns the drawing; `table` says what is in it, `ending` what stays afterwards. Th
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final, TextIO
 
-from provisioner.events import Event
+from provisioner.events import Event, Logged, PhaseBegun, RunDone, Warned
 from provisioner.report.advice import Typed
 from provisioner.report.colour import Painter
-from provisioner.report.ending import Ending, asked_for, warning_lines
+from provisioner.report.ending import Ending, asked_for, warning_line
 from provisioner.report.foreign import unguarded, visible
 from provisioner.report.record import RunRecord
 from provisioner.report.table import Frame, Row, Table
@@ -64,29 +64,30 @@ class LiveTable:
 
     def event(self, event: Event) -> None:
         with self._lock:
-            if event.kind == "phase" and not (self._drawn or self._closed):
-                self._drawn = True
-                self._live.start(refresh=True)
-            if event.kind == "log" and self._verbose:
-                self._above(f"{clean(event.host)}: {clean(str(event.fields['text']))}")
-            elif event.kind == "warning" and not event.host:
-                self._above(warning_lines(event.fields, self._paint))
+            match event:
+                case PhaseBegun() if not (self._drawn or self._closed):
+                    self._drawn = True
+                    self._live.start(refresh=True)
+                case Logged(host, text) if self._verbose:
+                    self._above(f"{clean(host)}: {clean(text)}")
+                case Warned("", text):
+                    self._above(warning_line(text, self._paint))
+                case RunDone():
+                    self._end()
 
-    def summary(self, fields: Mapping[str, object]) -> None:
-        with self._lock:
-            self._record.summary(fields)
-            self.close()
-            asked = asked_for(self._record, self._paint_result, diff=self._diff, applied=self._diff)
-            self._write(self._result, asked)
-            self._write(self._out, self._warnings())
-            self._write(self._out, self._ending.failures())
-            self._write(self._out, ("", *self._ending.total(), *self._ending.advice()))
+    def _end(self) -> None:
+        self.close()
+        asked = asked_for(self._record, self._paint_result, diff=self._diff, applied=self._diff)
+        self._write(self._result, asked)
+        self._write(self._out, self._warnings())
+        self._write(self._out, self._ending.failures())
+        self._write(self._out, ("", *self._ending.total(), *self._ending.advice()))
 
     def close(self) -> None:
         """Stop drawing, show the cursor again; may be called twice."""
         with self._lock:
             was_drawn, self._drawn, self._closed = self._drawn, False, True
-            self._live.transient = bool(self._record.totals) and not self._stays()
+            self._live.transient = self._record.done is not None and not self._stays()
             try:
                 self._live.stop()
             finally:

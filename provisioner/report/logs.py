@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 from urllib.parse import quote
 
-from provisioner.events import Event, HostResult
+from provisioner.events import Event, HostDone, HostEvent, Logged, PhaseBegun, RunDone, Warned
+from provisioner.outcome import HostResult
 from provisioner.paths import private
 from provisioner.report.record import RunRecord
 from provisioner.report.wording import clean
@@ -30,15 +30,13 @@ class HostLogs:
         return self.folder / f"{quote(host, safe='', errors='backslashreplace')}.log"
 
     def event(self, event: Event) -> None:
-        line = _line(event)
-        if line and event.host:
+        if isinstance(event, RunDone):
+            self.close()
+        elif isinstance(event, HostEvent) and event.host and (line := _line(event)):
             with self._lock, suppress(OSError):
                 self._file(event.host).write(f"{self.record.now_s:8.1f}  {clean(line)}\n")
-                if event.kind == "host":
+                if isinstance(event, HostDone):
                     self._files.pop(event.host).close()
-
-    def summary(self, _fields: Mapping[str, object]) -> None:
-        self.close()
 
     def close(self) -> None:
         with self._lock:
@@ -52,22 +50,21 @@ class HostLogs:
         return self._files[host]
 
 
-def _line(event: Event) -> str:
-    match event.kind:
-        case "phase":
-            return f"== {event.fields['phase']}"
-        case "log":
-            return str(event.fields["text"])
-        case "warning":
-            return f"warning: {event.fields['text']}"
-        case "host":
-            return _ended(event.fields["result"])
+def _line(event: HostEvent) -> str:
+    match event:
+        case PhaseBegun(phase=phase):
+            return f"== {phase}"
+        case Logged(text=text):
+            return text
+        case Warned(text=text):
+            return f"warning: {text}"
+        case HostDone(result=result):
+            return _ended(result)
         case _:
             return ""
 
 
-def _ended(result: object) -> str:
-    assert isinstance(result, HostResult)  # noqa: S101 - narrows for mypy
+def _ended(result: HostResult) -> str:
     return "; ".join(
         text for text in (f"== {result.outcome.value}", result.error, *result.remains, result.hint) if text
     )

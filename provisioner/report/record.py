@@ -9,17 +9,32 @@ import re
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Final
 
-from provisioner.engine.status import HostReport
-from provisioner.events import Event, HostResult, Outcome
-from provisioner.machine.origin import Origin
-from provisioner.plan import HostPlan
-from provisioner.report.diff import for_people, plan_diffs
+from provisioner.events import (
+    BatchBegun,
+    BugMet,
+    Draining,
+    Event,
+    HostDone,
+    HostEvent,
+    Interrupted,
+    Logged,
+    OriginFound,
+    PhaseBegun,
+    Planned,
+    RunDone,
+    RunnerGone,
+    RunStarted,
+    StatusRead,
+    Warned,
+)
+from provisioner.outcome import HostResult, Outcome
+from provisioner.report.diff import for_people
 from provisioner.report.system import origin_lines, system_lines
 from provisioner.report.wording import clean, draining, without_hashes
 
@@ -51,7 +66,7 @@ class HostRecord:
     system: tuple[str, ...] = ()
     origin: tuple[str, ...] = ()
     check: bool = False
-    status: HostReport | None = None
+    status: StatusRead | None = None
     traceback: str = ""
     result: HostResult | None = None
 
@@ -103,7 +118,7 @@ class RunRecord:
         self.warnings: list[str] = []
         self.batch = ""
         self.gone: list[str] = []
-        self.totals: Mapping[str, Any] = {}
+        self.done: RunDone | None = None
         self.interrupted = False
         self._clock = clock
         self._start = clock()
@@ -126,59 +141,64 @@ class RunRecord:
     def counts(self) -> Counter[Outcome]:
         return Counter(host.result.outcome for host in self.hosts.values() if host.result)
 
+    @property
+    def seconds(self) -> float:
+        """How long the run took, or has taken so far."""
+        return self.done.seconds if self.done else self.now_s
+
     def event(self, event: Event) -> None:
         with self._lock:
-            if event.kind == "start":
-                self._started(event.fields)
-            elif event.kind == "interrupt":
-                self.interrupted = True
-            elif event.kind == "batch":
-                self.batch = f"batch {event.fields['batch']} of {event.fields['of']}"
-            elif event.kind == "gone":
-                # Not a host of this run: the inventory no longer has it.
-                self.gone.append(_gone(event))
-            elif event.host and event.kind != "finding":  # as above; the command lists them itself
-                self._host_event(self.host(event.host), event)
-            elif event.kind == "warning":
-                self.warnings.append(clean(str(event.fields["text"])))
-
-    def summary(self, fields: Mapping[str, object]) -> None:
-        with self._lock:
-            self.totals = fields
+            match event:
+                case RunStarted():
+                    self._started(event)
+                case BatchBegun(number, of):
+                    self.batch = f"batch {number} of {of}"
+                case Warned("", text):
+                    self.warnings.append(clean(text))
+                case HostEvent(host):
+                    self._host_event(self.host(host), event)
+                case RunnerGone():
+                    self.gone.append(_gone(event))
+                case Interrupted():
+                    self.interrupted = True
+                case RunDone():
+                    self.done = event
 
     def host(self, name: str) -> HostRecord:
         return self.hosts.setdefault(name, HostRecord(name))
 
-    def _started(self, fields: Mapping[str, Any]) -> None:
-        self.verb, self.run_id, self.operator = fields["verb"], fields["run"], fields["operator"]
+    def _started(self, event: RunStarted) -> None:
+        self.verb, self.run_id, self.operator = event.verb, event.run, event.operator
         self._start = self._clock()
-        for name in fields["hosts"]:
+        for name in event.hosts:
             self.host(name)
 
-    def _host_event(self, host: HostRecord, event: Event) -> None:
-        match event.kind:
-            case "phase":
+    def _host_event(self, host: HostRecord, event: HostEvent) -> None:
+        match event:
+            case PhaseBegun(phase=phase):
                 self._end_phase(host)
-                host.spans.append(Span(str(event.fields["phase"]), self.now_s))
+                host.spans.append(Span(phase, self.now_s))
                 host.last_line = ""
-            case "log":
-                _log(host, str(event.fields["text"]))
-            case "warning":
-                host.warnings.append(clean(str(event.fields["text"])))
+            case Logged(text=text):
+                _log(host, text)
+            case Warned(text=text):
+                host.warnings.append(clean(text))
                 host.last_line = f"warning: {host.warnings[-1]}"
-            case "drain":
-                host.last_line = draining(int(str(event.fields["jobs"])), float(str(event.fields["limit_s"])))
-            case "plan":
-                _plan(host, event.fields)
-            case "origin":
-                host.origin = _origin(event.fields["origin"])
-            case "status":
-                host.status = _report(event.fields["report"])
-            case "bug":
-                host.traceback = str(event.fields["traceback"])
-            case "host":
+            case Draining(jobs=jobs, limit_s=limit_s):
+                host.last_line = draining(jobs, limit_s)
+            case Planned():
+                host.changes, host.check = event.changes, event.check
+                host.diffs = for_people(event.diffs)
+                host.system = tuple(map(clean, system_lines(event.system)))
+            case OriginFound(origin=origin):
+                host.origin = tuple(map(clean, origin_lines(origin)))
+            case StatusRead():
+                host.status = event
+            case BugMet(traceback=traceback):
+                host.traceback = traceback
+            case HostDone(result=result):
                 self._end_phase(host)
-                host.result = _result(event.fields["result"])
+                host.result = result
 
     def _end_phase(self, host: HostRecord) -> None:
         if host.spans and host.spans[-1].end_s is None:
@@ -194,30 +214,6 @@ def _log(host: HostRecord, text: str) -> None:
         host.system = (f"system: {said[1]}",)
 
 
-def _plan(host: HostRecord, fields: Mapping[str, Any]) -> None:
-    plan = fields["plan"]
-    assert isinstance(plan, HostPlan)  # noqa: S101 - narrows for mypy
-    host.changes = plan.lines()
-    host.check = bool(fields["check"])
-    host.diffs = for_people(plan_diffs(plan, fields["files"]))
-    host.system = tuple(map(clean, system_lines(fields.get("system"))))
-
-
-def _origin(found: object) -> tuple[str, ...]:
-    assert isinstance(found, Origin)  # noqa: S101 - narrows for mypy
-    return tuple(map(clean, origin_lines(found)))
-
-
-def _gone(event: Event) -> str:
-    runner, id_, status = (event.fields[name] for name in ("runner", "id", "gitlab_status"))
-    return clean(f"{event.host}: not in the inventory, but GitLab has its runner {runner} (#{id_}, {status})")
-
-
-def _report(report: object) -> HostReport:
-    assert isinstance(report, HostReport)  # noqa: S101 - narrows for mypy
-    return report
-
-
-def _result(result: object) -> HostResult:
-    assert isinstance(result, HostResult)  # noqa: S101 - narrows for mypy
-    return result
+def _gone(event: RunnerGone) -> str:
+    runner = f"{event.runner} (#{event.id}, {event.gitlab_status})"
+    return clean(f"{event.host}: not in the inventory, but GitLab has its runner {runner}")

@@ -1,72 +1,57 @@
-"""The JSON schema of events (draft 2020-12), made from the types in `documents`."""
+"""The JSON schema of a line of `--json` (draft 2020-12), and the same as a table for people: both from `documents`.
+
+Pydantic makes the schema of the documents; this file adds what `json_lines` adds to each of them.
+"""
 
 from __future__ import annotations
 
-import types
-from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin, get_type_hints, is_typeddict
+from typing import Annotated, Any, Final, Literal, TypeAlias, get_args, get_origin, get_type_hints
 
-from provisioner.report.documents import DOCUMENTS, VERSION
+from pydantic import Field, TypeAdapter
+from pydantic.json_schema import GenerateJsonSchema
+from typing_extensions import is_typeddict, override
 
-_SIMPLE: Final = {str: "string", int: "integer", float: "number", bool: "boolean", types.NoneType: "null"}
+from provisioner.events.documents import VERSION, Document, Note
+
 _EVERY: Final = {
     "time": {"type": "string", "format": "date-time", "description": "when, ISO 8601, UTC"},
     "version": {"const": VERSION, "description": "grows when a field changes its meaning"},
 }
+_Line: TypeAlias = Annotated[Document, Field(discriminator="event")]
+
+
+class _Plain(GenerateJsonSchema):
+    """Without a title for each field that only repeats its name."""
+
+    @override
+    def field_title_should_be_set(self, schema: Any) -> bool:
+        return False
+
+
+def documents() -> dict[str, type]:
+    """The type of each event's document, by the word in `event`."""
+    return {get_args(get_type_hints(document)["event"])[0]: document for document in get_args(Document)}
 
 
 def events() -> dict[str, Any]:
-    """One schema for a line of `--json`. Fields that it does not name may appear at any time."""
+    """One schema for a line. Fields that it does not name may appear at any time."""
+    made = TypeAdapter[Any](_Line).json_schema(schema_generator=_Plain)
+    for document in documents().values():
+        line = made["$defs"][document.__name__]
+        line["properties"] |= _EVERY
+        line["required"] += _EVERY
     return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$schema": GenerateJsonSchema.schema_dialect,
         "title": "nixprov event",
         "description": "One line of `nixprov ... --json`. New fields and new events may appear at any time.",
-        "type": "object",
-        "required": ["event", "time", "version"],
-        "properties": {"event": {"enum": list(DOCUMENTS)}},
-        "oneOf": [{"$ref": f"#/$defs/{kind}"} for kind in DOCUMENTS],
-        "$defs": {kind: _event(kind, document) for kind, document in DOCUMENTS.items()},
+        **made,
     }
-
-
-def _event(kind: str, document: type) -> dict[str, Any]:
-    schema = _object(document)
-    return {
-        **schema,
-        "required": ["event", "time", "version", *schema["required"]],
-        "properties": {"event": {"const": kind}, **_EVERY, **schema["properties"]},
-    }
-
-
-def _object(document: type) -> dict[str, Any]:
-    hints = get_type_hints(document, include_extras=True)
-    told = {"description": document.__doc__} if document.__doc__ and "dict(" not in document.__doc__ else {}
-    return {
-        "type": "object",
-        **told,
-        "required": [name for name in hints if name in document.__required_keys__],  # type: ignore[attr-defined]
-        "properties": {name: _type(hint) for name, hint in hints.items()},
-    }
-
-
-def _type(hint: Any) -> dict[str, Any]:
-    origin, arguments = get_origin(hint), get_args(hint)
-    if origin is Annotated:
-        return {**_type(arguments[0]), "description": arguments[1]}
-    if origin is Literal:
-        return {"enum": list(arguments)}
-    if origin is list:
-        return {"type": "array", "items": _type(arguments[0])}
-    if origin in (Union, types.UnionType) and any(map(is_typeddict, arguments)):
-        return {"anyOf": [_type(argument) for argument in arguments]}
-    if origin in (Union, types.UnionType):
-        return {"type": [_SIMPLE[argument] for argument in arguments]}
-    return _object(hint) if is_typeddict(hint) else {"type": _SIMPLE[hint]}
 
 
 def table() -> str:
-    """The same for people, in Markdown: an event a row (docs/json.md)."""
+    """An event a row, in Markdown (docs/json.md)."""
     rows = "".join(
-        f"| `{kind}` | {_sentence(document)} | {_fields(document)} |\n" for kind, document in DOCUMENTS.items()
+        f"| `{kind}` | {_sentence(document)} | {_fields(document)} |\n" for kind, document in documents().items()
     )
     return f"| event | meaning | fields |\n|---|---|---|\n{rows}"
 
@@ -76,16 +61,21 @@ def _sentence(document: type) -> str:
 
 
 def _fields(document: type) -> str:
-    return ", ".join(_field(name, hint) for name, hint in get_type_hints(document, include_extras=True).items())
+    hints = get_type_hints(document, include_extras=True)
+    return ", ".join(_field(name, hint) for name, hint in hints.items() if name != "event")
 
 
 def _field(name: str, hint: Any) -> str:
     note = ""
     if get_origin(hint) is Annotated:
-        hint, note = get_args(hint)
+        hint, note = get_args(hint)[0], _note(hint)
     inner = next((part for part in (*get_args(hint), hint) if is_typeddict(part)), None)
     each = "each: " if get_origin(hint) is list else ""
     parts = f"{each}{_fields(inner)}" if inner else ""
     values = ", ".join(get_args(hint)) if get_origin(hint) is Literal else ""
     told = "; ".join(text for text in (note, values, parts) if text)
     return f"`{name}`" + (f" ({told})" if told else "")
+
+
+def _note(hint: Any) -> str:
+    return next(one.text for one in get_args(hint) if isinstance(one, Note))

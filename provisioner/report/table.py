@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from provisioner.events import Outcome
+from provisioner.outcome import Outcome
 from provisioner.report.colour import COLOURS
 from provisioner.report.record import HostRecord, RunRecord
 from provisioner.report.wording import SYMBOLS, clean, clock, count, elapsed, names

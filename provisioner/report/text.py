@@ -3,14 +3,29 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, TextIO
+from typing import TextIO
 
-from provisioner.events import Event, HostResult, Outcome
+from provisioner.events import (
+    BatchBegun,
+    BugMet,
+    Draining,
+    Event,
+    HostDone,
+    HostEvent,
+    Interrupted,
+    Logged,
+    OriginFound,
+    PhaseBegun,
+    Planned,
+    RunDone,
+    Warned,
+)
+from provisioner.outcome import HostResult, Outcome
 from provisioner.report.advice import Typed
 from provisioner.report.colour import Painter
-from provisioner.report.ending import Ending, asked_for, warning_lines
+from provisioner.report.ending import Ending, asked_for, warning_line
 from provisioner.report.foreign import visible
 from provisioner.report.lines import that_matter
 from provisioner.report.record import HostRecord, RunRecord
@@ -37,30 +52,39 @@ class PlainText:
 
     def event(self, event: Event) -> None:
         with self._lock:
-            match event.kind:
-                case "phase":
-                    self._say(event.host, self.paint(clean(str(event.fields["phase"])), "cyan"))
-                case "log" if self.verbose:
-                    self._say(event.host, f"  {clean(str(event.fields['text']))}")
-                case "warning":
-                    self._say(event.host, warning_lines(event.fields, self.paint))
-                case "drain":
-                    self._say(event.host, self.record.host(event.host).last_line)
-                case "batch":
-                    hosts: Any = event.fields["hosts"]
+            match event:
+                case HostEvent():
+                    self._of_host(event)
+                case BatchBegun(hosts=hosts):
                     self._say("", f"{self.record.batch}: {names(hosts)}")
-                case "interrupt":
+                case Interrupted():
                     self._say("", "interrupted: each host stops at its next safe place")
-                case "plan" | "origin":
-                    self._before(event.kind, self.record.host(event.host))
-                case "host":
-                    self._host(event.fields["result"])
-                case "bug" if self.debug:
-                    self.out.write(told(str(event.fields["traceback"])))
+                case RunDone():
+                    self._end()
 
-    def summary(self, _fields: Mapping[str, object]) -> None:
+    def _of_host(self, event: HostEvent) -> None:
+        match event:
+            case PhaseBegun(host, phase):
+                self._say(host, self.paint(clean(phase), "cyan"))
+            case Logged(host, text) if self.verbose:
+                self._say(host, f"  {clean(text)}")
+            case Warned(host, text):
+                self._say(host, warning_line(text, self.paint))
+            case Draining(host):
+                self._say(host, self.record.host(host).last_line)
+            case Planned(host, check=False):
+                self._plan(self.record.host(host))
+            case OriginFound(host) if not self.record.host(host).check:
+                for line in self.record.host(host).origin:
+                    self._say(host, f"  {line}")
+            case HostDone(result=result):
+                self._host(result)
+            case BugMet(traceback=traceback) if self.debug:
+                self.out.write(told(traceback))
+
+    def _end(self) -> None:
         """What was asked for comes in the order of the inventory, then the recap."""
-        with self._lock, self.record.reading():
+        with self.record.reading():
             ending = Ending(self.record, self.typed, self.paint)
             self._write(self.result, asked_for(self.record, self.paint_result, diff=self.diff))
             if len(self.record.hosts) > 1:
@@ -74,21 +98,14 @@ class PlainText:
         stream.writelines(f"{line}\n" for line in lines)
         stream.flush()
 
-    def _before(self, kind: str, host: HostRecord) -> None:
+    def _plan(self, host: HostRecord) -> None:
         """What is about to be done; a plan that was asked for comes at the end."""
-        if host.check:
-            return
-        if kind == "origin":
-            for line in host.origin:
-                self._say(host.name, f"  {line}")
-            return
         for change in host.changes:
             self._say(host.name, f"{self.paint('~', 'yellow')} {clean(change)}")
         for text in host.diffs if self.diff else ():
             self.out.write(self.paint.diff(visible(text)))
 
-    def _host(self, result: object) -> None:
-        assert isinstance(result, HostResult)  # noqa: S101 - narrows for mypy
+    def _host(self, result: HostResult) -> None:
         if result.outcome is Outcome.SKIPPED:
             return  # nothing happened there; the recap names all of them
         if result.outcome.is_good:

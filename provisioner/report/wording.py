@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
 
-from provisioner.events import Outcome
+from provisioner.masking import without_tokens
+from provisioner.outcome import Outcome
 from provisioner.report.foreign import visible, without_colours
 
 SYMBOLS: Final = {
@@ -24,14 +25,7 @@ SYMBOLS: Final = {
 }
 _MINUTE_S: Final = 60
 _KIBI: Final = 1024
-# Tokens by the prefixes GitLab gives them (doc/security/tokens, "Token prefixes").
-_TOKENS: Final = re.compile(r"\b(gl(?:pat|rt|rtr|cbt|dt|ptt|oas|soat|agent|imt|ft)-)[\w.-]{6,}")
 _STORE_PATH: Final = re.compile(r"/nix/store/[0-9a-df-np-sv-z]{32}-")
-# Its repetitions are bounded: a file of nothing but `tokentokentoken` must not take the square of its length.
-_SECRET_VALUE: Final = re.compile(
-    r"""(?ix) ( (?:password|passwd|passphrase|secret|token|private_?key|psk)
-        (?! File | _file | Path | Version ) \w{0,64} "? \s{0,16} = \s{0,16} ) ( "[^"]*" | ''.*?'' )"""
-)
 
 
 def elapsed(seconds: float) -> str:
@@ -92,19 +86,9 @@ def told(text: str) -> str:
     return without_tokens(visible(text))
 
 
-def without_tokens(text: str) -> str:
-    """The second line of defence: what looks like one of GitLab's tokens is cut to its prefix."""
-    return _TOKENS.sub(r"\1***", text)
-
-
 def without_hashes(text: str) -> str:
     """Store paths by their names, where there is room for little more."""
     return _STORE_PATH.sub("", text)
-
-
-def masked(text: str) -> str:
-    """Lines of a file for a diff: tokens, and what is assigned to a name that sounds like a secret, as stars."""
-    return _TOKENS.sub(r"\1***", _SECRET_VALUE.sub(r'\1"***"', text))
 
 
 def draining(jobs: int, limit_s: float) -> str:

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
-from types import MappingProxyType
 from typing import ClassVar
 
 from provisioner.machine.facts import Facts
 from provisioner.machine.journal import Journal
 from provisioner.machine.transaction import Part
-from provisioner.model import HostSpec, Secret
+from provisioner.model import FrozenDict, HostSpec, Secret
 
 
 class State(Enum):
@@ -51,7 +50,7 @@ class Wanted:
     revision: str
     version: str
     token_versions: Mapping[str, str]
-    tokens: Mapping[str, Secret] = field(default_factory=lambda: MappingProxyType({}))
+    tokens: Mapping[str, Secret] = FrozenDict()
 
 
 class Step(ABC):

@@ -11,7 +11,7 @@ from provisioner import resources, version
 from provisioner.machine.journal import RunnerRecord
 from provisioner.model import Engine, HostSpec, ModuleSpec, RunnerSpec, Secret, Trust
 from provisioner.nix.header import managed
-from provisioner.nix.render import render
+from provisioner.nix.values import to_nix
 from provisioner.steps.base import Wanted
 
 CODE: Final = (
@@ -58,8 +58,8 @@ def build(
         "gitlabUrl": url,
         "runners": {spec.name: _runner(spec, runners[spec.name], host.name) for spec in host.runners},
     }
-    revision = _revision(code, render("settings.nix", settings=settings))
-    final = render("settings.nix", settings={"revision": revision, **settings})
+    revision = _revision(code, _file(settings))
+    final = _file({"revision": revision, **settings})
     files = {name: managed(text).encode() for name, text in {**code, SETTINGS: final}.items()}
     versions = {spec.name: runners[spec.name].token_version for spec in host.runners}
     return Wanted(host, files, revision, version.OWN, versions, dict(tokens or {}))
@@ -72,6 +72,10 @@ def _code() -> Mapping[str, str]:
     By no locale, and with one kind of line end, whatever the checkout has: all operators push the same bytes.
     """
     return {name: resources.templates().joinpath(name).read_text(encoding="utf-8") for name in CODE}
+
+
+def _file(settings: Mapping[str, Any]) -> str:
+    return f"# What is wanted on this host, as data; the code is in the files beside this one.\n{to_nix(settings)}\n"
 
 
 def _module(spec: ModuleSpec) -> dict[str, Any]:

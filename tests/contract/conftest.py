@@ -1,10 +1,14 @@
-"""The lab's GitLab on loopback, and forges connected to it: real HTTP for whatever is tested against it."""
+"""Real Nix that evaluates without a store, a daemon or a network; the lab's GitLab on loopback, and forges connected to it."""
 
 from __future__ import annotations
 
+import json
+import os
 import re
+import shutil
 import socket
-from collections.abc import Iterator
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,6 +23,8 @@ from provisioner.forge.gitlab import GitLabForge
 from provisioner.forge.settings import ForgeSettings
 from provisioner.forge.transport import Patience
 from provisioner.model import ForgeRunner, Mark, RunnerSpec, Secret
+
+NixEval = Callable[[str], object]
 
 
 class Waits(list[float]):
@@ -105,3 +111,28 @@ def break_once(gitlab: Running, kind: str, method: str | None = None, path: str 
 
 def calls(gitlab: Running, since: int = 0) -> list[tuple[object, object]]:
     return [(entry["method"], entry["path"]) for entry in gitlab.lab.journal.entries[since:]]
+
+
+@pytest.fixture(scope="session")
+def nix_eval(tmp_path_factory: pytest.TempPathFactory) -> NixEval:
+    """Evaluate an expression strictly and give its JSON as Python values; AssertionError carries what Nix said."""
+    program = shutil.which("nix-instantiate")
+    if program is None:
+        if os.environ.get("CI"):
+            pytest.fail("nix-instantiate is missing, and in CI these tests are not skipped")
+        pytest.skip("nix-instantiate is not installed (Debian package nix-bin)")
+    home = tmp_path_factory.mktemp("nix-home")
+    command = [program, "--store", "dummy://", "--readonly-mode", "--eval", "--strict", "--json"]
+
+    def evaluate(expression: str) -> object:
+        file = home / "expression.nix"
+        file.write_bytes(expression.encode())
+        done = _run([*command, str(file)], home)
+        assert done.returncode == 0, done.stderr.decode(errors="replace")
+        return json.loads(done.stdout)
+
+    return evaluate
+
+
+def _run(command: list[str], home: Path) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(command, env={"HOME": str(home)}, stdin=subprocess.DEVNULL, capture_output=True, check=False)

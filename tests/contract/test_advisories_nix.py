@@ -17,7 +17,7 @@ from provisioner import advisories
 from provisioner.machine.facts import Facts
 from provisioner.machine.flaws import Flaws
 from provisioner.model import ModuleSpec, Trust
-from provisioner.nix.literal import to_nix
+from provisioner.nix.values import to_nix
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.skipif(shutil.which("nix-instantiate") is None, reason="needs the package nix-bin")
@@ -103,7 +103,7 @@ def test_both_sides_agree_of_every_version(state: Path) -> None:
               version = builtins.elemAt asked 1;
             }}; in
             if found == null then null else [ (ids found.root) (ids found.less) found.mended ];
-        in map ask {to_nix([list(two) for two in asked])}
+        in map ask ({to_nix([list(two) for two in asked])})
         """,
     )
     assert len(answers) == len(asked)

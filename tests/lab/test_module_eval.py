@@ -18,7 +18,7 @@ import pytest
 from nixprov_lab.running import Lab
 
 from provisioner import advisories, resources
-from provisioner.nix.literal import to_nix
+from provisioner.nix.values import to_nix
 from provisioner.steps.wanted import CODE
 
 HOST = "host1"

@@ -1,4 +1,4 @@
-"""One mutant held against the unit tests, in a process of its own that begins with pytest loaded."""
+"""One mutant held against the filter's tests, in a process of its own that begins with pytest loaded."""
 
 from __future__ import annotations
 
@@ -26,8 +26,13 @@ from tests.mutants.mutant import TEMPLATES, Mutant
 ROOT: Final = TEMPLATES.parent
 # What notices most comes first.
 TESTS: Final = tuple(
-    str(ROOT / "tests/unit" / name)
-    for name in ("test_filter.py", "test_filter_server.py", "test_tally.py", "test_filter_agrees.py")
+    str(ROOT / "tests" / name)
+    for name in (
+        "unit/test_filter.py",
+        "contract/test_filter_server.py",
+        "unit/test_tally.py",
+        "unit/test_filter_agrees.py",
+    )
 )
 # How long a test waits for a filter that says nothing. On a busy machine a right one may need longer, so what is
 # noticed by waiting alone is tried again.

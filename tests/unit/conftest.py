@@ -1,44 +1,36 @@
-"""The oracle of the unit tests: real Nix, evaluating without a store, a daemon or a network."""
+"""Unit tests are pure: during each of them, starting a program or reaching for the network fails the test."""
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
-import subprocess
-from collections.abc import Callable
-from pathlib import Path
+import socket
+import sys
+from collections.abc import Iterator
+from typing import Final
 
 import pytest
-from hypothesis import HealthCheck, settings
 
-# Real programs are asked, so that one example may take its time; failures are printed, not kept in the tree.
-settings.register_profile("nixprov", deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("nixprov")
+# Audit events of CPython, https://docs.python.org/3/library/audit_events.html.
+SPAWNS: Final = {"subprocess.Popen", "os.exec", "os.fork", "os.forkpty", "os.posix_spawn", "os.system", "pty.spawn"}
+REACHES: Final = {"socket.bind", "socket.connect", "socket.getaddrinfo", "socket.sendto"}
 
-NixEval = Callable[[str], object]
-
-
-@pytest.fixture(scope="session")
-def nix_eval(tmp_path_factory: pytest.TempPathFactory) -> NixEval:
-    """Evaluate an expression strictly and give its JSON as Python values; AssertionError carries what Nix said."""
-    program = shutil.which("nix-instantiate")
-    if program is None:
-        if os.environ.get("CI"):
-            pytest.fail("nix-instantiate is missing, and in CI these tests are not skipped")
-        pytest.skip("nix-instantiate is not installed (Debian package nix-bin)")
-    home = tmp_path_factory.mktemp("nix-home")
-    command = [program, "--store", "dummy://", "--readonly-mode", "--eval", "--strict", "--json"]
-
-    def evaluate(expression: str) -> object:
-        file = home / "expression.nix"
-        file.write_bytes(expression.encode())
-        done = _run([*command, str(file)], home)
-        assert done.returncode == 0, done.stderr.decode(errors="replace")
-        return json.loads(done.stdout)
-
-    return evaluate
+_guards: list[bool] = []
 
 
-def _run(command: list[str], home: Path) -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run(command, env={"HOME": str(home)}, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+def _no_unit_test(event: str, arguments: tuple[object, ...]) -> None:
+    if not _guards or event not in SPAWNS | REACHES:
+        return
+    # Sockets with a path stay on this machine, and cost next to nothing.
+    if event in REACHES and isinstance(arguments[0], socket.socket) and arguments[0].family == socket.AF_UNIX:
+        return
+    pytest.fail(f"{event}: this is no unit test: move it to tests/cli or tests/contract")
+
+
+# A hook stays for the life of the process, and asks itself whether a test runs.
+sys.addaudithook(_no_unit_test)
+
+
+@pytest.fixture(autouse=True)
+def _is_pure() -> Iterator[None]:
+    _guards.append(True)
+    yield
+    _guards.pop()

@@ -93,6 +93,13 @@ def with_old_header(content: bytes, by: str = "0.1.0") -> bytes:
     return line.encode() + body
 
 
+def with_old_settings(facts: Facts) -> Facts:
+    """The host as a nixprov left it that wrote settings.nix as Nix's own literals."""
+    body = f'# What is wanted on this host, as data.\n{{\n  revision = "{facts.revision}";\n  runners = {{ }};\n}}\n'
+    file = with_old_header(b"\n" + body.encode())
+    return Facts(facts.host, {**facts.records, "module/settings.nix.data": file})
+
+
 def wanted(host: HostSpec | None = None, record: RunnerRecord = RECORD) -> Wanted:
     host = host or spec()
     records = {runner.name: record for runner in host.runners}

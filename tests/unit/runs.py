@@ -6,15 +6,38 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from provisioner import events
 from provisioner.app import Report
-from provisioner.engine.status import HostReport, RunnerReport
-from provisioner.events import Event, HostResult, Outcome, summary
+from provisioner.diff import plan_diffs
+from provisioner.events import (
+    BatchBegun,
+    BugMet,
+    Draining,
+    Event,
+    HostDone,
+    HostEvent,
+    Interrupted,
+    LeftoverFound,
+    Logged,
+    OriginFound,
+    PhaseBegun,
+    Planned,
+    RunDone,
+    RunnerDeleted,
+    RunnerGone,
+    RunnerReport,
+    RunStarted,
+    StatusRead,
+    Warned,
+)
 from provisioner.forge.compare import Difference
 from provisioner.machine.counters import Counters
 from provisioner.machine.facts import UnitFact
+from provisioner.machine.flaws import NO_FLAWS
 from provisioner.machine.origin import Kind, Origin
 from provisioner.machine.preview import Closure, PackageChange, Preview, UnitChange
 from provisioner.model import Connection, ForgeRunner, HostSpec, Manager, RunnerSpec, RunnerStatus, RunnerType
+from provisioner.outcome import HostResult, Outcome
 from provisioner.plan import FileChange, HostPlan, RunnerAction, RunnerVerb, StepAction
 from provisioner.report.record import RunRecord
 from provisioner.steps import Wanted
@@ -76,7 +99,12 @@ def host_plan(name: str = "host1") -> HostPlan:
     )
 
 
-def host_report(name: str = "host1", *drift: str) -> HostReport:
+def planned(name: str = "host1", *, check: bool = False, system: Preview | None = None) -> Planned:
+    plan = host_plan(name)
+    return Planned.of(plan, plan_diffs(plan, (CHANGE,)), system, check=check)
+
+
+def status_read(name: str = "host1", *drift: str) -> StatusRead:
     runner = RunnerReport(
         "default",
         UnitFact("nixprov-runner-default.service", "active", "running", 0),
@@ -85,7 +113,34 @@ def host_report(name: str = "host1", *drift: str) -> HostReport:
     )
     counters = Counters.parse(BOOK)
     assert counters is not None
-    return HostReport(name, "25.11", "0.1.0", 3, "up: confirmed", "abc", (runner,), drift, counters)
+    return StatusRead(name, "25.11", "0.1.0", 3, "up: confirmed", "abc", (runner,), drift, counters, NO_FLAWS)
+
+
+RESULT = HostResult("host1", Outcome.ROLLED_BACK, 1.0, 2, 1, "it broke", "mend it", ("a runner",))
+# One of each kind, with a value in every field.
+SAMPLES: tuple[Event, ...] = (
+    RunStarted("up", "r", "me@here", ("host1",)),
+    BatchBegun(1, 2, "builders", ("host1",)),
+    PhaseBegun("host1", "switch"),
+    planned(check=True, system=PREVIEW),
+    OriginFound("host1", FOREIGN),
+    Logged("host1", "error: no such option"),
+    Draining("host1", 1, 9.0),
+    Warned("host1", "mind this"),
+    status_read("host1", "drift"),
+    RunnerGone("host1", "default", 1, "online"),
+    LeftoverFound("host1", "default", 1, "online", "s_1", "2026-01-01T00:00:00Z", True, "its host is gone"),
+    RunnerDeleted(1),
+    BugMet("host1", "Traceback: x\n  line\n"),
+    Interrupted(),
+    HostDone.of(RESULT),
+    RunDone((RESULT,), 1, 1.0, "r", "/f"),
+)
+KINDS: tuple[type[Event], ...] = tuple(
+    kind
+    for kind in vars(events).values()
+    if isinstance(kind, type) and issubclass(kind, Event) and kind not in (Event, HostEvent)
+)
 
 
 @dataclass
@@ -111,29 +166,28 @@ class Play:
         self.reports.insert(0, self.record)
 
     def start(self) -> None:
-        self.emit("start", verb=self.verb, run="20260101T000000-abcdef", operator="anna@desk", hosts=self.names)
+        self.emit(RunStarted(self.verb, "20260101T000000-abcdef", "anna@desk", tuple(self.names)))
 
-    def emit(self, kind: str, host: str = "", **fields: object) -> None:
+    def emit(self, event: Event) -> None:
         for report in self.reports:
-            report.event(Event(kind, host, fields))
+            report.event(event)
 
     def phases(self, host: str, *phases: str, seconds: float = 1.0) -> None:
         for phase in phases:
-            self.emit("phase", host, phase=phase)
+            self.emit(PhaseBegun(host, phase))
             self.clock.now += seconds
 
     def log(self, host: str, lines: Iterable[str]) -> None:
         for line in lines:
-            self.emit("log", host, text=line)
+            self.emit(Logged(host, line))
 
     def end(self, host: str, outcome: Outcome, error: str = "", hint: str = "", remains: tuple[str, ...] = ()) -> None:
         result = HostResult(host, outcome, 2.0, 3, 1, error, hint, remains)
         self.results.append(result)
-        self.emit("host", host, result=result)
+        self.emit(HostDone.of(result))
 
-    def summary(self, **more: object) -> None:
-        for report in self.reports:
-            report.summary({**summary(self.results, 2, 12.5), **more})
+    def summary(self, run: str = "", failed_hosts_file: str | None = None) -> None:
+        self.emit(RunDone(tuple(self.results), 2, 12.5, run, failed_hosts_file))
 
 
 def mixed(names: Sequence[str] = ("host1", "host2", "host3", "host4")) -> Play:
@@ -146,7 +200,7 @@ def mixed(names: Sequence[str] = ("host1", "host2", "host3", "host4")) -> Play:
 def go(play: Play) -> None:
     changed, broken, away, *_ = play.names
     play.phases(changed, "connect", "probe", "plan")
-    play.emit("plan", changed, plan=host_plan(changed), files=(CHANGE,), check=False)
+    play.emit(planned(changed))
     play.phases(changed, "create", "write", "switch", "confirm")
     play.end(changed, Outcome.CHANGED)
     play.phases(broken, "connect", "probe", "switch")

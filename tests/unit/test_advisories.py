@@ -13,6 +13,7 @@ from provisioner import advisories, resources
 from provisioner.advisories import Release, Severity
 from provisioner.engine import down, status, up
 from provisioner.errors import HostRefused
+from provisioner.events import Warned
 from provisioner.machine.facts import Facts
 from provisioner.machine.flaws import Flaws
 from provisioner.model import ModuleSpec, Trust
@@ -207,10 +208,10 @@ def test_up_refuses_before_anything_is_made_anywhere() -> None:
 def test_up_takes_what_is_accepted_and_a_mended_nix() -> None:
     it = a_stage("up", *ACCEPTED)
     assert up.plan(it.run).is_empty
-    assert [text for text in it.texts("warning") if "this is accepted" in text]
+    assert [text for text in it.texts(Warned) if "this is accepted" in text]
     mended = a_stage("up", nix="nix (Nix) 2.28.7")
     assert up.plan(mended.run).is_empty
-    assert not [text for text in mended.texts("warning") if "become root" in text]
+    assert not [text for text in mended.texts(Warned) if "become root" in text]
 
 
 def test_down_is_never_refused() -> None:
@@ -221,11 +222,11 @@ def test_status_tells_and_does_not_fail() -> None:
     it = a_stage("status")
     report = status.look_at(it.run)
     assert [one.id for one in report.flaws.all if one.is_root] == list(ACCEPTED)
-    assert [text for text in it.texts("warning") if "`up` refuses it; switch the host to Nix 2.28.7" in text]
+    assert [text for text in it.texts(Warned) if "`up` refuses it; switch the host to Nix 2.28.7" in text]
     accepted = a_stage("status", *ACCEPTED)
     report = status.look_at(accepted.run)
-    assert not [text for text in accepted.texts("warning") if "refuses" in text]
-    assert [text for text in accepted.texts("warning") if "this is accepted" in text]
+    assert not [text for text in accepted.texts(Warned) if "refuses" in text]
+    assert [text for text in accepted.texts(Warned) if "this is accepted" in text]
     assert list(flaw_lines(report.flaws, Painter())) == [
         (
             f"way to root: {RACE} (accepted): a race with the daemon that clears up after a build removes files anywhere on"

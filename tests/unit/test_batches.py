@@ -14,9 +14,10 @@ from provisioner.engine import Engine, Verb
 from provisioner.engine.batches import Rules, Stage, parse_serial, sizes
 from provisioner.engine.pool import Task
 from provisioner.errors import ConfigError
-from provisioner.events import Event, HostResult, Outcome, exit_code
+from provisioner.events import BatchBegun, Event, HostDone, Warned
 from provisioner.machine.journal import Run
 from provisioner.model import Connection, HostSpec
+from provisioner.outcome import HostResult, Outcome, exit_code
 from provisioner.ssh.session import SshOptions
 
 
@@ -128,9 +129,9 @@ def test_every_host_is_told_of_and_the_stop_once() -> None:
     engine, events = rehearsal("a")
     results = engine.roll_out(Verb.UP, [Stage(specs("a"), Rules(), "canary"), Stage(specs("b", "c"))])
     assert outcomes(results) == "F--"
-    assert [event.kind for event in events] == ["batch", "host", "warning", "host", "host"]
-    assert events[0].fields == {"batch": 1, "of": 2, "play": "canary", "hosts": ["a"]}
-    assert events[2].fields["text"] == "no further host is begun: the only host of the batch failed"
+    assert [type(event) for event in events] == [BatchBegun, HostDone, Warned, HostDone, HostDone]
+    assert events[0] == BatchBegun(1, 2, "canary", ("a",))
+    assert events[2] == Warned("", "no further host is begun: the only host of the batch failed")
     assert results[2].error == "not begun: the only host of the batch failed"
     assert exit_code(results) == 4
 
@@ -138,14 +139,14 @@ def test_every_host_is_told_of_and_the_stop_once() -> None:
 def test_the_last_batch_stops_nothing_and_says_nothing() -> None:
     engine, events = rehearsal("c")
     engine.roll_out(Verb.UP, [Stage(specs("a", "b", "c"), Rules((2,)))])
-    assert "warning" not in [event.kind for event in events]
+    assert Warned not in [type(event) for event in events]
 
 
 def test_what_changes_nothing_runs_everywhere_at_once() -> None:
     engine, events = rehearsal(*"abc")
     results = engine.roll_out(Verb.STATUS, [Stage(specs("a"), Rules((1,), 0, True)), Stage(specs("b", "c"))])
     assert outcomes(results) == "FFF"
-    assert {event.kind for event in events} == {"host"}
+    assert {type(event) for event in events} == {HostDone}
 
 
 def test_batches_keep_the_order_whatever_the_forks() -> None:

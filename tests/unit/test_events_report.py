@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from provisioner.events import HostResult, Outcome, exit_code, summary
+from provisioner.events import BatchBegun, BugMet, Draining, RunDone, RunnerGone
+from provisioner.outcome import HostResult, Outcome, exit_code
 from provisioner.report.advice import Typed
 from provisioner.report.text import PlainText
-from tests.unit.runs import BUILD_LOG, CHANGE, Play, go, host_plan, host_report, mixed
+from tests.unit.runs import BUILD_LOG, Play, go, mixed, planned, status_read
 
 
 def results(*outcomes: Outcome) -> list[HostResult]:
@@ -56,9 +57,9 @@ def test_exit_code(outcomes: tuple[Outcome, ...], code: int) -> None:
 
 
 def test_summary_adds_up() -> None:
-    fields = summary(results(U, C, C, X, F, R, G, S), gitlab_writes=3, seconds=1.23456)
+    fields = RunDone(tuple(results(U, C, C, X, F, R, G, S)), gitlab_writes=3, seconds=1.23456).to_json()
     counted = ("hosts", "changed", "unchanged", "failed", "unreachable", "skipped", "rolled_back")
-    assert [fields[name] for name in counted] == [8, 2, 1, 3, 1, 1, 1]
+    assert [dict(fields)[name] for name in counted] == [8, 2, 1, 3, 1, 1, 1]
     assert (fields["remote_commands"], fields["connections"], fields["gitlab_writes"]) == (16, 8, 3)
 
 
@@ -109,7 +110,7 @@ def test_a_plan_that_was_asked_for_is_the_result_and_alike_hosts_share_it() -> N
     out, result = plain(play, diff=True)
     play.start()
     for name in reversed(play.names):
-        play.emit("plan", name, plan=host_plan(name), files=(CHANGE,), check=True)
+        play.emit(planned(name, check=True))
         play.end(name, C)
     play.summary()
     said = result.getvalue()
@@ -133,11 +134,11 @@ def test_status_comes_in_the_order_of_the_inventory_and_names_drift_and_who_is_g
     play = Play(["host1", "host2"], "status")
     out, result = plain(play)
     play.start()
-    play.emit("status", "host2", report=host_report("host2"))
+    play.emit(status_read("host2"))
     play.end("host2", U)
-    play.emit("status", "host1", report=host_report("host1", "hook: not imported"))
+    play.emit(status_read("host1", "hook: not imported"))
     play.end("host1", U)
-    play.emit("gone", "old", runner="default", id=9, gitlab_status="stale")
+    play.emit(RunnerGone("old", "default", 9, "stale"))
     play.summary()
     jobs = ["7 jobs since 2026-01-01: 1:15", "job 17 of default: runs", "job 16 of default: 3.2 s"]
     assert "3 built (2.0 KiB), 9 found" in result.getvalue()
@@ -167,7 +168,7 @@ def test_draining_says_how_many_jobs_and_how_long() -> None:
     play = Play(["host1"], "down")
     out, _ = plain(play)
     play.start()
-    play.emit("drain", "host1", jobs=1, limit_s=3600.0)
+    play.emit(Draining("host1", 1, 3600.0))
     assert out.getvalue() == "   0.0s host1            waits for 1 job, 1:00:00 at most\n"
 
 
@@ -175,7 +176,7 @@ def test_batches_are_announced_and_who_was_not_begun_is_named_once() -> None:
     play = Play(["host1", "host2", "host3"])
     out, _ = plain(play)
     play.start()
-    play.emit("batch", batch=1, of=2, play="", hosts=["host1"])
+    play.emit(BatchBegun(1, 2, "", ("host1",)))
     play.end("host1", F, "it broke")
     for name in play.names[1:]:
         play.end(name, S, "too many had failed")
@@ -192,7 +193,7 @@ def test_a_bug_shows_its_traceback_only_under_debug() -> None:
     for debug in (False, True):
         play = Play(["host1"])
         out, _ = plain(play, debug=debug)
-        play.emit("bug", "host1", traceback="Traceback: x\n")
+        play.emit(BugMet("host1", "Traceback: x\n"))
         assert ("Traceback" in out.getvalue()) is debug
 
 

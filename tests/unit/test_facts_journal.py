@@ -3,37 +3,19 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from base64 import b64encode
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
 from provisioner.errors import HostRefused, RemoteFailed
-from provisioner.machine.facts import PROLOGUE, Facts, digest
+from provisioner.machine.facts import Facts, digest
 from provisioner.machine.journal import Baseline, HookRecord, Journal, Phase, Run, RunnerRecord
 from provisioner.model import machine_key
 
 
 def facts(**records: bytes) -> Facts:
     return Facts("host1", {name.replace("_", "-").replace("--", "."): value for name, value in records.items()})
-
-
-def test_say_and_say_file_survive_any_bytes(tmp_path: Path) -> None:
-    odd = tmp_path / "odd name"
-    odd.write_bytes(b"\x00\n'\"\xff")
-    odd.chmod(0o640)
-    asks = f"say_file odd '{odd}'\nsay_file none /nowhere\nprintf 'a b\\n' | say text\n"
-    script = f"{PROLOGUE}\n{asks}echo yes | say probe-end\n"
-    answer = subprocess.run(["sh", "-s"], input=script.encode(), capture_output=True, check=True, timeout=10)
-    read = Facts.parse("h", b"welcome to this machine!\n" + answer.stdout)
-    file = read.file("odd", str(odd))
-    assert file is not None
-    assert (file.content, file.mode, file.kind) == (b"\x00\n'\"\xff", 0o640, "regular file")
-    assert file.real == str(odd)
-    assert read.file("none", "/nowhere") is None
-    assert read.text("text") == "a b"
 
 
 def test_a_cut_answer_is_refused() -> None:
@@ -149,20 +131,3 @@ def test_no_journal_is_an_empty_one() -> None:
     journal = Journal.read(Facts("host1", {}))
     assert not journal.exists
     assert journal.phase is Phase.NONE
-
-
-def test_a_link_is_told_by_what_it_leads_to(tmp_path: Path) -> None:
-    """Its own mode is 0777, and whoever writes the file back with that opens it to everybody."""
-    real, link, dangling = tmp_path / "real", tmp_path / "link", tmp_path / "dangling"
-    real.write_bytes(b"x")
-    real.chmod(0o600)
-    link.symlink_to(real)
-    dangling.symlink_to(tmp_path / "nowhere")
-    script = f"{PROLOGUE}\nsay_file link {link}\nsay_file dangling {dangling}\necho yes | say probe-end\n"
-    answer = subprocess.run(["sh", "-s"], input=script.encode(), capture_output=True, check=True, timeout=10)
-    read = Facts.parse("h", answer.stdout)
-    found, lost = read.file("link", str(link)), read.file("dangling", str(dangling))
-    assert found is not None
-    assert (found.mode, found.real, found.kind, found.content) == (0o600, str(real), "regular file", b"x")
-    assert lost is not None
-    assert (lost.kind, lost.content) == ("symbolic link", None)

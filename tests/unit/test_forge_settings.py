@@ -33,7 +33,6 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "[work]\nurl = https://work.example.org/\nprivate_token = glpat-work\n"
         f"[other]\nurl = {URL}\noauth_token = bearer-other\n"
         "[job]\nurl = https://job.example.org\njob_token = x\n"
-        "[helped]\nurl = https://helped.example.org\nprivate_token = helper: echo glpat-helped\n"
     )
     path = written(tmp_path / "python-gitlab.cfg", text)
     monkeypatch.setenv("PYTHON_GITLAB_CFG", str(path))
@@ -78,7 +77,6 @@ def test_python_gitlabs_files_are_the_last_resort() -> None:
     assert (found.verify, found.timeout_s) == (False, 7.0)
     other = load({"NIXPROV_GITLAB_CONFIG": "other"})
     assert (other.url, other.token.reveal(), other.token_kind) == (URL, "bearer-other", TokenKind.OAUTH)
-    assert load({"NIXPROV_GITLAB_CONFIG": "helped"}).token.reveal() == "glpat-helped"
 
 
 @pytest.mark.usefixtures("config")
@@ -143,14 +141,6 @@ def test_an_unreadable_configuration_is_a_config_error(config: Path) -> None:
     config.write_bytes(b"\xff\xfe")
     with pytest.raises(ConfigError, match="python-gitlab's configuration"):
         load({})
-
-
-def test_a_failing_helper_keeps_its_words_to_itself(config: Path, tmp_path: Path) -> None:
-    script = written(tmp_path / "helper", f"#!/bin/sh\necho {POISON} >&2\nexit 1\n", 0o700)
-    config.write_text(f"[global]\ndefault = a\n[a]\nurl = {URL}\nprivate_token = helper: {script}\n")
-    with pytest.raises(ConfigError) as caught:
-        load({})
-    assert POISON not in str(caught.value)
 
 
 def test_a_token_file_that_others_read_is_taken_with_a_warning(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from provisioner.engine.drain import StillBusy, drain
 from provisioner.engine.host import Choices, Limits
 from provisioner.engine.unwind import RollbackFailed, RolledBack
 from provisioner.errors import ForgeRefused, ForgeUnavailable, HostRefused, Locked, NixprovError
+from provisioner.events import Logged, PhaseBegun, Warned
 from provisioner.machine.facts import Facts
 from provisioner.machine.journal import NO_TOKEN, Phase, RunnerRecord
 from provisioner.machine.lock import WAIT
@@ -66,7 +67,7 @@ def test_a_token_that_never_came_to_the_host_is_not_said_to_be_there() -> None:
     it.session.answers = lambda script: lost() if "touched=yes" in script and "default.token" in script else None
     assert isinstance(fails(it), RolledBack)
     assert (token_version(it), restarts(it)) == (NO_TOKEN, False)
-    assert any("has ended: `nixprov up` makes another" in text for text in it.texts("warning"))
+    assert any("has ended: `nixprov up` makes another" in text for text in it.texts(Warned))
 
 
 def test_a_reset_whose_answer_was_lost_may_have_been_done() -> None:
@@ -109,7 +110,7 @@ def test_a_runner_that_cannot_be_deleted_is_no_reason_to_take_a_host_back() -> N
     it.forge.fails["delete"] = ForgeUnavailable("502")
     assert isinstance(fails(it), ForgeUnavailable)
     assert (it.session.journal["phase"], token_version(it)) == ("up: confirmed", "this-run")
-    assert not [event for event in it.events if event.fields.get("phase") == "unwind"]
+    assert not [event for event in it.events if event == PhaseBegun("host1", "unwind")]
 
 
 def goes_back_first(it: Stage, *, run: str = "this-run") -> Callable[[str], Completed | None]:
@@ -194,7 +195,7 @@ def test_a_plan_names_a_switch_that_waits_and_leaves_it(verb: str, ends: bool) -
     (down if "down" in verb else up).plan(it.run)
     touched = [script for script in it.session.scripts if "switch/open" in script and "after=" not in script]
     assert bool(touched) == ends
-    assert any("waits to be confirmed" in text for text in it.texts("warning")) != ends
+    assert any("waits to be confirmed" in text for text in it.texts(Warned)) != ends
 
 
 def test_a_machine_has_one_name_in_a_run() -> None:
@@ -233,7 +234,7 @@ def test_a_copy_of_a_machine_does_not_delete_the_runner_of_its_original() -> Non
     other = runner(machine=machine_key("another"))
     it = stage(facts, replace(journal, machine=machine_key("another")), other, verb="down")
     assert [action.id for action in down.plan(it.run).runners] == []
-    assert any("another machine" in text for text in it.texts("warning"))
+    assert any("another machine" in text for text in it.texts(Warned))
     same = stage(facts, journal, verb="down")
     assert [action.id for action in down.plan(same.run).runners] == [7]
 
@@ -284,7 +285,7 @@ def test_a_gitlab_that_is_restarted_while_jobs_are_waited_for(silent: int, patie
     it.run.probe()
     it.forge.silent_for = silent
     drain(it.run, [7])
-    assert any("not drained" in text for text in it.texts("warning")) != drained
+    assert any("not drained" in text for text in it.texts(Warned)) != drained
 
 
 def test_settings_that_stay_in_gitlab_are_said() -> None:
@@ -292,7 +293,7 @@ def test_settings_that_stay_in_gitlab_are_said() -> None:
     it = stage(facts, replace(journal, phase=Phase.WRITTEN), runner(tags=("old",)))
     it.session.answers = switch_ends("failed build 20 4")
     assert isinstance(fails(it), RolledBack)
-    assert "runner default keeps in GitLab what this run changed there: tags: old -> none" in it.texts("warning")
+    assert "runner default keeps in GitLab what this run changed there: tags: old -> none" in it.texts(Warned)
 
 
 def fails_on_the_way_back(script: str) -> Completed | None:
@@ -358,7 +359,7 @@ def test_a_gitlab_that_is_silent_as_long_as_jobs_are_waited_for_says_nothing_of_
     it.run.probe()
     it.forge.silent_for = 1000
     drain(it.run, [7])
-    assert any("not drained: 502" in text for text in it.texts("warning"))
+    assert any("not drained: 502" in text for text in it.texts(Warned))
 
 
 def test_a_runner_that_gitlab_has_no_more_is_not_said_to_be_paused() -> None:
@@ -366,7 +367,7 @@ def test_a_runner_that_gitlab_has_no_more_is_not_said_to_be_paused() -> None:
     it.forge.fails["resume"] = ForgeRefused("404 Runner Not Found")
     it.session.answers = switch_ends("failed build 20 4")
     assert isinstance(takes_down(it), RolledBack)
-    assert (it.run.remains, it.texts("warning")) == ([], [])
+    assert (it.run.remains, it.texts(Warned)) == ([], [])
 
 
 def test_a_runner_that_is_left_paused_by_a_failed_way_back_is_named() -> None:
@@ -413,7 +414,7 @@ def test_who_takes_over_ends_a_way_back_and_looks_again(result: str, *, take_ove
     goes_on_trying(it, result)
     assert up.plan(it.run).lines() == ()
     assert not it.run.facts.is_switching
-    assert any("this run goes on from there instead" in text for text in it.texts("warning"))
+    assert any("this run goes on from there instead" in text for text in it.texts(Warned))
 
 
 def test_a_host_that_still_goes_back_is_no_rolled_back_one() -> None:
@@ -479,5 +480,5 @@ def test_a_line_cut_off_from_its_cursor_is_told_once(first: bytes) -> None:
     it.session.answers = lambda _: Completed(0, b"log step 2.\nlog step 3.\ncursor c3\nend exited activate 0 4\n", "")
     it.run.cancel.set()  # no pause between two connections
     assert it.run.follow().is_done
-    assert it.texts("log") == ["step 1.", "step 2.", "step 3."]
+    assert it.texts(Logged) == ["step 1.", "step 2.", "step 3."]
     assert "--after-cursor=c1" in it.session.scripts[1]

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-from pathlib import Path
-
 import pytest
 
 from provisioner.engine.undo import undo
-from provisioner.machine import lock, switch
-from provisioner.machine.facts import PROLOGUE, Facts
+from provisioner.machine import switch
+from provisioner.machine.facts import Facts
 from provisioner.machine.transaction import STATE_DIR, RemoveFile, Shell, WriteFile
 from provisioner.report.lines import that_matter
 from provisioner.steps.base import State
@@ -18,29 +14,6 @@ from provisioner.steps.staged import Staged
 from tests.unit.hosts import converged, wanted
 
 LEFT = f"{STATE_DIR}/secrets/default.token.nixprov-new"
-
-
-def probed(folder: Path, holder: str) -> Facts:
-    """The probe of the lock on this computer, whose file says `holder`."""
-    (folder / "lock").write_text(holder)
-    script = f"{PROLOGUE}{lock.PROBE.replace(lock.LOCK, str(folder / 'lock'))}\necho yes | say probe-end\n"
-    return Facts.parse(
-        "host1", subprocess.run(["sh", "-s"], input=script.encode(), capture_output=True, check=True).stdout
-    )
-
-
-def alive() -> str:
-    fields = Path(f"/proc/{os.getpid()}/stat").read_text().rpartition(")")[2].split()
-    return f"{os.getpid()} {fields[19]} {Path('/proc/sys/kernel/random/boot_id').read_text().strip()}"
-
-
-def test_a_lock_is_held_by_the_process_it_names_and_by_no_other(tmp_path: Path) -> None:
-    held = probed(tmp_path, f"run1 {alive()}\n")
-    assert (held.held_by, held.has_dead_lock) == ("run1", False)
-    process, start, boot = alive().split()
-    for dead in (f"{process} {int(start) + 1} {boot}", f"{process} {start} another-boot", f"999999999 1 {boot}", ""):
-        left = probed(tmp_path, f"run1 {dead}\n")
-        assert (left.held_by, left.has_dead_lock) == ("", True), dead
 
 
 def test_what_was_staged_and_the_lock_are_taken_away_by_a_run_that_has_nothing_else_to_do() -> None:

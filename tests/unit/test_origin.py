@@ -11,12 +11,13 @@ import pytest
 
 from provisioner.engine import down, origin, up
 from provisioner.errors import BuildFailed, HookRefused, Locked, NotDescribed, RemoteFailed
-from provisioner.events import HostResult, Outcome, exit_code
+from provisioner.events import Logged, OriginFound, Warned
 from provisioner.machine import aside
 from provisioner.machine.facts import Facts, digest
 from provisioner.machine.journal import Baseline, Checked, Journal, Phase
 from provisioner.machine.origin import Expected, Kind, Origin, read
 from provisioner.machine.preview import UnitChange
+from provisioner.outcome import HostResult, Outcome, exit_code
 from provisioner.report.advice import Typed, next_commands
 from provisioner.report.system import origin_lines
 from provisioner.ssh.exec import Completed
@@ -215,7 +216,7 @@ def test_a_new_host_is_asked_for_what_it_has_and_one_that_needs_nothing_is_not()
     assert found is not None
     assert (found.kind, it.session.scripts.count(asked(it)), edits(asked(it))) == (Kind.DESCRIBED, 1, {})
     assert it.run.checked == Checked(RUNS, adopted=False)
-    assert "evaluating" in it.texts("log")
+    assert "evaluating" in it.texts(Logged)
     facts, journal = converged()
     calm = stage(running(facts), journal, runner())
     assert (of(calm), asked(calm), calm.run.checked) == (None, "", None)
@@ -335,13 +336,13 @@ def test_refused_with_ways_on(kind: Kind, adopts: bool, error: type[Exception], 
     assert hint in str(caught.value)
     # What would throw the owner's system away is no advice.
     assert ("nixos-rebuild switch" in str(caught.value)) == (kind is Kind.EDITS)
-    assert [event.kind for event in it.events] == ["origin"]
+    assert [type(event) for event in it.events] == [OriginFound]
 
 
 def test_adopted_knowingly_and_said() -> None:
     it = stage(running(new_host()), None, adopt_configuration=True)
     origin.require(it.run, FOREIGN)
-    (text,) = it.texts("warning")
+    (text,) = it.texts(Warned)
     assert "built from another file; it is replaced all the same" in text
 
 
@@ -351,7 +352,7 @@ def test_down_switches_nothing_where_nothing_of_ours_runs_or_boots() -> None:
     it = stage(running(facts, revision="", revision_at_boot="", units=units), journal, runner(), verb="down")
     wanted = down.plan(it.run)
     assert (wanted.switch, origin.look(it.run, wanted), asked(it)) == ("", None, "")
-    assert any("nothing is switched" in text for text in it.texts("warning"))
+    assert any("nothing is switched" in text for text in it.texts(Warned))
     it.session.answers = gone(it)
     down.apply(it.run, wanted)
     said = "\n".join(it.session.scripts)
@@ -423,7 +424,7 @@ def test_down_says_when_it_is_not_the_system_from_before(
     wanted = down.plan(it.run)
     it.session.answers = gone(it)
     down.apply(it.run, wanted)
-    told = [text for text in it.texts("warning") if "not the one from before nixprov" in text]
+    told = [text for text in it.texts(Warned) if "not the one from before nixprov" in text]
     assert [before in text and text.endswith(words or "?") for text in told] == ([True] if words else [])
 
 

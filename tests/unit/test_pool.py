@@ -11,9 +11,10 @@ import pytest
 
 from provisioner.engine import Engine, Verb
 from provisioner.engine.pool import TICK_S, Pool, Task
-from provisioner.events import Event, Outcome
+from provisioner.events import Event, HostDone
 from provisioner.forge import Forge
 from provisioner.machine.journal import Run
+from provisioner.outcome import Outcome
 from provisioner.ssh.session import SshOptions
 from tests.unit.runs import host_spec
 
@@ -131,9 +132,15 @@ def test_nothing_is_started_once_it_may_not() -> None:
 @pytest.mark.timeout(60)
 def test_a_report_that_is_broken_leaves_nobody_waiting() -> None:
     def broken(event: Event) -> None:
-        if event.kind != "host":
-            raise ValueError(event.kind)
+        if not isinstance(event, HostDone):
+            raise ValueError(event)  # noqa: TRY004 - as a report's own bug would
 
     engine = Engine(cast("Forge", None), SshOptions(), broken, Run("r", "status", "me@here", ""))
     [result] = engine.execute(Verb.STATUS, [host_spec("h1")])
     assert (result.outcome, result.error.startswith("bug in nixprov: ValueError")) == (Outcome.FAILED, True)
+
+
+def test_a_thread_is_not_named_after_what_the_inventory_says() -> None:
+    """A host's specification has its variables, and a thread's name is in every trace of the process."""
+    named = pool(lambda _task: threading.current_thread().name).run(["hunter2"], lambda: True)
+    assert [name for _, name in named] == ["host"]

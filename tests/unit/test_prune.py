@@ -15,7 +15,7 @@ from provisioner.app import App
 from provisioner.cli import cli
 from provisioner.cli.prune import _Dialogue, _finish
 from provisioner.engine.batches import Stage
-from provisioner.engine.prune import Finding, Known, View, delete, fields, gone, look, survey
+from provisioner.engine.prune import Finding, Known, View, delete, gone, look, survey, told
 from provisioner.errors import ForgeRefused
 from provisioner.forge import Forge
 from provisioner.machine.journal import Journal, RunnerRecord
@@ -126,7 +126,7 @@ def test_a_stale_manager_is_named_and_no_more() -> None:
     found = survey(view(runner(7), hosts={"host1": known(7)}, managers={7: (STALE, LIVE)}))
     assert [(one.deletes, one.manager) for one in found] == [(False, STALE)]
     assert "manager s_old of runner 7 (host1/default, last contact 2026-01-01" in str(found[0])
-    assert fields(found[0])["gitlab_status"] == "stale"
+    assert told(found[0]).gitlab_status == "stale"
 
 
 def test_lists_are_read_before_hosts_so_that_a_runner_just_made_is_in_none() -> None:

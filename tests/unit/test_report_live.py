@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 import io
-import os
-import pty
 import re
-import signal
-import subprocess
-import sys
-import textwrap
-from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
 
-from provisioner.events import Outcome
+from provisioner.events import Warned
+from provisioner.outcome import Outcome
 from provisioner.report.colour import Painter, can_redraw, wants_colour
 from provisioner.report.html import page
 from provisioner.report.live import LiveTable, draw
 from provisioner.report.table import MAX_ROWS, Table
 from provisioner.report.text import PlainText
-from tests.unit.runs import CHANGE, Play, go, host_plan, mixed
+from tests.unit.runs import Play, go, mixed, planned
 
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
@@ -140,7 +134,7 @@ def test_the_result_goes_to_its_own_stream() -> None:
     _, out, result = live(play, diff=True)
     play.start()
     play.phases("host1", "connect")
-    play.emit("plan", "host1", plan=host_plan(), files=(CHANGE,), check=True)
+    play.emit(planned("host1", check=True))
     play.end("host1", Outcome.CHANGED)
     play.summary()
     assert "+tags: b" in result.getvalue()
@@ -177,8 +171,8 @@ def test_warnings_that_say_the_same_share_a_line() -> None:
     _, out, _ = live(play)
     play.start()
     for name in play.names[:2]:
-        play.emit("warning", name, text=f"the key of {name} was recorded")
-    play.emit("warning", "host3", text="disk is full")
+        play.emit(Warned(name, f"the key of {name} was recorded"))
+    play.emit(Warned("host3", "disk is full"))
     play.summary()
     said = ESCAPES.sub("", out.getvalue())
     assert "warning: host1, host2: the key of HOST was recorded\n" in said
@@ -221,40 +215,3 @@ def test_rules_of_colour(environment: dict[str, str], colour: bool, redraw: bool
     forced = any(environment.get(name, "0") != "0" for name in ("CLICOLOR_FORCE", "FORCE_COLOR"))
     assert wants_colour(io.StringIO(), environment) is (forced and not environment.get("NO_COLOR"))
     assert can_redraw(io.StringIO(), environment) is False
-
-
-INTERRUPTED = """
-import os, signal, sys, time
-from provisioner.cli.reports import reporting
-from provisioner.events import Event
-options = dict(as_json=False, junit=None, report=None, progress="auto", verbose=False, debug=False, sources=(), log_dir=None)
-with reporting(options, "up") as report:
-    report.event(Event("start", fields={"verb": "up", "run": "r", "operator": "o", "hosts": ["host1"]}))
-    report.event(Event("phase", "host1", {"phase": "connect"}))
-    time.sleep(60)
-"""
-
-
-def test_ctrl_c_gives_the_cursor_back() -> None:
-    controller, terminal = pty.openpty()
-    environment = {**os.environ, "TERM": "xterm", "PYTHONPATH": str(Path(__file__).parents[2])}
-    with subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(INTERRUPTED)],
-        stdin=terminal,
-        stdout=terminal,
-        stderr=terminal,
-        env=environment,
-    ) as process:
-        os.close(terminal)
-        said = _read_until(controller, b"connect")
-        process.send_signal(signal.SIGINT)
-        said += _read_until(controller, b"KeyboardInterrupt")
-    os.close(controller)
-    assert b"\x1b[?25h" in said[said.rindex(b"\x1b[?25l") :], said
-
-
-def _read_until(controller: int, wanted: bytes) -> bytes:
-    said = b""
-    while wanted not in said:
-        said += os.read(controller, 4096)
-    return said

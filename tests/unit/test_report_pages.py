@@ -13,21 +13,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from provisioner import resources
 from provisioner.cli.reports import reporting, typed
+from provisioner.diff import plan_diffs, runner_diff, unified
 from provisioner.errors import ConfigError
-from provisioner.events import Event, HostResult, Outcome
+from provisioner.events import BugMet, RunnerGone, RunStarted, Warned
 from provisioner.forge.compare import Difference
+from provisioner.masking import masked
 from provisioner.model import RunnerSpec
+from provisioner.outcome import HostResult, Outcome
 from provisioner.plan import FileChange, RunnerAction, RunnerVerb
 from provisioner.report import html, junit
 from provisioner.report.advice import Typed, next_commands
-from provisioner.report.diff import for_people, plan_diffs, runner_diff, unified
+from provisioner.report.diff import for_people
 from provisioner.report.lines import that_matter
 from provisioner.report.logs import HostLogs
 from provisioner.report.timeline import PHASES
-from provisioner.report.wording import ago, clean, elapsed, masked
-from tests.unit.runs import BUILD_LOG, CHANGE, PREVIEW, Play, go, host_plan, host_report, mixed
+from provisioner.report.wording import ago, clean, elapsed
+from tests.unit.runs import BUILD_LOG, CHANGE, PREVIEW, Play, go, host_plan, mixed, planned, status_read
 
 VOID = {"meta", "br", "line"}
 
@@ -91,7 +93,7 @@ def test_the_page_has_outcomes_failures_diffs_and_the_picture() -> None:
 def test_the_page_says_what_becomes_of_the_system() -> None:
     play = Play(["host1", "host2"], "plan")
     play.start()
-    play.emit("plan", "host1", plan=host_plan("host1"), files=(CHANGE,), system=PREVIEW, check=True)
+    play.emit(planned("host1", check=True, system=PREVIEW))
     play.log("host2", ["nixprov: the new system has 3 paths more, 1 less, 20 KiB in all"])
     page = parsed(play).text
     assert "system: 2 paths more, 1 less, +2.0 KiB\n  new podman 5.4.2 (+2.0 KiB)\n  new units: a<b>.service" in page
@@ -99,7 +101,7 @@ def test_the_page_says_what_becomes_of_the_system() -> None:
 
 
 def test_each_phase_has_its_colour_in_light_and_in_dark() -> None:
-    styles = resources.templates().joinpath("report.css").read_text()
+    styles = Path(html.__file__).with_name("page.css").read_text(encoding="utf-8")
     for phase in PHASES:
         assert styles.count(f"--p-{phase}: #") == 2, phase
         assert f".p-{phase} {{" in styles, phase
@@ -124,11 +126,11 @@ def test_hostile_text_stays_text() -> None:
     play = mixed((EVIL, f"{EVIL}2", f"{EVIL}3"))
     go(play)
     play.log(play.names[1], [EVIL])
-    play.emit("warning", play.names[0], text=EVIL)
-    play.emit("warning", text=EVIL)
-    play.emit("bug", play.names[2], traceback=EVIL)
-    play.emit("gone", EVIL, runner=EVIL, id=1, gitlab_status=EVIL)
-    play.emit("status", play.names[0], report=host_report(EVIL, EVIL))
+    play.emit(Warned(play.names[0], EVIL))
+    play.emit(Warned("", EVIL))
+    play.emit(BugMet(play.names[2], EVIL))
+    play.emit(RunnerGone(EVIL, EVIL, 1, EVIL))
+    play.emit(status_read(EVIL, EVIL))
     play.phases(play.names[0], EVIL)
     play.summary()
     page = parsed(play)
@@ -152,7 +154,7 @@ def test_a_page_of_200_hosts_is_of_moderate_size() -> None:
     play.start()
     for name in play.names:
         play.phases(name, "connect", "probe", "plan", "create", "write", "switch", "confirm")
-        play.emit("plan", name, plan=host_plan(name), files=(CHANGE,), check=False)
+        play.emit(planned(name))
         play.log(name, [f"line {number}" for number in range(1000)])
         play.end(name, Outcome.CHANGED)
     assert len(html.page(play.record)) < 1_500_000
@@ -217,8 +219,7 @@ def test_files_are_written_at_the_end_whole_and_only_of_a_run_that_began(tmp_pat
         pass
     assert (page.read_text(), xml.exists()) == ("before", False)
     with pytest.raises(KeyboardInterrupt), reporting(options, "up") as report:  # noqa: PT012 - the run is cut short
-        fields = {"verb": "up", "run": "r", "operator": "o", "hosts": ["host1"]}
-        report.event(Event("start", fields=fields))
+        report.event(RunStarted("up", "r", "o", ("host1",)))
         assert page.read_text() == "before"
         raise KeyboardInterrupt
     assert "unfinished" in page.read_text()

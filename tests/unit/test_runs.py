@@ -10,9 +10,9 @@ import pytest
 
 from provisioner import runs
 from provisioner.errors import ConfigError
-from provisioner.events import HostResult, Outcome
 from provisioner.inventory import load
 from provisioner.machine.journal import Run
+from provisioner.outcome import HostResult, Outcome
 from provisioner.runs import KEPT, RunFile
 
 

@@ -10,9 +10,9 @@ from provisioner import runs
 from provisioner.engine import Verb
 from provisioner.engine.batches import Rules
 from provisioner.errors import ConfigError, InventoryError, NothingSelected
-from provisioner.events import HostResult, Outcome
 from provisioner.machine.journal import Run
 from provisioner.model import Become, Secret
+from provisioner.outcome import HostResult, Outcome
 from provisioner.runs import RunFile
 from provisioner.selection import Overrides, Selection, select
 

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import subprocess
-from pathlib import Path
-
 import pytest
 
 from provisioner.machine import trust
-from provisioner.machine.facts import COMMON, PROLOGUE, Facts
+from provisioner.machine.facts import Facts
 from provisioner.model import Trust
 
 
@@ -81,18 +78,3 @@ def test_trusted_jobs_are_warned_of_whoever_asks(wanted: Trust, told: str, said:
     warnings = list(trust.warnings(wanted, facts(told=told)))
     assert [said in text for text in warnings if said] == ([True] if said else [])
     assert len(warnings) == (said is not None)
-
-
-def test_the_probe_reads_nix_conf(tmp_path: Path) -> None:
-    (tmp_path / "nix.conf").write_text(
-        "sandbox = true\ntrusted-users = root @wheel\n extra-trusted-users=*\nallowed-users = eve\n#trusted-users = no\n"
-        "require-sigs = true\nrequire-sigs = false\n"
-    )
-    asks = [part for part in COMMON.replace("|\n", "| ").splitlines() if "/etc/nix/nix.conf" in part]
-    script = "\n".join(asks).replace("/etc/nix/nix.conf", str(tmp_path / "nix.conf"))
-    done = subprocess.run(
-        ["sh", "-s"], input=f"{PROLOGUE}{script}\necho yes | say probe-end\n".encode(), capture_output=True, check=True
-    )
-    found = Facts.parse("h", done.stdout)
-    assert found.trusted_users == ("root", "@wheel", "*")
-    assert found.takes_unsigned

@@ -6,11 +6,9 @@ import base64
 import json
 import re
 import shlex
-import tomllib
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,15 +17,27 @@ from provisioner import version
 from provisioner.engine import down, status, up
 from provisioner.engine.unwind import RolledBack
 from provisioner.errors import ForgeUnavailable, HostRefused
+from provisioner.events import Warned
 from provisioner.machine.facts import Facts
 from provisioner.machine.journal import Journal, Phase
-from provisioner.machine.transaction import WriteFile
+from provisioner.machine.transaction import KeepCopy, RemoveFile, WriteFile
 from provisioner.model import HostSpec, RunnerSpec
 from provisioner.nix.header import Header
 from provisioner.plan import ForgeView, HostPlan, plan_up
-from provisioner.steps.module import written_by
+from provisioner.steps.module import is_as_built, written_by
 from tests.unit.engine_fakes import Stage, stage, switch_ends
-from tests.unit.hosts import URL, converged, runner, spec, wanted, with_file, with_old_header, write
+from tests.unit.hosts import (
+    URL,
+    after,
+    converged,
+    runner,
+    spec,
+    wanted,
+    with_file,
+    with_old_header,
+    with_old_settings,
+    write,
+)
 
 OLD, NEW = "0.1.0", "0.2.0"
 _STAGED = re.compile(r"printf %s (\S+) \| stage \S+/switch/")
@@ -53,9 +63,7 @@ def test_zeros_at_the_end_make_no_other_version() -> None:
     assert version.order("0.0") == version.order("0")
 
 
-def test_the_program_and_its_package_say_the_same_version() -> None:
-    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    assert project["version"] == version.OWN
+def test_the_own_version_is_one() -> None:
     assert version.order(version.OWN) < version.order("no version")
 
 
@@ -113,6 +121,24 @@ def test_of_old_headers_only_the_files_with_another_body_are_written() -> None:
     older = with_old_headers(facts)
     parts = write(replace(wanted(BUSIER), tokens={}), older, journal)
     assert [part.path for part in parts if isinstance(part, WriteFile)] == ["/etc/nixos/nixprov/settings.nix"]
+
+
+def test_settings_in_the_older_form_are_replaced_once_and_nothing_beside_them() -> None:
+    facts, journal = host(OLD)
+    older = with_old_settings(facts)
+    parts = write(replace(wanted(), tokens={}), older, journal)
+    changed = [part for part in parts if isinstance(part, WriteFile | RemoveFile | KeepCopy)]
+    assert changed == [part for part in parts if isinstance(part, WriteFile)]
+    assert [part.path for part in changed] == ["/etc/nixos/nixprov/settings.nix"]
+    assert plan(after(older, parts), journal).is_empty
+
+
+def test_files_are_those_of_the_running_system_in_either_form() -> None:
+    facts, _ = host(OLD)
+    assert is_as_built(facts)
+    assert is_as_built(with_old_settings(facts))
+    for revision in (b"another", b""):
+        assert not is_as_built(Facts("host1", {**facts.records, "revision": revision}))
 
 
 def test_an_edit_under_an_old_header_is_still_seen() -> None:
@@ -195,13 +221,11 @@ def test_down_takes_a_newer_module_out() -> None:
     it = stage(*host("9.0"), runner(), verb="down", host=BUSIER)
     found = down.plan(it.run)
     assert {"hook", "module", "secrets"} <= {action.step for action in found.steps}
-    assert it.texts("warning") == [
-        f"nixprov 9.0 installed it, and this older {version.OWN} takes back what it knows of"
-    ]
+    assert it.texts(Warned) == [f"nixprov 9.0 installed it, and this older {version.OWN} takes back what it knows of"]
     for by in (None, "0.0.9", version.OWN):
         known = stage(*host(by), runner(), verb="down")
         assert down.plan(known.run).switch
-        assert known.texts("warning") == []
+        assert known.texts(Warned) == []
 
 
 def test_status_names_whose_it_is_and_that_up_refuses() -> None:

@@ -13,12 +13,11 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Protocol
 
 import pytest
 
-from provisioner.model import Connection, HostSpec
+from provisioner.model import Connection, FrozenDict, HostSpec
 from provisioner.ssh.session import Session, SshOptions
 
 USER = getpass.getuser()
@@ -186,7 +185,7 @@ class Lab:
 
     def spec(self, server: Sshd, address: str = "127.0.0.1", **changes: Any) -> HostSpec:
         connection = Connection(address, server.port, USER, str(self.key))
-        changes["options"] = MappingProxyType(changes.get("options", {}))
+        changes["options"] = FrozenDict(changes.get("options", {}))
         return HostSpec("host1", replace(connection, **changes))
 
     def open(self, spec: HostSpec, **options: Any) -> Session:

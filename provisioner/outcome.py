@@ -1,12 +1,10 @@
-"""What happens during a run, as values: the engine emits them, report shows them. Never holds a secret."""
+"""How a host ended, and what the process' exit status makes of all of them."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import Enum
-from types import MappingProxyType
 
 
 class Outcome(Enum):
@@ -30,17 +28,10 @@ class Outcome(Enum):
     def is_good(self) -> bool:
         return self in (Outcome.UNCHANGED, Outcome.CHANGED)
 
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """One thing that happened; `kind` and the fields are documented in docs/json.md."""
-
-    kind: str
-    host: str = ""
-    fields: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}))
-
-
-Emit = Callable[[Event], None]
+    @property
+    def is_failure(self) -> bool:
+        """Neither good nor unreachable, of a host that was begun."""
+        return not (self.is_good or self in (Outcome.UNREACHABLE, Outcome.SKIPPED))
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,28 +69,3 @@ def exit_code(results: Sequence[HostResult]) -> int:
         if set(bad) == {outcome}:
             return code
     return 5 if len(bad) == len(results) else 4
-
-
-_FAILED = (
-    *(Outcome.NOT_DESCRIBED, Outcome.FAILED, Outcome.FORGE),
-    *(Outcome.ROLLED_BACK, Outcome.ROLLBACK_FAILED, Outcome.INTERRUPTED),
-)
-
-
-def summary(results: Sequence[HostResult], gitlab_writes: int, seconds: float) -> Mapping[str, object]:
-    """The `summary` event's fields (docs/json.md); `failed`: neither good, unreachable nor skipped."""
-    outcomes = Counter(result.outcome for result in results)
-    return {
-        "hosts": len(results),
-        "changed": outcomes[Outcome.CHANGED],
-        "unchanged": outcomes[Outcome.UNCHANGED],
-        "failed": sum(outcomes[outcome] for outcome in _FAILED),
-        "unreachable": outcomes[Outcome.UNREACHABLE],
-        "skipped": outcomes[Outcome.SKIPPED],
-        "rolled_back": outcomes[Outcome.ROLLED_BACK],
-        "remote_commands": sum(result.remote_commands for result in results),
-        "connections": sum(result.connections for result in results),
-        "gitlab_writes": gitlab_writes,
-        "seconds": round(seconds, 3),
-        "exit_code": exit_code(results),
-    }

@@ -14,8 +14,7 @@ from pathlib import Path
 
 import nixprov_lab.guest
 import pytest
-
-from tests.unit.runner_fakes import TOKEN, FakeDocker, FakeGitLab, JobState, config_text, fakes, wait_for
+from lab_fakes.runner import TOKEN, FakeDocker, FakeGitLab, JobState, config_text, fakes, wait_for
 
 PROGRAM = Path(nixprov_lab.guest.__file__).parent / "gitlab-runner.py"
 # Says something again and again: GitLab's word to end a job comes with the answer to a piece of its log.

@@ -28,7 +28,7 @@ IMAGE = "localhost/job:1"
 TOKEN = "glrt-POISONpoisonPOISON12"
 
 
-def wait_for(condition: Callable[[], bool], what: str, seconds: float = 20.0) -> None:
+def wait_for(condition: Callable[[], bool], what: str, seconds: float = 120.0) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, f"not within {seconds} s: {what}"

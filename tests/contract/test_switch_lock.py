@@ -19,7 +19,7 @@ import pytest
 
 from provisioner.machine import switch
 from provisioner.machine.switch import BUSY, SwitchResult
-from tests.unit.test_switch_script import Host, ends
+from tests.contract.test_switch_script import Host, ends
 
 PROGRAM = files("provisioner.machine").joinpath("switch.sh").read_bytes()
 SLEEP = "#!/bin/sh\n"

@@ -7,6 +7,8 @@ import sys
 import zipfile
 from pathlib import Path
 
+from provisioner import __version__
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -35,5 +37,5 @@ def test_the_wheel_has_templates_and_playbooks_and_nothing_of_the_lab(tmp_path: 
 def test_the_labs_wheel_has_its_files_and_its_command(tmp_path: Path) -> None:
     names = wheel(ROOT / "lab", tmp_path)
     assert {str(path.relative_to("lab")) for path in files("lab/nixprov_lab")} <= names
-    assert "nixprov_lab-0.1.0.dist-info/entry_points.txt" in names
-    assert {name.split("/")[0] for name in names} == {"nixprov_lab", "nixprov_lab-0.1.0.dist-info"}
+    assert f"nixprov_lab-{__version__}.dist-info/entry_points.txt" in names
+    assert {name.split("/")[0] for name in names} == {"nixprov_lab", f"nixprov_lab-{__version__}.dist-info"}

@@ -6,9 +6,8 @@ The expected values are GitLab's documented ones (docs api/runners, api/users, a
 from __future__ import annotations
 
 import pytest
+from lab_fakes.asgi import Api
 from nixprov_lab.gitlab.records import Role
-
-from tests.unit.asgi import Api
 
 HOUR_S = 3600
 DAY_S = 24 * HOUR_S

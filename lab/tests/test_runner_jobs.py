@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from lab_fakes.runner import IMAGE, FakeDocker, config_text, job_document
 from nixprov_lab.guest.runner import config, scope, work
 from nixprov_lab.guest.runner.build import Build, Slot
 from nixprov_lab.guest.runner.errors import Reason
@@ -18,8 +19,6 @@ from nixprov_lab.guest.runner.gitlab import Outcome
 from nixprov_lab.guest.runner.job import parse
 from nixprov_lab.guest.runner.log import Log
 from nixprov_lab.guest.runner.work import Work
-
-from tests.unit.runner_fakes import IMAGE, FakeDocker, config_text, job_document
 
 STAMP = re.compile(r"^\S+Z (0[01][OE])([+ ])", re.MULTILINE)
 

@@ -11,7 +11,7 @@ import nixprov_lab
 import pytest
 
 from provisioner import resources
-from provisioner.nix.literal import to_nix
+from provisioner.nix.values import to_nix
 
 LIB: Final = Path(nixprov_lab.__file__).parent / "nixos" / "lib"
 FILLED: Final = {"token": "glrt-secret", "image": "localhost/image:1"}

@@ -15,10 +15,11 @@ from provisioner.cli import main
 from provisioner.cli.options import EXIT_CUT_SHORT
 from provisioner.cli.reports import reporting
 from provisioner.errors import ConfigError
-from provisioner.events import Event
+from provisioner.events import RunDone, RunStarted
 
 ROOT: Final = Path(__file__).parents[2]
-START: Final = Event("start", fields={"verb": "up", "run": "r", "operator": "o", "hosts": ["host1"]})
+DONE: Final = RunDone((), 0, 1.0)
+START: Final = RunStarted("up", "r", "o", ("host1",))
 
 
 def typed(capfd: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
@@ -152,11 +153,11 @@ def test_a_reader_that_left_does_not_end_the_run(tmp_path: Path) -> None:
     """The pipe is broken from the first line on, in all that is printed; the page is written all the same."""
     script = """
 from provisioner.cli import _forget_unread
-from tests.unit.test_cli_errors import START, options, reporting
+from tests.cli.test_cli_errors import DONE, START, options, reporting
 with reporting(options(as_json=True, report="run.html"), "up") as report:
     for _ in range(9):
         report.event(START)
-    report.summary({})
+    report.event(DONE)
 _forget_unread()
 """
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from lab_fakes.asgi import Api, Reply
 from nixprov_lab.gitlab import queue
 from nixprov_lab.gitlab.records import Job, JobSpec, JobStatus
 
 from provisioner.model import Mark
-from tests.unit.asgi import Api, Reply
 
 GRACEFUL = {"features": {"cancel_gracefully": True}}
 

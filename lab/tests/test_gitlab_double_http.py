@@ -7,11 +7,10 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 
 import pytest
+from lab_fakes.asgi import Api
 from nixprov_lab.gitlab.faults import Fault
 from nixprov_lab.gitlab.journal import Journal
 from nixprov_lab.gitlab.records import Role
-
-from tests.unit.asgi import Api
 
 DAY_S = 24 * 3600
 

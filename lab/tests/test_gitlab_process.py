@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import requests
 from nixprov_lab.errors import LabError
-from nixprov_lab.gitlab.server import Running
+from nixprov_lab.gitlab.background import in_background
 from nixprov_lab.gitlab_client import GitLabControl
 
 from provisioner.model import Mark
@@ -159,6 +159,12 @@ def test_a_trace_is_told_in_pieces_without_breaking_characters(start: Start) -> 
     assert said == "grüße\n"
 
 
+@pytest.fixture(scope="module")
+def control(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GitLabControl]:
+    with in_background(tmp_path_factory.mktemp("gitlab")) as running:
+        yield GitLabControl(running.control_socket)
+
+
 @pytest.mark.parametrize(
     ("path", "body", "said"),
     [
@@ -172,7 +178,7 @@ def test_a_trace_is_told_in_pieces_without_breaking_characters(start: Start) -> 
     ],
 )
 def test_the_control_api_refuses_what_it_does_not_understand(
-    gitlab_server: Running, path: str, body: dict[str, object], said: str
+    control: GitLabControl, path: str, body: dict[str, object], said: str
 ) -> None:
     with pytest.raises(LabError, match=said):
-        GitLabControl(gitlab_server.control_socket)._call("POST", path, body)
+        control._call("POST", path, body)

@@ -1,10 +1,15 @@
-"""What all tests share: none of them reads the developer's own configuration."""
+"""Shared by all tests, nixprov's and the lab's: an empty home, and one profile of hypothesis."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# Some tests ask real programs, so an example may take its time; failures are printed and not kept in the tree.
+settings.register_profile("nixprov", deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("nixprov")
 
 
 @pytest.fixture(autouse=True)

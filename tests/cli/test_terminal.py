@@ -1,0 +1,47 @@
+"""The live table on a real terminal, and Ctrl-C."""
+
+from __future__ import annotations
+
+import os
+import pty
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+INTERRUPTED = """
+import os, signal, sys, time
+from provisioner.cli.reports import reporting
+from provisioner.events import PhaseBegun, RunStarted
+options = dict(as_json=False, junit=None, report=None, progress="auto", verbose=False, debug=False, sources=(), log_dir=None)
+with reporting(options, "up") as report:
+    report.event(RunStarted("up", "r", "o", ("host1",)))
+    report.event(PhaseBegun("host1", "connect"))
+    time.sleep(60)
+"""
+
+
+def test_ctrl_c_gives_the_cursor_back() -> None:
+    controller, terminal = pty.openpty()
+    environment = {**os.environ, "TERM": "xterm", "PYTHONPATH": str(Path(__file__).parents[2])}
+    with subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(INTERRUPTED)],
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
+        env=environment,
+    ) as process:
+        os.close(terminal)
+        said = _read_until(controller, b"connect")
+        process.send_signal(signal.SIGINT)
+        said += _read_until(controller, b"KeyboardInterrupt")
+    os.close(controller)
+    assert b"\x1b[?25h" in said[said.rindex(b"\x1b[?25l") :], said
+
+
+def _read_until(controller: int, wanted: bytes) -> bytes:
+    said = b""
+    while wanted not in said:
+        said += os.read(controller, 4096)
+    return said
