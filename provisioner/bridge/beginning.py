@@ -55,7 +55,7 @@ def steps(repository: str, url: str, project: str) -> Iterator[str]:
     yield "   Put its key into github-key.pem, and its two numbers into bridge.toml."
     yield "2. Make two project access tokens, role Developer, scopes api and write_repository:"
     yield f"     {url}/{project}/-/settings/access_tokens"
-    yield "   Put them into gitlab-token and gitlab-push-token. Allow the second one's bot to push to mirrored branches:"
+    yield "   Put them into gitlab-token and gitlab-push-token. Allow the second one's bot to push to what is mirrored:"
     yield f"     {url}/{project}/-/settings/repository"
     yield "3. Make a runner for pull requests (docs/bridge.md), then run: nixprov bridge check"
     yield "4. Try it: nixprov bridge once --dry-run"

@@ -106,6 +106,7 @@ def listening(doorbell: Doorbell, host: str, port: int) -> Iterator[int]:
     )
     server = uvicorn.Server(config)
     socket = config.bind_socket()
+    socket.listen()
     # uvicorn leaves signals alone outside of the main thread.
     thread = threading.Thread(target=server.run, kwargs={"sockets": [socket]}, name="doorbell", daemon=True)
     thread.start()

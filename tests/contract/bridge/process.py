@@ -38,6 +38,8 @@ def configured(rig: Rig) -> Path:
         "[limits]",
         "write_interval_s = 0",
     ]
+    if tables.doorbell:
+        lines += ["[doorbell]", f"port = {tables.doorbell.port}", f'secret_file = "{tables.doorbell.secret_file}"']
     file = folder / "bridge.toml"
     file.write_text("\n".join(lines) + "\n")
     return file

@@ -237,6 +237,9 @@ def test_no_name_of_a_pull_request_reaches_git(rig: Rig, said_to_git: Callable[[
     foreign = {word for word in words if name in word and not re.fullmatch(r"\S*refs/heads/pr-\d+\S*", word)}
     assert foreign - {word for word in words if word.startswith("--") and name == "-x"} == set()
     assert not any("owned" in word for word in words)
+    pushed = [word for word in words if ":refs/heads/" in word and not word.startswith(("+", "--"))]
+    assert pushed
+    assert all(re.match(r"[0-9a-f]{40}:", word) for word in pushed)
     variables = {line.partition("=")[0] for line in said_to_git() if "=" in line and not line.startswith("ARGV")}
     assert variables & {"GIT_SSH_COMMAND", "GIT_CONFIG_PARAMETERS"} == set()
 
@@ -772,6 +775,28 @@ def test_an_approval_counts_once(rig: Rig) -> None:
 
 
 # --- 23: two at once
+
+
+def test_what_somebody_changes_meanwhile_is_not_overwritten(rig: Rig) -> None:
+    """Each push names the value that it replaces."""
+    pull = built(rig)
+    other = rig.target.commit({"x": "y"})
+    rig.github.push(pull, rig.commit())
+    approve(rig, pull)
+
+    def meddle(request: str) -> None:
+        if "service=git-receive-pack" in request:
+            rig.target.set("refs/heads/pr-1", other)
+
+    rig.target.before = meddle
+    rig.settle()
+    assert rig.ref(1) == other
+    rig.github.pulls[1].is_open = False
+    rig.settle()
+    assert rig.ref(1) == other
+    rig.target.before = lambda _request: None
+    rig.settle()
+    assert rig.ref(1) == ""
 
 
 def test_two_bridges_on_one_state_do_not_work_at_once(rig: Rig) -> None:
