@@ -16,9 +16,8 @@ from pathlib import Path
 from typing import Protocol
 
 from provisioner import runs
-from provisioner.engine import Engine, Verb, prune
-from provisioner.engine.host import Choices, Limits
-from provisioner.engine.preview import Depth
+from provisioner.engine.host import Choices, Depth, Limits
+from provisioner.engine.rollout import Rollout
 from provisioner.errors import ForgeError, ForgeUnavailable
 from provisioner.events import Event, HostDone, RunDone, RunnerGone, RunStarted, Warned
 from provisioner.forge import Forge, connect
@@ -28,6 +27,8 @@ from provisioner.outcome import HostResult
 from provisioner.runs import RunFile
 from provisioner.selection import Fleet, Selection, match, read_inventory, select
 from provisioner.ssh.session import SshOptions
+from provisioner.verb import Verb
+from provisioner.verbs import perform, prune
 
 __all__ = ["App", "Report", "Selection", "Settings", "match", "new_run", "read_inventory", "select"]
 
@@ -103,11 +104,12 @@ class App:
     def known(self, forge: Forge, fleet: Fleet, *, retries: int | None = None) -> dict[str, prune.Known]:
         """What the hosts that answer say of themselves; the others are reported and left out. Changes nothing."""
         ssh = self._settings.ssh if retries is None else replace(self._settings.ssh, retries=retries)
-        engine = Engine(forge, ssh, self._report.event, new_run(Verb.STATUS), forks=self._settings.forks)
-        return engine.known(fleet.hosts)
+        verb, forks = Verb.STATUS, self._settings.forks
+        rollout = Rollout(forge, ssh, self._report.event, new_run(verb), verb, perform, forks=forks)
+        return rollout.probe(fleet.hosts, prune.Known.of)
 
     def tell(self, event: Event) -> None:
-        """An event of a command that is no verb of the engine."""
+        """An event of a command that visits no host."""
         self._report.event(event)
 
     def _begin(self, verb: Verb, fleet: Fleet, record: RunFile) -> None:
@@ -118,11 +120,13 @@ class App:
         self._report.event(RunStarted(verb.value, record.run.id, record.run.by, names))
 
     def _execute(self, verb: Verb, fleet: Fleet, forge: Forge, record: RunFile) -> Sequence[HostResult]:
-        engine = Engine(
+        rollout = Rollout(
             forge,
             self._settings.ssh,
             lambda event: self._event(event, record),
             record.run,
+            verb,
+            perform,
             limits=self._settings.limits,
             forks=self._settings.forks,
             diff=self._settings.diff,
@@ -132,7 +136,7 @@ class App:
             limit_s=self._settings.host_limit_s,
             choices=self._settings.choices,
         )
-        return engine.roll_out(verb, fleet.stages)
+        return rollout.roll_out(fleet.stages)
 
     def _event(self, event: Event, record: RunFile) -> None:
         if isinstance(event, HostDone):
@@ -177,8 +181,8 @@ class App:
         try:
             forge.check()
         except ForgeUnavailable as error:
-            # Taking a machine back must not wait for GitLab: the engine queues what it could not delete.
-            if verb not in (Verb.DOWN, Verb.PLAN_DOWN):
+            # Taking a machine out must not wait for GitLab: what could not be deleted is queued.
+            if not verb.removes:
                 raise
             self._warn(error.message)
         return forge

@@ -7,10 +7,11 @@ from typing import Final
 
 # Tokens by the prefixes GitLab gives them (doc/security/tokens, "Token prefixes").
 _TOKENS: Final = re.compile(r"\b(gl(?:pat|rt|rtr|cbt|dt|ptt|oas|soat|agent|imt|ft)-)[\w.-]{6,}")
-# Its repetitions are bounded: a file of nothing but `tokentokentoken` must not take the square of its length.
+# In Nix or in JSON. Repetitions are bounded: a file of nothing but `tokentokentoken` must not take the square of its
+# length.
 _SECRET_VALUE: Final = re.compile(
     r"""(?ix) ( (?:password|passwd|passphrase|secret|token|private_?key|psk)
-        (?! File | _file | Path | Version ) \w{0,64} "? \s{0,16} = \s{0,16} ) ( "[^"]*" | ''.*?'' )"""
+        (?! File | _file | Path | Version ) \w{0,64} "? \s{0,16} [=:] \s{0,16} ) ( "(?:[^"\\]|\\.)*" | ''.*?'' )"""
 )
 
 

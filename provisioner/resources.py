@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 def templates() -> Traversable:
-    """The folder of what is rendered or pushed (Nix)."""
+    """The folder of what is pushed to hosts: Nix, and programs of the module."""
     return _folder("templates")
 
 

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from provisioner import runs
-from provisioner.engine import Verb
-from provisioner.engine.batches import Rules, Stage
+from provisioner.batches import Rules, Stage
 from provisioner.errors import ConfigError, NothingSelected
 from provisioner.model import Become, HostSpec, Secret
+from provisioner.verb import Verb
 
 if TYPE_CHECKING:
     from provisioner.inventory import Inventory

@@ -120,16 +120,6 @@ class GitLabControl:
         """A new personal access token; `fields`: user, expired, revoked."""
         return str(self._call("POST", "/tokens", {"scopes": list(scopes), **fields})["token"])
 
-    def make_user(self, username: str, **fields: object) -> None:
-        """A new user; `fields`: admin, auditor, roles by path."""
-        self._call("POST", "/users", {"username": username, **fields})
-
-    def make_group(self, path: str, **fields: object) -> int:
-        return int(self._call("POST", "/groups", {"path": path, **fields})["id"])
-
-    def make_project(self, path: str, **fields: object) -> int:
-        return int(self._call("POST", "/projects", {"path": path, **fields})["id"])
-
     def is_up(self) -> bool:
         try:
             self._call("GET", "/ping")

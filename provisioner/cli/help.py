@@ -35,7 +35,6 @@ RARE: Final = frozenset(
         "--log-dir",
         "--max-fail-percentage",
         "--new-tokens",
-        "--no-wait",
         "--play",
         "--progress",
         "--resume",

@@ -15,10 +15,10 @@ from provisioner.cli.options import host_options
 
 if TYPE_CHECKING:
     from provisioner.app import App
-    from provisioner.engine.prune import Finding, Known
     from provisioner.forge import Forge
     from provisioner.model import ForgeRunner
     from provisioner.selection import Fleet
+    from provisioner.verbs.prune import Finding, Known
 
 
 @click.command(cls=Command, short_help="Delete runners of ours whose host is gone.")
@@ -31,21 +31,21 @@ def prune(pattern: str | None, **options: Any) -> int:
     Example: nixprov prune
     """
     from provisioner.cli.run import opened
-    from provisioner.engine import prune as pruning
+    from provisioner.verbs import prune as pruning
 
     with opened(pattern, options) as (app, fleet):
         dialogue = _Dialogue(app, yes=options["yes"], as_json=options["as_json"])
         with app.forge() as forge:
             view = pruning.look(forge, fleet.hosts, fleet.inventory, lambda: app.known(forge, fleet))
-            dialogue.settle(forge, pruning.survey(view))
+            dialogue.settle(forge, pruning.findings(view))
         return _finish(app, fleet, view.known, dialogue)
 
 
 def _finish(app: App, fleet: Fleet, known: Mapping[str, Known], dialogue: _Dialogue) -> int:
     """The `down`s that GitLab kept from their end. Hosts that were turned into runners again since are none of them."""
+    from provisioner.batches import Stage
     from provisioner.cli.run import interrupting
-    from provisioner.engine import Verb
-    from provisioner.engine.batches import Stage
+    from provisioner.verb import Verb
 
     waiting = tuple(host for host in fleet.hosts if host.name in known and known[host.name].waits_for_down)
     names = ", ".join(host.name for host in waiting)
@@ -58,7 +58,7 @@ def _finish(app: App, fleet: Fleet, known: Mapping[str, Known], dialogue: _Dialo
 def gone(target: str, options: dict[str, Any]) -> int:
     """GitLab's side of a machine that is no more; its own side is gone with it. An id needs no inventory."""
     from provisioner.cli.run import alone, opened
-    from provisioner.engine import prune as pruning
+    from provisioner.verbs import prune as pruning
 
     if file := next((name for name in ("junit", "report", "log_dir") if options[name]), None):
         raise click.UsageError(f"--gone runs on no host: leave --{file.replace('_', '-')} out")
@@ -84,8 +84,8 @@ class _Dialogue:
     check: bool = False
 
     def settle(self, forge: Forge, findings: Sequence[Finding], if_none: str = "") -> None:
-        from provisioner.engine import prune as pruning
         from provisioner.report.wording import count as told
+        from provisioner.verbs import prune as pruning
 
         for finding in findings:
             self.app.tell(pruning.told(finding))

@@ -78,6 +78,7 @@ def reporting(options: dict[str, Any], verb: str) -> Iterator[Report]:
 def typed(options: dict[str, Any], verb: str) -> Typed:
     """The command as it would be typed again, without the hosts."""
     from provisioner.report.advice import Typed
+    from provisioner.verb import Verb
 
     words: list[str] = []
     for name, flag in _REPEATED.items():
@@ -86,7 +87,7 @@ def typed(options: dict[str, Any], verb: str) -> Typed:
             words += [flag, str(one)]
     flags = {"ask_become_pass": "-K", "accept_new_host_keys": "--accept-new-host-keys"}
     words += [flag for name, flag in flags.items() if options.get(name)]
-    return Typed(verb, tuple(words), tuple(_rails(options)), has_built=bool(options.get("build")))
+    return Typed(Verb(verb), tuple(words), tuple(_rails(options)), has_built=bool(options.get("build")))
 
 
 def _rails(options: dict[str, Any]) -> Iterator[str]:

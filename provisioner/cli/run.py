@@ -24,10 +24,10 @@ from provisioner.paths import expanded
 
 if TYPE_CHECKING:
     from provisioner.app import App
-    from provisioner.engine import Verb
-    from provisioner.engine.preview import Depth
+    from provisioner.engine.host import Depth
     from provisioner.model import HostSpec
     from provisioner.selection import Fleet, Overrides, Selection
+    from provisioner.verb import Verb
 
 
 @click.command(cls=Command, short_help="Turn hosts into GitLab runners.")
@@ -41,7 +41,7 @@ def up(pattern: str | None, **options: Any) -> int:
     \b
     Example: nixprov up ci -i inventory --gitlab-token-file ~/.gitlab-token
     """
-    from provisioner.engine import Verb
+    from provisioner.verb import Verb
 
     return _run(Verb.PLAN if options["check"] else Verb.UP, pattern, options)
 
@@ -57,7 +57,7 @@ def plan(pattern: str | None, **options: Any) -> int:
     \b
     Example: nixprov plan --diff host1
     """
-    from provisioner.engine import Verb
+    from provisioner.verb import Verb
 
     return _run(Verb.PLAN, pattern, options)
 
@@ -70,7 +70,7 @@ def status(pattern: str | None, **options: Any) -> int:
     \b
     Example: nixprov status --json
     """
-    from provisioner.engine import Verb
+    from provisioner.verb import Verb
 
     return _run(Verb.STATUS, pattern, options)
 
@@ -85,7 +85,7 @@ def down(pattern: str | None, **options: Any) -> int:
     \b
     Example: nixprov down host1 --yes
     """
-    from provisioner.engine import Verb
+    from provisioner.verb import Verb
 
     check = options["check"]
     if options["gone"] is not None:
@@ -171,8 +171,8 @@ def _run(verb: Verb, pattern: str | None, options: dict[str, Any], *, ask: bool 
 def opened(pattern: str | None, options: dict[str, Any]) -> Iterator[tuple[App, Fleet]]:
     """An app and its hosts, for commands that are no verb of the engine."""
     from provisioner.app import App
-    from provisioner.engine import Verb
     from provisioner.selection import select
+    from provisioner.verb import Verb
 
     selection = _selection(pattern, options)
     fleet = select(selection, Verb.STATUS, _overrides(options))
@@ -207,7 +207,7 @@ def _selection(pattern: str | None, options: dict[str, Any]) -> Selection:
 
 
 def _overrides(options: dict[str, Any]) -> Overrides:
-    from provisioner.engine.batches import parse_serial
+    from provisioner.batches import parse_serial
     from provisioner.selection import Overrides
 
     serial = options.get("serial")
@@ -256,7 +256,7 @@ def _ssh_config(name: str | None) -> Path | None:
 
 
 def _depth(options: dict[str, Any]) -> Depth:
-    from provisioner.engine.preview import Depth
+    from provisioner.engine.host import Depth
 
     if options.get("build"):
         return Depth.BUILD

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from provisioner.engine.host import HostRun
+from provisioner.engine.host import Context, Machine
 from provisioner.machine import aside
 from provisioner.ssh.exec import Completed
 from provisioner.ssh.stream import Lines
 
 
-def ask(run: HostRun, script: bytes) -> Completed:
+def ask(machine: Machine, script: bytes) -> Completed:
     """Raises HostError."""
-    return run.session.run(script, timeout_s=aside.LIMIT_S, on_output=_Log(run), cancel=run.cancel)
+    log = _Log(machine.context)
+    return machine.session.run(script, timeout_s=aside.LIMIT_S, on_output=log, cancel=machine.cancel)
 
 
 def last_words(done: Completed) -> str:
@@ -25,7 +26,7 @@ def last_words(done: Completed) -> str:
 class _Log:
     """Cuts the answer's stream into lines and emits those of the log."""
 
-    run: HostRun
+    context: Context
     lines: Lines = field(default_factory=Lines)
     is_log: bool = False
 
@@ -34,4 +35,4 @@ class _Log:
             text = line if goes_on else aside.log_line(line)
             self.is_log = self.is_log if goes_on else text is not None
             if self.is_log and text is not None:
-                self.run.log(text)
+                self.context.log(text)

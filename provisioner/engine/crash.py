@@ -24,10 +24,8 @@ EFFECTS: Final = {
     "up": ("claim", "create", "reset", "update", "write", "follow", "contact", "login", "commit", "surplus"),
     "down": ("claim", "pause", "drain", "write", "follow", "login", "commit", "delete", "clean"),
 }
-# Of runs that do not go straight on: what a dead run left is ended, what failed is taken back, what waits is deleted.
+# Of runs that do not go straight on: a dead run's switch is ended, a failure is unwound, a deletion that waits is done.
 DETOURS: Final = ("settle", "unwind", "disown", "release", "resume", "queue", "prune")
-TRANSACTIONS: Final = ("claim", "write", "commit", "clean", "queue", "release", "unwind")
-UNIT_POINTS: Final = ("build", "built", "activate", "activated", "commit", "set", "back", "activated-old")
 _KILLED: Final = 128 + signal.SIGKILL
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from provisioner.engine import crash
-from provisioner.engine.host import HostRun, wait_until
+from provisioner.engine.host import Context, Host
 from provisioner.errors import ForgeUnavailable, HostError
 from provisioner.events import Draining
 
@@ -16,36 +16,34 @@ class StillBusy(HostError):
     """Jobs run longer than the operator wants to wait."""
 
 
-def drain(run: HostRun, runners: Sequence[int]) -> None:
+def drain(host: Host, runners: Sequence[int]) -> None:
     """Pause `runners` and wait for zero jobs; SIGQUIT alone can lose one that GitLab has just handed out.
 
     Raises StillBusy when the limit is over, Cancelled. With GitLab down the unit itself finishes its jobs as it stops.
     """
-    if not runners:
-        return
-    run.phase("drain")
+    context = host.context
     try:
-        there = [runner for runner in runners if run.forge.get(runner) is not None]
+        there = [runner for runner in runners if context.forge.get(runner) is not None]
         for runner in there:
             with crash.around("pause"):
-                run.forge.set_paused(runner, paused=True)
-        if run.choices.force:
-            run.warn("--force: jobs that run now are ended")
+                context.forge.set_paused(runner, paused=True)
+        if context.choices.force:
+            context.warn("--force: jobs that run now are ended")
             return
         with crash.around("drain"):
-            _wait(run, there)
+            _wait(host, there)
     except ForgeUnavailable as error:
-        run.warn(f"not drained: {error.message}; the unit itself finishes its jobs when it stops")
+        context.warn(f"not drained: {error.message}; the unit itself finishes its jobs when it stops")
 
 
-def _wait(run: HostRun, runners: Sequence[int]) -> None:
-    jobs = _Jobs(run, runners)
-    if not wait_until(run, run.limits.drain_s, jobs.are_done):
+def _wait(host: Host, runners: Sequence[int]) -> None:
+    jobs, limit_s = _Jobs(host.context, runners), host.context.limits.drain_s
+    if not host.machine.wait_until(limit_s, jobs.are_done):
         if jobs.silence and not jobs.running:
             raise jobs.silence
         raise StillBusy(
-            run.host,
-            f"{jobs.running} jobs still run after {run.limits.drain_s:g} s; the runner takes jobs again",
+            host.name,
+            f"{jobs.running} jobs still run after {limit_s:g} s; the runner takes jobs again",
             hint="wait longer with --drain-limit, or end them with --force",
         )
 
@@ -54,7 +52,7 @@ def _wait(run: HostRun, runners: Sequence[int]) -> None:
 class _Jobs:
     """How many were `running` when GitLab last said so; `silence`: why it does not just now."""
 
-    run: HostRun
+    context: Context
     runners: Sequence[int]
     running: int = 0
     silence: ForgeUnavailable | None = None
@@ -63,13 +61,13 @@ class _Jobs:
     def are_done(self) -> bool:
         """A GitLab that is restarted in the hours this may take is waited for. Raises ForgeUnavailable at length."""
         try:
-            jobs = sum(map(self.run.forge.running_jobs, self.runners))
+            jobs = sum(map(self.context.forge.running_jobs, self.runners))
         except ForgeUnavailable as error:
             self.silence = error
-            if time.monotonic() - self.heard_at > self.run.limits.contact_s:
+            if time.monotonic() - self.heard_at > self.context.limits.contact_s:
                 raise
             return False
         if jobs and jobs != self.running:
-            self.run.emit(Draining(self.run.host, jobs, self.run.limits.drain_s))
+            self.context.emit(Draining(self.context.host, jobs, self.context.limits.drain_s))
         self.running, self.silence, self.heard_at = jobs, None, time.monotonic()
         return jobs == 0

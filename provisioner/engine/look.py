@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from provisioner.forge import Forge
 from provisioner.machine.facts import Facts
 from provisioner.machine.journal import Journal
-from provisioner.model import ForgeRunner, HostSpec, Mark, RunnerSpec
+from provisioner.model import ForgeRunner, HostSpec, RunnerSpec
 from provisioner.plan import ForgeView
 
 
@@ -36,7 +36,3 @@ def _by_mark(forge: Forge, wanted: Iterable[RunnerSpec], facts: Facts) -> Iterab
 
 def _is_ours(runner: ForgeRunner, facts: Facts) -> bool:
     return runner.mark is not None and runner.mark.machine == facts.machine
-
-
-def mark(spec: HostSpec, runner: str, facts: Facts) -> Mark:
-    return Mark(spec.name, runner, facts.machine)

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import Final
 
 from provisioner.engine import aside
-from provisioner.engine.host import HostRun
+from provisioner.engine.host import Host
 from provisioner.errors import BuildFailed, HookRefused, Locked, NotDescribed, RemoteFailed
 from provisioner.events import OriginFound
 from provisioner.machine import origin
 from provisioner.machine.facts import Facts
 from provisioner.machine.journal import Checked, Journal, Phase
-from provisioner.machine.origin import Expected, Kind, Origin
+from provisioner.machine.origin import Expected, Kind
 from provisioner.nix import imports
 from provisioner.plan import HostPlan, changes_of, file_changes
 from provisioner.steps import STEPS
@@ -24,47 +24,53 @@ from provisioner.steps.module import is_as_built
 _MEND: Final = "mend it: `nixos-rebuild build` on the host shows the whole error"
 
 
-def look(run: HostRun, wanted: HostPlan) -> Origin | None:
-    """None where no switch follows, where only systems of ours would be replaced, or where a dead run has looked.
+def is_asked(host: Host) -> bool:
+    """Not where no switch follows, where only systems of ours would be replaced, or where a dead run has looked."""
+    return _asked(host.machine.facts, host.machine.journal, host.plan) is not None
 
-    One remote command. Raises HostError.
+
+def look(host: Host) -> None:
+    """Only before a switch: does the configuration without our module evaluate to the system that runs and boots (ADR
+    0023)? Otherwise `up` ends here.
+
+    Raises HostError.
     """
-    asked = _asked(run.facts, run.journal, wanted)
+    asked = _asked(host.machine.facts, host.machine.journal, host.plan)
     if asked is None:
-        return None
-    run.phase("own")
-    done = aside.ask(run, origin.script(run.run.id, asked.edits))
+        return
+    done = aside.ask(host.machine, origin.script(host.context.run.id, asked.edits))
     if done.status:
-        raise RemoteFailed(run.host, f"the host cannot say from where its system is ({aside.last_words(done)})")
-    found = origin.read(run.host, done.stdout, asked.expected)
-    if found.running != run.facts.system:
-        raise Locked(run.host, "another system was switched to a moment ago", hint="run again")
-    run.checked = Checked(found.running, adopted=not found.is_described)
-    return found
+        raise RemoteFailed(host.name, f"the host cannot say from where its system is ({aside.last_words(done)})")
+    found = origin.read(host.name, done.stdout, asked.expected)
+    if found.running != host.machine.facts.system:
+        raise Locked(host.name, "another system was switched to a moment ago", hint="run again")
+    host.ledger.checked = Checked(found.running, adopted=not found.is_described)
+    host.own = found
 
 
-def require(run: HostRun, found: Origin | None) -> None:
+def require(host: Host) -> None:
     """Raises NotDescribed, BuildFailed, unless the operator goes on knowingly; HookRefused: nobody could go on."""
+    found = host.own
     if found is None or found.is_described:
         return
-    run.emit(OriginFound(run.host, found))
+    host.context.emit(OriginFound(host.name, found))
     if found.kind is Kind.UNREAD:
         hint = f"have in its imports: {ABSOLUTE_LINE}"
-        raise HookRefused(run.host, f"{HOOK_PATH} is not what is built: {found.why}", hint=hint)
+        raise HookRefused(host.name, f"{HOOK_PATH} is not what is built: {found.why}", hint=hint)
     message = f"the running system is not what {HOOK_PATH} describes: {found.why}"
-    if run.choices.adopt_configuration:
-        run.warn(f"{message}; it is replaced all the same (--adopt-configuration)")
+    if host.context.choices.adopt_configuration:
+        host.context.warn(f"{message}; it is replaced all the same (--adopt-configuration)")
     elif found.kind is Kind.BROKEN:
-        raise BuildFailed(run.host, f"a switch would fail: {found.why}", hint=_MEND)
+        raise BuildFailed(host.name, f"a switch would fail: {found.why}", hint=_MEND)
     else:
-        raise NotDescribed(run.host, message, hint=_ways_on(run, found.kind))
+        raise NotDescribed(host.name, message, hint=_ways_on(host, found.kind))
 
 
-def _ways_on(run: HostRun, kind: Kind) -> str:
-    verb = "down" if run.run.verb.endswith("down") else "up"
+def _ways_on(host: Host, kind: Kind) -> str:
+    verb = host.context.verb.applied.value
     switch = "`nixos-rebuild switch` on the host makes them the same; " if kind.is_waiting else ""
-    look = f"`nixprov plan --build {run.host}` shows what would change; "
-    return f"{switch}{look}`nixprov {verb} --adopt-configuration {run.host}` goes on knowingly"
+    look = f"`nixprov plan --build {host.name}` shows what would change; "
+    return f"{switch}{look}`nixprov {verb} --adopt-configuration {host.name}` goes on knowingly"
 
 
 @dataclass(frozen=True, slots=True)

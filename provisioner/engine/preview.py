@@ -2,40 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
-from enum import Enum
-from typing import Final
 
 from provisioner.engine import aside
-from provisioner.engine.host import HostRun
-from provisioner.errors import BuildFailed
+from provisioner.engine.host import Depth, Host
 from provisioner.machine import preview
 from provisioner.machine.preview import Preview
-from provisioner.plan import FileChange, HostPlan
-
-_HINT: Final = "it would leave the host as it is: mend /etc/nixos, then plan again"
+from provisioner.plan import HostPlan
 
 
-class Depth(Enum):
-    """How far a plan goes to tell what becomes of the system. Nothing but the store ever changes."""
-
-    FILES = "files"
-    EVALUATE = "evaluate"
-    BUILD = "build"
+def is_evaluated(host: Host) -> bool:
+    return host.context.depth is Depth.EVALUATE and _is_wanted(host)
 
 
-def look(run: HostRun, wanted: HostPlan, files: Sequence[FileChange], depth: Depth) -> Preview | None:
-    """None when it is not asked for, or the plan leaves the system as it is. Raises HostError."""
-    if depth is Depth.FILES or not wanted.switch:
-        return None
-    run.phase(depth.value)
-    edits = {change.path: change.after for change in files}
-    script = preview.script(run.run.id, edits, build=depth is Depth.BUILD)
-    done = aside.ask(run, script)
+def is_built(host: Host) -> bool:
+    return host.context.depth is Depth.BUILD and _is_wanted(host)
+
+
+def evaluate(host: Host) -> None:
+    """Only `plan --diff`: the system that would come of it, from a copy of /etc/nixos (ADR 0015).
+
+    Raises HostError.
+    """
+    host.preview = _look(host, build=False)
+
+
+def build(host: Host) -> None:
+    """Only `plan --build`: the same, with its closure built or fetched into the store.
+
+    Raises HostError.
+    """
+    host.preview = _look(host, build=True)
+
+
+def _is_wanted(host: Host) -> bool:
+    """Only of a plan, and where it does not leave the system as it is."""
+    return bool(host.plan.switch) and host.context.verb.plans
+
+
+def _look(host: Host, *, build: bool) -> Preview:
+    edits = {change.path: change.after for change in host.files}
+    done = aside.ask(host.machine, preview.script(host.context.run.id, edits, build=build))
     if done.status:
         return Preview(unknown=f"the host cannot look ({aside.last_words(done)})")
-    return checked(preview.read(run.host, done.stdout), wanted)
+    return checked(preview.read(host.name, done.stdout), host.plan)
 
 
 def checked(seen: Preview, wanted: HostPlan) -> Preview:
@@ -45,9 +55,3 @@ def checked(seen: Preview, wanted: HostPlan) -> Preview:
         return seen
     why = "not contain the module: does" if revision else "still contain the module: from where does"
     return replace(seen, failed=f"the system would {why} configuration.nix import it?")
-
-
-def require_good(host: str, seen: Preview | None) -> None:
-    """Raises BuildFailed when `up` or `down` would fail."""
-    if seen is not None and seen.failed:
-        raise BuildFailed(host, f"a switch would fail: {seen.failed}", hint=_HINT)

@@ -1,26 +1,24 @@
-"""Back to what the host was before this run: the switch given up, files, the recorded generation, then GitLab."""
+"""Back to what the host was before this run: the system rolled back, the files undone, the runners withdrawn."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Final
 
-from provisioner.engine import crash, overtaken
-from provisioner.engine.host import HostRun
-from provisioner.errors import HostError, Locked, NixprovError, NothingChanged, SwitchFailed
-from provisioner.machine import lock, switch
+from provisioner.engine import crash
+from provisioner.engine.host import Host
+from provisioner.engine.switch import DISARM, Switch, restarts
+from provisioner.engine.withdraw import leave, withdraw, withdraw_unused
+from provisioner.errors import HostError, Locked, NixprovError, NothingChanged
+from provisioner.machine import lock
 from provisioner.machine.facts import Facts
 from provisioner.machine.journal import Journal, Phase
-from provisioner.machine.transaction import JOURNAL, Part, RemoveFile, Shell
+from provisioner.machine.transaction import JOURNAL, Part, RemoveFile
 from provisioner.steps import STEPS
-
-# No switch does it: the unit still polls with the token that has ended. Jobs that run are waited for, not by us.
-_RESTART: Final = "systemctl try-restart --no-block nixprov-runner-{name}.service || :"
 
 
 class RolledBack(HostError):
-    """The run failed with `cause` and everything it had changed was taken back."""
+    """The run failed with `cause` and is unwound: nothing of it is left."""
 
     def __init__(self, host: str, cause: NixprovError) -> None:
         super().__init__(host, f"{cause.message}; rolled back", hint=cause.hint)
@@ -28,36 +26,38 @@ class RolledBack(HostError):
 
 
 class RollbackFailed(HostError):
-    """The run failed, and so did going back: the host is somewhere between."""
+    """The run failed, and so did unwinding it: the host is somewhere between."""
 
 
-def unwind(
-    run: HostRun, facts: Facts, journal: Journal, *, created: Sequence[int] = (), replaced: Collection[str] = ()
-) -> None:
-    """Go back to `facts` and `journal` (as probed before the first change); runners of `created` go with it.
+def unwind(host: Host) -> None:
+    """After a failure: the system is rolled back, the files are undone, the runners of this run are withdrawn.
 
-    `replaced`: names of the runners whose token this run ended, or put another in the place of.
+    A host that was only claimed gets its journal back, and its lock is released.
 
-    Raises Locked, with nothing undone, when another run has taken the host over; RollbackFailed.
+    Raises Locked, with nothing undone, when another run has taken the host over; RollbackFailed; HostError for a host
+    that was only claimed.
     """
-    run.phase("unwind")
-    run.shield()
+    for action in host.ledger.updated:
+        told = ", ".join(map(str, action.differences))
+        host.context.warn(f"runner {action.name} keeps in GitLab what this run changed there: {told}")
+    host.machine.shield()
     try:
-        with _taking_along(run, created):
-            _switch_back(run)
-            _host_back(run, facts, journal, replaced)
+        if host.ledger.is_written:
+            _unwind_all(host)
+        elif host.ledger.is_claimed:
+            _unwind_claim(host)
     except Locked:
+        withdraw_unused(host)
         raise
-    except NixprovError as error:
-        _name_remains(run, ours(facts, journal), facts.system)
-        raise RollbackFailed(
-            run.host, f"the rollback failed: {error.message}", hint="`nixprov up` or `nixprov down` goes on from here"
-        ) from error
 
 
-def restarts(names: Iterable[str]) -> list[Part]:
-    """Of the runners that have other tokens now, where no switch has them read: to be done after the files."""
-    return [Shell(_RESTART.format(name=name)) for name in names]
+def clean(host: Host) -> None:
+    """Remove all of ours that the system itself no longer uses, and the lock with it. Raises HostError."""
+    machine = host.machine
+    outside = [step for step in reversed(STEPS) if not step.feeds_system]
+    parts = [part for step in outside for part in step.remove(machine.facts, machine.journal)]
+    with crash.around("clean"):
+        machine.transact("clean", parts, None, keep=False)
 
 
 def ours(facts: Facts, journal: Journal) -> list[str]:
@@ -65,111 +65,125 @@ def ours(facts: Facts, journal: Journal) -> list[str]:
     return [what for step in STEPS for what in step.remains(facts, journal)]
 
 
-def _name_remains(run: HostRun, before: Sequence[str], system: str) -> None:
+def _unwind_all(host: Host) -> None:
+    ledger = host.ledger
+    facts, journal = ledger.before
     try:
-        run.probe()
-    except HostError:
-        run.remains.append("what this run had changed, as far as it came: the host cannot be asked")
-        return
-    run.remains += [what for what in ours(run.facts, run.journal) if what not in before]
-    if run.facts.system != system:
-        run.remains.append(f"the system {run.facts.system}")
+        with _withdrawing(host):
+            _end_switch(host)
+            _undo(host, facts, journal, {*ledger.ended, *ledger.records})
+    except Locked:
+        raise
+    except NixprovError as error:
+        _name_remains(host, ours(facts, journal), facts.system)
+        raise RollbackFailed(
+            host.name, f"the rollback failed: {error.message}", hint="`nixprov up` or `nixprov down` goes on from here"
+        ) from error
 
 
-def release(run: HostRun, journal: Journal, *, created: Sequence[int] = (), replaced: Collection[str] = ()) -> None:
-    """Give a host back that was claimed and not changed: the journal becomes what it was before. Raises HostError."""
-    run.shield()
-    with _taking_along(run, created):
-        _look(run)
-        _give_back(run, run.facts, _without_lost(run, journal, replaced))
+def _unwind_claim(host: Host) -> None:
+    with _withdrawing(host):
+        _look(host)
+        journal = _without_lost(host, host.ledger.before[1], host.ledger.ended)
+        _release(host, host.machine.facts, journal)
 
 
 @contextmanager
-def _taking_along(run: HostRun, created: Sequence[int]) -> Iterator[None]:
+def _withdrawing(host: Host) -> Iterator[None]:
     """Runners that this run made go when the host is back, and are left when it is not: it may use them."""
     try:
         yield
     except Locked:
         raise
     except NixprovError:
-        for runner in created:
-            overtaken.leave(run, runner, "the host could not be taken back")
+        for runner in host.ledger.created:
+            leave(host, runner, "the host could not be taken back")
         raise
-    for runner in created:
-        overtaken.delete(run, runner)
+    for runner in host.ledger.created:
+        withdraw(host, runner)
 
 
-def _give_back(run: HostRun, facts: Facts, journal: Journal) -> None:
+def _look(host: Host) -> None:
+    """What there is now, whatever became of the connection. Raises Locked, ConnectionLost, HostError."""
+    machine = host.machine
+    # A transaction that took too long for us may still be at work over there.
+    machine.persist(lambda: machine.probe(after=lock.WAIT), "connection lost while unwinding")
+    if not machine.is_ours:
+        raise Locked(host.name, f"taken over by another operator: {machine.holder}", hint="nothing was undone")
+
+
+def _end_switch(host: Host) -> None:
+    """End the switch that goes on; a system that was only tried is rolled back by the host, files and all."""
+    _look(host)
+    if host.machine.facts.is_switching:
+        switch = Switch(host.machine)
+        # The old system may cut this connection just as the new one did.
+        host.machine.persist(switch.roll_back, "connection lost while the host rolls back")
+        _look(host)
+        switch.require_rolled_back()
+
+
+def _undo(host: Host, facts: Facts, journal: Journal, replaced: Collection[str]) -> None:
+    """The files as in `facts`, and where another system runs or boots by now, its generation."""
+    machine, switch = host.machine, Switch(host.machine)
+    before = _without_lost(host, journal, replaced)
+    parts: list[Part] = [
+        part for step in reversed(STEPS) for part in step.restore(facts, machine.facts, machine.journal)
+    ]
+    has_moved = machine.facts.text("profile") != facts.text("profile") or machine.facts.system != facts.system
+    parts.append(DISARM)
+    if has_moved and facts.generation is not None:
+        parts += switch.back_to(facts.generation)
+    else:
+        parts += restarts(_renewed(host, journal, replaced))
+    with crash.around("unwind"):
+        machine.transact("unwind", parts, machine.journal_for(Phase.UNWINDING, nixprov=journal.nixprov))
+    if has_moved:
+        switch.judge(switch.follow())
+    _release(host, facts, before)
+
+
+def _release(host: Host, facts: Facts, journal: Journal) -> None:
     """The journal as it was before this run, and the lock with it; `facts` as they were then too.
 
     Where nothing was installed all of ours goes. A machine whose journal somebody had moved away is another thing.
     """
     if not (journal.phase.has_installed or facts.revision or facts.revision_at_boot):
-        return clean(run)
+        clean(host)
+        return
     parts = () if journal.exists else (RemoveFile(JOURNAL),)
     with crash.around("release"):
         try:
-            run.transact("release", parts, journal if journal.exists else None, keep=False)
+            host.machine.transact("release", parts, journal if journal.exists else None, keep=False)
         except NothingChanged:
             # No room even for a journal: the lock goes, and that a run began here stays said.
-            run.transact("release", (), None, keep=False)
-    return None
+            host.machine.transact("release", (), None, keep=False)
 
 
-def _without_lost(run: HostRun, before: Journal, replaced: Collection[str]) -> Journal:
+def _without_lost(host: Host, before: Journal, replaced: Collection[str]) -> Journal:
     """`before`, which must not say that a runner has its token when the host has one that GitLab takes no more."""
-    kept = _renewed(run, before, replaced)
+    kept = _renewed(host, before, replaced)
     lost = sorted(name for name in replaced if name in before.runners and name not in kept)
     for name in lost:
-        text = f"the token that runner {name} has on the host has ended: `nixprov up` makes another"
-        run.warn(text)
+        host.context.warn(f"the token that runner {name} has on the host has ended: `nixprov up` makes another")
     return before.without_tokens(lost)
 
 
-def _renewed(run: HostRun, before: Journal, replaced: Collection[str]) -> list[str]:
+def _renewed(host: Host, before: Journal, replaced: Collection[str]) -> list[str]:
     """Of `replaced`, those whose new token of the same runner is on the host: the journal says so when it is there."""
-    now, then = run.journal.runners, before.runners
+    run = host.context.run.id
+    now, then = host.machine.journal.runners, before.runners
     there = [name for name in sorted(replaced) if name in now and name in then]
-    return [name for name in there if now[name].id == then[name].id and now[name].token_version == run.run.id]
+    return [name for name in there if now[name].id == then[name].id and now[name].token_version == run]
 
 
-def _look(run: HostRun) -> None:
-    """What there is now, whatever became of the connection. Raises Locked, ConnectionLost, HostError."""
-    # A transaction that took too long for us may still be at work over there.
-    run.insist(lambda: run.probe(after=lock.WAIT), "connection lost while taking back")
-    run.require_ours()
-
-
-def _switch_back(run: HostRun) -> None:
-    """End what is running; a system that was only tried goes back by itself, and its files with it."""
-    _look(run)
-    if run.facts.is_switching:
-        # What it goes back to may cut this connection just as what it was at did.
-        run.insist(lambda: run.script(switch.abort(), status_ok=True), "connection lost while the host goes back")
-        _look(run)
-        run.require_back()
-
-
-def _host_back(run: HostRun, facts: Facts, journal: Journal, replaced: Collection[str]) -> None:
-    back = _without_lost(run, journal, replaced)
-    parts: list[Part] = [part for step in reversed(STEPS) for part in step.restore(facts, run.facts, run.journal)]
-    moved = run.facts.text("profile") != facts.text("profile") or run.facts.system != facts.system
-    parts.append(Shell(switch.DISARM))
-    if moved and facts.generation is not None:
-        parts += [*switch.push(), switch.start("rollback", str(facts.generation), crash=crash.in_unit())]
-    else:
-        parts += restarts(_renewed(run, journal, replaced))
-    with crash.around("unwind"):
-        run.transact("unwind", parts, run.journal_for(Phase.UNWINDING, nixprov=journal.nixprov))
-    if moved:
-        result = run.follow()
-        if not (result.is_done or result.only_units_failed):
-            raise SwitchFailed(run.host, result.explain())
-    _give_back(run, facts, back)
-
-
-def clean(run: HostRun) -> None:
-    """Everything of ours that the system itself no longer uses, and the lock with it."""
-    parts = [part for step in reversed(STEPS) if not step.feeds_system for part in step.remove(run.facts, run.journal)]
-    with crash.around("clean"):
-        run.transact("clean", parts, None, keep=False)
+def _name_remains(host: Host, before: Sequence[str], system: str) -> None:
+    machine, remains = host.machine, host.ledger.remains
+    try:
+        machine.probe()
+    except HostError:
+        remains.append("what this run had changed, as far as it came: the host cannot be asked")
+        return
+    remains += [what for what in ours(machine.facts, machine.journal) if what not in before]
+    if machine.facts.system != system:
+        remains.append(f"the system {machine.facts.system}")

@@ -67,8 +67,8 @@ class Phase(TypedDict):
     phase: Annotated[
         str,
         Note(
-            "connect, probe, plan, own, evaluate, create, write, build, switch, confirm, drain, delete, clean, unwind; "
-            "more may come"
+            "connect, probe, plan, own, evaluate, build, claim, create, drain, write, switch, confirm, delete, clean, "
+            "unwind; more may come"
         ),
     ]
 

@@ -105,11 +105,6 @@ class _Traces:
         return min(syntax.line_of(node) for node in (*self.hooks, *self.commented, *self.references))
 
 
-def parses(source: bytes) -> bool:
-    """Whether the text is Nix as far as the grammar can tell; Nix itself has the last word."""
-    return syntax.parse(source) is not None
-
-
 def add(source: bytes) -> Edit:
     """Put the hook into the module's `imports`, in the style of the file.
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from provisioner.outcome import HostResult, Outcome
+from provisioner.verb import Verb
 
 _NAMED_HOSTS = 12
-PLAN_DOWN = "plan down"
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,16 +20,14 @@ class Typed:
     `rails` are those of a roll-out (--serial, ...): what is typed again must not be bolder than what failed.
     """
 
-    verb: str = "up"
+    verb: Verb = Verb.UP
     options: tuple[str, ...] = ()
     rails: tuple[str, ...] = ()
     has_built: bool = False
 
-    def command(self, verb: str, *words: str) -> str:
-        check = ("--check",) if verb == PLAN_DOWN else ()
-        rails = self.rails if verb == self.verb else ()
-        told = verb.removeprefix("plan ") if check else verb
-        return shlex.join(("nixprov", told, *words, *self.options, *rails, *check))
+    def command(self, verb: Verb, *words: str) -> str:
+        rails = self.rails if verb is self.verb else ()
+        return shlex.join(("nixprov", verb.command, *words, *self.options, *rails, *verb.flags))
 
 
 def next_commands(typed: Typed, results: Sequence[HostResult], retry: Sequence[str] = ()) -> tuple[str, ...]:
@@ -41,7 +39,9 @@ def next_commands(typed: Typed, results: Sequence[HostResult], retry: Sequence[s
     unclear = [r.host for r in results if r.outcome in (Outcome.INTERRUPTED, Outcome.ROLLBACK_FAILED)]
     other = [r.host for r in results if r.outcome is Outcome.NOT_DESCRIBED]
     again = [r.host for r in results if not (r.outcome.is_good or r.outcome is Outcome.NOT_DESCRIBED)]
-    commands = [typed.command("status", ",".join(unclear[:_NAMED_HOSTS]))] if unclear and typed.verb != "status" else []
+    commands = []
+    if unclear and typed.verb is not Verb.STATUS:
+        commands.append(typed.command(Verb.STATUS, ",".join(unclear[:_NAMED_HOSTS])))
     if again and (len(again) <= _NAMED_HOSTS or not retry):
         commands.append(typed.command(typed.verb, ",".join(again)))
     elif again:
@@ -53,5 +53,5 @@ def _for_not_described(typed: Typed, hosts: Sequence[str]) -> tuple[str, ...]:
     """First a look at what would be replaced, then the word that it may be."""
     if not hosts:
         return ()
-    adopt = typed.command("down" if "down" in typed.verb else "up", "--adopt-configuration", ",".join(hosts))
-    return (adopt,) if typed.has_built else (typed.command("plan", "--build", ",".join(hosts)), adopt)
+    adopt = typed.command(typed.verb.applied, "--adopt-configuration", ",".join(hosts))
+    return (adopt,) if typed.has_built else (typed.command(Verb.PLAN, "--build", ",".join(hosts)), adopt)

@@ -22,6 +22,7 @@ from provisioner.report.foreign import visible
 from provisioner.report.lines import that_matter
 from provisioner.report.record import HostRecord, RunRecord
 from provisioner.report.wording import SYMBOLS, clean, count, elapsed, told, totals
+from provisioner.verb import Verb
 
 _LOG_LINES: Final = 40
 _LOG_LINES_OF_FAILURES: Final = 200
@@ -45,7 +46,7 @@ def page(record: RunRecord, typed: Typed | None = None) -> str:
                 exit_code=record.done.exit_code if record.done else None,
                 failures=alike(bad),
                 are_failures_open=len(bad) <= _OPEN_HOSTS,
-                next_commands=Ending(record, typed or Typed(record.verb), Painter()).commands(),
+                next_commands=Ending(record, typed or Typed(Verb(record.verb)), Painter()).commands(),
                 timeline=timeline.timeline(record),
                 ids={name: f"h{number}" for number, name in enumerate(record.hosts)},
             )

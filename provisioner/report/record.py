@@ -37,6 +37,7 @@ from provisioner.outcome import HostResult, Outcome
 from provisioner.report.diff import for_people
 from provisioner.report.system import origin_lines, system_lines
 from provisioner.report.wording import clean, draining, without_hashes
+from provisioner.verb import Verb
 
 LOG_LINES_KEPT: Final = 300
 _LINE_LENGTH_KEPT: Final = 400
@@ -135,7 +136,7 @@ class RunRecord:
 
     def word(self, outcome: Outcome) -> str:
         """A plan has changed nothing."""
-        is_plan = self.verb.startswith("plan")
+        is_plan = bool(self.verb) and Verb(self.verb).plans
         return "to change" if is_plan and outcome is Outcome.CHANGED else outcome.value
 
     def counts(self) -> Counter[Outcome]:

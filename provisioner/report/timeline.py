@@ -19,6 +19,7 @@ PHASES: Final = (
     "plan",
     "own",
     "evaluate",
+    "claim",
     "create",
     "drain",
     "write",

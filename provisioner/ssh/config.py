@@ -1,8 +1,7 @@
 """Where a connection goes: the inventory's words and the operator's ssh_config, made one `Endpoint`.
 
-Resolution is OpenSSH's own: `ssh -G` gets what the inventory says as command line options, so Include, Match and the
-order of precedence are right by construction (ssh_config(5): the first value obtained is used). Without an ssh binary
-paramiko's reader is used, which does not follow Include; `Endpoint.warnings` says so then.
+Resolution is OpenSSH's own: `ssh -G` gets what the inventory says as command line options, so Include, Match, units of
+time and the order of precedence are right by construction (ssh_config(5): the first value obtained is used).
 
 Must not know: sockets, keys, sessions. Nothing here opens a connection.
 
@@ -13,7 +12,6 @@ gives for the machine behind it. OpenSSH passes neither on, and an inventory has
 from __future__ import annotations
 
 import functools
-import getpass
 import os
 import re
 import shlex
@@ -22,7 +20,7 @@ import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 from typing_extensions import override
 
@@ -34,17 +32,9 @@ from provisioner.paths import expanded
 
 RESOLVE_TIMEOUT_S: Final = 20.0
 MAX_HOPS: Final = 8
-KEEPALIVE_COUNT: Final = 3
-SYSTEM_CONFIG: Final = Path("/etc/ssh/ssh_config")
 
 # Options that say whom to trust or what to log in with, and that nothing here acts on: better said than dropped.
 _NOT_SUPPORTED: Final = ("revokedhostkeys", "knownhostscommand", "pkcs11provider")
-
-_DEFAULTS: Final[Mapping[str, tuple[str, ...]]] = {
-    "identityfile": ("~/.ssh/id_ed25519", "~/.ssh/id_ecdsa", "~/.ssh/id_rsa"),
-    "userknownhostsfile": ("~/.ssh/known_hosts ~/.ssh/known_hosts2",),
-    "globalknownhostsfile": ("/etc/ssh/ssh_known_hosts /etc/ssh/ssh_known_hosts2",),
-}
 
 _DESTINATION: Final = re.compile(
     r"(?:ssh://)?(?:(?P<user>.+)@)?(?:\[(?P<bracketed>[^]]+)]|(?P<host>[^:/]+))(?::(?P<port>\d+))?/?"
@@ -137,7 +127,8 @@ class _Target:
 def resolve(host: str, connection: Connection, options: SshOptions) -> Endpoint:
     """Ask OpenSSH where `connection` leads; `host` is the inventory's name, for errors.
 
-    Raises Unreachable when ssh cannot make sense of the configuration or the jump hosts lead nowhere.
+    Raises Unreachable when there is no ssh program, it cannot make sense of the configuration, or the jump hosts lead
+    nowhere.
     Source: ssh(1) -G; ssh_config(5).
     """
     target = _Target(connection.address, connection.port, connection.user, connection.identity_file, connection.options)
@@ -156,17 +147,19 @@ class _Resolver:
                 f"the jump hosts never end: {depth} deep at {target.alias}",
                 hint="see ProxyJump in ssh_config",
             )
-        values, warnings = self._values(target)
-        endpoint = _read(target, values, self.options, warnings)
-        jump = _one(values, "proxyjump")
+        values = self._values(target)
+        endpoint = _read(target, values, self.options)
+        jump = _Expander.of(target, values)(_one(values, "proxyjump"), home=False)
         return self._behind(endpoint, jump, depth) if jump else endpoint
 
-    def _values(self, target: _Target) -> tuple[_Values, tuple[str, ...]]:
+    def _values(self, target: _Target) -> _Values:
         ssh = shutil.which("ssh")
         if ssh is None:
-            return _without_ssh(target, self.options)
+            raise Unreachable(
+                self.host, "there is no ssh program to ask where its address leads", hint="install the OpenSSH client"
+            )
         try:
-            return _ask_ssh((ssh, *_arguments(target, self.options))), ()
+            return _ask_ssh((ssh, *_arguments(target, self.options)))
         except (OSError, subprocess.SubprocessError) as error:
             raise Unreachable(
                 self.host,
@@ -188,8 +181,7 @@ class _Resolver:
 
     def _is_itself(self, hop: _Target, endpoint: Endpoint) -> bool:
         """`Host *` with a ProxyJump also matches the jump host, which is not to be reached by way of itself."""
-        values, _ = self._values(hop)
-        found = _read(hop, values, self.options, ())
+        found = _read(hop, self._values(hop), self.options)
         return (found.hostname, found.port) == (endpoint.hostname, endpoint.port)
 
 
@@ -253,83 +245,39 @@ def _last_line(error: Exception) -> str:
     return text.strip().splitlines()[-1]
 
 
-def _without_ssh(target: _Target, options: SshOptions) -> tuple[_Values, tuple[str, ...]]:
-    """Do what can be done with paramiko's reader, which takes an unknown Match for true, and runs exec on our stdin."""
-    import paramiko
-
-    files = [options.config_file] if options.config_file else [Path("~/.ssh/config").expanduser(), SYSTEM_CONFIG]
-    texts = [f.read_text(errors="replace") for f in files if options.use_ssh_config and f.is_file()]
-    text, left_out = _followed("\n".join(texts))
-    try:
-        found = paramiko.SSHConfig.from_text("\n".join((*_first_lines(target, options), text))).lookup(target.alias)
-    except (paramiko.SSHException, ValueError) as error:
-        raise Unreachable(target.alias, f"ssh_config cannot be read: {error}", hint="install the ssh client") from error
-    values = {name: tuple(value) if isinstance(value, list) else (str(value),) for name, value in found.items()}
-    return {**_DEFAULTS, **values}, tuple(
-        f"no ssh binary here: {word} in ssh_config is not followed" for word in left_out
-    )
+def _one(values: _Values, name: str) -> str:
+    """The value of an option; empty where it is not set, or set to none."""
+    value = values.get(name, ("",))[0]
+    return "" if value.lower() == "none" else value
 
 
-def _first_lines(target: _Target, options: SshOptions) -> list[str]:
-    """What takes precedence, as the first lines of a configuration."""
-    lines = ["Host *"]
-    lines += ["StrictHostKeyChecking accept-new"] if options.accept_new_host_keys else []
-    lines += [f"Port {target.port}"] if target.port else []
-    lines += [f"User {target.user}"] if target.user else []
-    lines += [f"IdentityFile {target.identity_file}"] if target.identity_file else []
-    return lines + [f"{name} {value}" for name, value in target.options.items()]
-
-
-def _followed(text: str) -> tuple[str, list[str]]:
-    """Take out Include lines and Match blocks, and say which of the two there were."""
-    kept, left_out, in_match = [], dict[str, None](), False
-    for line in text.splitlines():
-        word = line.strip().partition(" ")[0].lower()
-        if word in {"host", "match"}:
-            in_match = word == "match"
-        if word in {"match", "include"}:
-            left_out[word.capitalize()] = None
-        elif not in_match:
-            kept.append(line)
-    return "\n".join(kept), list(left_out)
-
-
-def _one(values: _Values, name: str, default: str = "") -> str:
-    value = values.get(name, (default,))[0]
-    return default if value.lower() == "none" else value
-
-
-def _read(target: _Target, values: _Values, options: SshOptions, warnings: tuple[str, ...]) -> Endpoint:
-    user = _one(values, "user") or getpass.getuser()
-    hostname = _one(values, "hostname", target.alias)
-    port = int(_one(values, "port", "22"))
-    expand = _Expander(target.alias, hostname, port, user)
+def _read(target: _Target, values: _Values, options: SshOptions) -> Endpoint:
+    """Read what ssh said; of hosts, users, ports, times and files of keys it says the defaults too."""
+    expand = _Expander.of(target, values)
     explicit = expand.paths((target.identity_file,) if target.identity_file else ())
-    agent = values.get("identityagent", ("SSH_AUTH_SOCK",))[0]
     return Endpoint(
         alias=target.alias,
-        hostname=hostname,
-        port=port,
-        user=user,
+        hostname=expand.hostname,
+        port=expand.port,
+        user=expand.user,
         identity_files=expand.paths(values.get("identityfile", ())),
         certificate_files=expand.paths(values.get("certificatefile", ())),
         explicit_identities=explicit,
-        identities_only=_one(values, "identitiesonly", "no") == "yes",
-        identity_agent=None if agent == "SSH_AUTH_SOCK" else agent if agent == "none" else expand(agent),
+        identities_only=_one(values, "identitiesonly") == "yes",
+        identity_agent=_identity_agent(values, expand),
         user_known_hosts=options.known_hosts or _known_hosts("userknownhostsfile", target, values, expand),
         global_known_hosts=_known_hosts("globalknownhostsfile", target, values, expand),
-        accept_new=_one(values, "stricthostkeychecking", "ask").lower() in {"accept-new", "no", "off", "false"},
-        hash_known_hosts=_one(values, "hashknownhosts", "no") == "yes",
+        accept_new=_one(values, "stricthostkeychecking") in {"accept-new", "no", "off", "false"},
+        hash_known_hosts=_one(values, "hashknownhosts") == "yes",
         host_key_alias=_one(values, "hostkeyalias") or None,
         connect_timeout_s=float(_one(values, "connecttimeout") or options.connect_timeout_s),
-        keepalive_s=float(_one(values, "serveraliveinterval", "0")) or options.keepalive_s,
-        keepalive_count=int(_one(values, "serveralivecountmax") or KEEPALIVE_COUNT),
-        address_family=_one(values, "addressfamily", "any"),
+        keepalive_s=float(_one(values, "serveraliveinterval")) or options.keepalive_s,
+        keepalive_count=int(_one(values, "serveralivecountmax")),
+        address_family=_one(values, "addressfamily"),
         bind_address=_one(values, "bindaddress") or None,
         proxy_command=expand(_one(values, "proxycommand"), home=False) or None,
         gateway=None,
-        warnings=warnings
-        + tuple(f"{name} is not supported and not used" for name in _NOT_SUPPORTED if _one(values, name)),
+        warnings=tuple(f"{name} is not supported and not used" for name in _NOT_SUPPORTED if _one(values, name)),
     )
 
 
@@ -340,6 +288,16 @@ def _known_hosts(name: str, target: _Target, values: _Values, expand: _Expander)
     return expand.paths(tuple(words))
 
 
+def _identity_agent(values: _Values, expand: _Expander) -> str | None:
+    """ssh_config(5), IdentityAgent: a path, none, SSH_AUTH_SOCK, or $NAME of another variable with the path."""
+    said = values.get("identityagent", ("SSH_AUTH_SOCK",))[0]
+    if said in {"none", "SSH_AUTH_SOCK"}:
+        return None if said == "SSH_AUTH_SOCK" else said
+    if said.startswith("$") and not said.startswith("${"):
+        return os.environ.get(said[1:], "none")
+    return expand(said)
+
+
 @dataclass(frozen=True, slots=True)
 class _Expander:
     """ssh_config(5), TOKENS: those that can be known here; any other is left as it is."""
@@ -348,6 +306,11 @@ class _Expander:
     hostname: str
     port: int
     user: str
+
+    @classmethod
+    def of(cls, target: _Target, values: _Values) -> Self:
+        hostname, port, user = (values[name][0] for name in ("hostname", "port", "user"))
+        return cls(target.alias, hostname, int(port), user)
 
     def __call__(self, text: str, *, home: bool = True) -> str:
         tokens = {
@@ -365,4 +328,4 @@ class _Expander:
         return str(expanded(text)) if home and text.startswith("~") else text
 
     def paths(self, texts: tuple[str, ...]) -> tuple[Path, ...]:
-        return tuple(Path(self(text.strip('"'))) for text in texts if text.lower() != "none")
+        return tuple(Path(self(text)) for text in texts if text.lower() != "none")

@@ -7,36 +7,41 @@ import pty
 import signal
 import subprocess
 import sys
-import textwrap
 from pathlib import Path
 
 INTERRUPTED = """
-import os, signal, sys, time
+import os, signal, sys
 from provisioner.cli.reports import reporting
 from provisioner.events import PhaseBegun, RunStarted
 options = dict(as_json=False, junit=None, report=None, progress="auto", verbose=False, debug=False, sources=(), log_dir=None)
 with reporting(options, "up") as report:
     report.event(RunStarted("up", "r", "o", ("host1",)))
     report.event(PhaseBegun("host1", "connect"))
-    time.sleep(60)
+    os.write(int(sys.argv[1]), b"drawn")
+    signal.pause()
 """
 
 
 def test_ctrl_c_gives_the_cursor_back() -> None:
     controller, terminal = pty.openpty()
+    ready, tells = os.pipe()
     environment = {**os.environ, "TERM": "xterm", "PYTHONPATH": str(Path(__file__).parents[2])}
     with subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(INTERRUPTED)],
+        [sys.executable, "-c", INTERRUPTED, str(tells)],
         stdin=terminal,
         stdout=terminal,
         stderr=terminal,
         env=environment,
+        pass_fds=[tells],
     ) as process:
         os.close(terminal)
+        os.close(tells)
         said = _read_until(controller, b"connect")
+        assert os.read(ready, 5) == b"drawn"  # waits for it, however long drawing takes
         process.send_signal(signal.SIGINT)
         said += _read_until(controller, b"KeyboardInterrupt")
     os.close(controller)
+    os.close(ready)
     assert b"\x1b[?25h" in said[said.rindex(b"\x1b[?25l") :], said
 
 

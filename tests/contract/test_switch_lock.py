@@ -10,7 +10,7 @@ import fcntl
 import os
 import re
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
@@ -132,11 +132,6 @@ class Machine(Host):
 @pytest.fixture
 def machine(tmp_path: Path) -> Machine:
     return Machine(tmp_path)
-
-
-def gives_up_after_the_activation(machine: Machine) -> None:
-    """Nobody is there to confirm: the limit is over at once."""
-    machine.program("bin/sleep", f"#!/bin/sh\nmv {machine.state}/open {machine.state}/aborted 2>/dev/null\n")
 
 
 @pytest.mark.parametrize("times", [1, 3])
@@ -409,9 +404,6 @@ def test_a_system_that_waits_to_be_activated_is_not_one_that_waits_to_be_confirm
 )
 def test_a_stage_names_who_is_waited_for(result: str, words: str) -> None:
     assert words in switch.stage(result)
-
-
-BootMenu = Callable[[Machine], subprocess.CompletedProcess[str]]
 
 
 def writes_menu(machine: Machine) -> subprocess.CompletedProcess[str]:

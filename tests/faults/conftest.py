@@ -7,10 +7,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from nixprov_lab import control
-from nixprov_lab.process import missing_for_lab
 from nixprov_lab.running import Lab
 
+from tests.lab.machines import skip_without_machines, two_hosts
 from tests.lab.operator import Operator
 
 HERE = Path(__file__).parent
@@ -31,20 +30,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(scope="session")
 def lab() -> Iterator[Lab]:
-    """NIXPROV_LAB names one that runs already, for a person who tries a single test."""
-    problem = missing_for_lab()
-    if problem and os.environ.get("CI"):
-        pytest.fail(f"in CI the lab's tests must run, but {problem}", pytrace=False)
-    if problem:
-        pytest.skip(f"lab tests: {problem}")
-    if os.environ.get("NIXPROV_LAB"):
-        yield control.find()
-        return
-    started = control.start(2, progress=print)
-    try:
-        yield started
-    finally:
-        started.stop()
+    skip_without_machines()
+    with two_hosts() as lab:
+        yield lab
 
 
 @pytest.fixture

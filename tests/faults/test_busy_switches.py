@@ -94,6 +94,13 @@ def comes_to_confirm(operator: Operator, somebody: Somebody, *options: str, verb
     return run
 
 
+def dies_as_it_confirms(operators: Operators, somebody: Somebody) -> None:
+    """A run that is killed with the lock in somebody's hands: the host is alone, and goes back soon."""
+    run = comes_to_confirm(operators(), somebody, "--confirm-limit", "20")
+    run.process.kill()
+    run.end()
+
+
 def kill(lab: Lab) -> None:
     """All that nixprov has on the machine at this moment."""
     lab.run(HOST, ["systemctl", "kill", "--signal=KILL", UNIT], check=False)
@@ -165,9 +172,7 @@ def test_while_the_host_goes_back(
 ) -> None:
     """Nothing is given back and nothing is said to be before the old system runs, whoever is killed meanwhile."""
     with untouched(lab, HOST, operators()), somebody, setting(lab, "NIXPROV_PATIENCE=6"):
-        run = comes_to_confirm(operators(), somebody, "--confirm-limit", "20")
-        run.process.kill()
-        run.end()
+        dies_as_it_confirms(operators, somebody)
         until_result(lab, "back tries:24")
         for _ in range(2):
             kill(lab)
@@ -197,9 +202,7 @@ def test_a_host_that_cannot_go_back_does_at_its_next_boot(
     lab: Lab, operators: Operators, somebody: Somebody, before: tuple[tuple[str, str], str]
 ) -> None:
     with untouched(lab, HOST, operators()), somebody, setting(lab, "NIXPROV_PATIENCE=6"):
-        run = comes_to_confirm(operators(), somebody, "--confirm-limit", "20")
-        run.process.kill()
-        run.end()
+        dies_as_it_confirms(operators, somebody)
         until_result(lab, "back tries:24")
         lab.reboot(HOST)
         until_phase(lab, HOST, "rolled back by the host")
@@ -210,9 +213,7 @@ def test_a_host_that_cannot_go_back_does_at_its_next_boot(
 @pytest.mark.rare
 def test_who_takes_over_goes_on_from_what_is_there(lab: Lab, operators: Operators, somebody: Somebody) -> None:
     with untouched(lab, HOST, operators()), somebody, setting(lab, "NIXPROV_PATIENCE=30"):
-        run = comes_to_confirm(operators(), somebody, "--confirm-limit", "20")
-        run.process.kill()
-        run.end()
+        dies_as_it_confirms(operators, somebody)
         until_result(lab, "back waiting")
         taking = Begun(operators(), "up", HOST, "--yes", "--take-over")
         taking.until(lambda event: "this run goes on from there instead" in str(event.get("text")))

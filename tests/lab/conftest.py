@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 from nixprov_lab import control
 from nixprov_lab.paths import RUNTIME_VARIABLE, cache_dir
-from nixprov_lab.process import missing_for_lab
-from nixprov_lab.running import LAB_VARIABLE, Lab
+from nixprov_lab.running import Lab
+
+from tests.lab.machines import skip_without_machines, two_hosts
 
 HERE = Path(__file__).parent
 # The first start of a lab on a computer downloads and builds its tree.
@@ -30,28 +31,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def _cache() -> Path:
     """Where the tree is, in the real home: seen before each test gets an empty one."""
-    problem = missing_for_lab()
-    if problem and os.environ.get("CI"):
-        pytest.fail(f"in CI the lab's tests must run, but {problem}", pytrace=False)
-    if problem:
-        pytest.skip(f"lab tests: {problem}")
+    skip_without_machines()
     return cache_dir()
 
 
 @pytest.fixture(scope="session")
 def lab(_cache: Path) -> Iterator[Lab]:
-    """A lab with the hosts host1 and host2; tests leave it as they found it.
-
-    NIXPROV_LAB names one that runs already, for a person who tries a single test.
-    """
-    if os.environ.get(LAB_VARIABLE):
-        yield control.find()
-        return
-    started = control.start(2, progress=print)
-    try:
-        yield started
-    finally:
-        started.stop()
+    """A lab with the hosts host1 and host2; tests leave it as they found it."""
+    with two_hosts() as lab:
+        yield lab
 
 
 @pytest.fixture

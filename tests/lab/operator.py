@@ -13,11 +13,13 @@ import sys
 import tempfile
 import termios
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from nixprov_lab.gitlab_client import Job
 from nixprov_lab.running import Lab
 
 TIMEOUT_S = 300
@@ -146,6 +148,23 @@ exit 0
 
 def leftovers(lab: Lab, host: str) -> str:
     return lab.run(host, ["sh", "-c", LEFTOVERS]).stdout
+
+
+@contextmanager
+def installed(operator: Operator, host: str) -> Iterator[None]:
+    """The runner on a host for as long as the block runs; afterwards nothing of it is left."""
+    said = operator("up", host, "--yes", "--json")
+    assert said.code == 0, said.err
+    yield
+    assert operator("down", host, "--yes", "--json").code == 0
+    assert leftovers(operator.lab, host) == ""
+
+
+def succeeds(lab: Lab, host: str, script: str, **fields: object) -> Job:
+    """Run a job on a host to its end, which is success."""
+    job = lab.gitlab.wait_for_job(lab.gitlab.queue_job(script, host=host, **fields))
+    assert job.is_success, job.trace
+    return job
 
 
 def nix_job(stamp: str) -> str:

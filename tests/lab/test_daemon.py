@@ -8,7 +8,7 @@ import json
 import secrets
 import tarfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -17,10 +17,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from nixprov_lab.gitlab_client import Job
 from nixprov_lab.running import Lab
 
-from tests.lab.operator import Operator, Pause, leftovers, poll
+from tests.lab.operator import Operator, Pause, installed, poll, succeeds
 
 HOST = "host1"
 DAEMON = "nixprov-nix-daemon.service"
@@ -29,23 +28,10 @@ TABLE = "/etc/nixos/nixprov/nix-settings.nix"
 
 
 @pytest.fixture(scope="module", autouse=True)
-def installed(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def _installed(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     operator = Operator(lab, tmp_path_factory.mktemp("operator"))
-    said = operator("up", HOST, "--yes", "--json")
-    assert said.code == 0, said.err
-    yield
-    assert operator("down", HOST, "--yes", "--json").code == 0
-    assert leftovers(lab, HOST) == ""
-
-
-@pytest.fixture
-def run(lab: Lab) -> Callable[[str], Job]:
-    def run(script: str) -> Job:
-        job = lab.gitlab.wait_for_job(lab.gitlab.queue_job(script, host=HOST))
-        assert job.is_success, job.trace
-        return job
-
-    return run
+    with installed(operator, HOST):
+        yield
 
 
 @contextmanager
@@ -119,9 +105,7 @@ rm -r $HOME
 """
 
 
-def test_a_job_fetches_from_the_hosts_cache_and_what_is_known_of_it_stays(
-    lab: Lab, run: Callable[[str], Job], tmp_path: Path
-) -> None:
+def test_a_job_fetches_from_the_hosts_cache_and_what_is_known_of_it_stays(lab: Lab, tmp_path: Path) -> None:
     stamp = secrets.token_hex(6)
     path, key, archive = lab.run(HOST, ["bash", "-c", f"stamp={stamp}\n{PUBLISH}"]).stdout.split()
     with tarfile.open(fileobj=io.BytesIO(base64.b64decode(archive))) as files:
@@ -132,13 +116,13 @@ def test_a_job_fetches_from_the_hosts_cache_and_what_is_known_of_it_stays(
         serving(lab, tmp_path) as (address, asked),
         told(lab, f"extra-substituters = {address}\nextra-trusted-public-keys = {key}\n"),
     ):
-        assert f"from the cache {stamp}" in run(fetch).trace
+        assert f"from the cache {stamp}" in succeeds(lab, HOST, fetch).trace
         assert asked.count(info) == 1
         assert any(one.startswith("/nar/") for one in asked), asked
         lab.run(HOST, ["nix-store", "--delete", path])
         lab.run(HOST, ["systemctl", "restart", DAEMON])
         asked.clear()
-        assert f"from the cache {stamp}" in run(fetch).trace
+        assert f"from the cache {stamp}" in succeeds(lab, HOST, fetch).trace
         assert [one for one in asked if not one.startswith("/nar/")] == []
     assert lab.run(HOST, ["stat", "--format=%A %U", HOME]).stdout == "drwx------ root\n"
 

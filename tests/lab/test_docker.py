@@ -11,10 +11,9 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from nixprov_lab.gitlab_client import Job
 from nixprov_lab.running import Lab
 
-from tests.lab.operator import USUAL, Operator, Said, leftovers, nix_job, snapshot
+from tests.lab.operator import USUAL, Operator, Said, leftovers, nix_job, snapshot, succeeds
 
 HOST = "host2"
 WAIT_S = 60
@@ -79,12 +78,6 @@ def look(lab: Lab) -> list[str]:
     return lab.run(HOST, ["bash", "-lc", LOOK]).stdout.splitlines()
 
 
-def job(lab: Lab, script: str) -> Job:
-    done = lab.gitlab.wait_for_job(lab.gitlab.queue_job(script, host=HOST))
-    assert done.is_success, done.trace
-    return done
-
-
 def fetch(lab: Lab) -> str:
     """A script that downloads by a fixed-output build, which tries the host's own sshd before."""
     page = f"{lab.state.gitlab_url}/no-such-page"
@@ -124,8 +117,8 @@ def test_jobs_run_in_the_hosts_docker(lab: Lab, operator: Operator) -> None:
     assert said.code == 0, said.err
     assert said.warnings() == []
     stamp = secrets.token_hex(6)
-    assert f"built-here {stamp}" in job(lab, nix_job(stamp)).trace
-    again = job(lab, nix_job(stamp) + "nix store info 2>&1; cat /etc/hostname\n").trace
+    assert f"built-here {stamp}" in succeeds(lab, HOST, nix_job(stamp)).trace
+    again = succeeds(lab, HOST, nix_job(stamp) + "nix store info 2>&1; cat /etc/hostname\n").trace
     assert f"built-here {stamp}" not in again
     assert re.search(r"Trusted: 0", again), again
     assert "container nixprov-network" in look(lab)
@@ -135,7 +128,7 @@ def test_jobs_run_in_the_hosts_docker(lab: Lab, operator: Operator) -> None:
 
 
 def test_a_container_has_podmans_capabilities_not_dockers(lab: Lab) -> None:
-    trace = job(lab, "grep -E '^(CapBnd|NoNewPrivs):' /proc/self/status").trace
+    trace = succeeds(lab, HOST, "grep -E '^(CapBnd|NoNewPrivs):' /proc/self/status").trace
     said = {name: int(value, 16) for name, value in re.findall(r"(CapBnd|NoNewPrivs):\s+(\w+)", trace)}
     assert said == {"CapBnd": USUAL, "NoNewPrivs": 1}
 
@@ -158,7 +151,7 @@ def test_a_job_of_another_number_reaches_nix(lab: Lab) -> None:
 
 def test_a_fixed_output_build_has_a_network_without_the_host_in_it(lab: Lab) -> None:
     assert "SSH-2.0" in lab.run(HOST, ["bash", "-lc", SSHD], check=False).stdout
-    trace = job(lab, fetch(lab)).trace
+    trace = succeeds(lab, HOST, fetch(lab)).trace
     assert "path /nix/store/" in trace
     assert "Failed to connect to 127.0.0.1 port 22" in trace
     assert "SSH-2.0" not in trace
@@ -178,7 +171,7 @@ def test_what_a_killed_runner_leaves_is_taken_away(lab: Lab) -> None:
 def test_a_restarted_docker_gives_builds_another_network(lab: Lab) -> None:
     lab.run(HOST, ["systemctl", "restart", "docker.service"])
     poll(lab, "the network is there", "systemctl is-active nixprov-docker-network.service")
-    assert "path /nix/store/" in job(lab, fetch(lab)).trace
+    assert "path /nix/store/" in succeeds(lab, HOST, fetch(lab)).trace
 
 
 def test_down_leaves_what_is_the_users(lab: Lab, operator: Operator) -> None:

@@ -5,40 +5,26 @@ from __future__ import annotations
 import json
 import re
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from ipaddress import ip_network
 
 import pytest
-from nixprov_lab.gitlab_client import Job
 from nixprov_lab.running import Lab
 
-from tests.lab.operator import Operator, leftovers, poll
+from tests.lab.operator import Operator, installed, leftovers, poll, succeeds
 
 HOST = "host1"
 
 
 @pytest.fixture(scope="module", autouse=True)
-def installed(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def _installed(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     operator = Operator(lab, tmp_path_factory.mktemp("operator"))
-    said = operator("up", HOST, "--yes", "--json")
-    assert said.code == 0, said.err
-    yield
-    assert operator("down", HOST, "--yes", "--json").code == 0
-    assert leftovers(lab, HOST) == ""
+    with installed(operator, HOST):
+        yield
     # Of an engine that was killed as its last container went.
     lab.run(HOST, ["ip", "link", "add", "nixprov0", "type", "bridge"])
     assert operator("down", HOST, "--yes", "--json").code == 0
     assert leftovers(lab, HOST) == ""
-
-
-@pytest.fixture
-def run(lab: Lab) -> Callable[[str], Job]:
-    def run(script: str) -> Job:
-        job = lab.gitlab.wait_for_job(lab.gitlab.queue_job(script, host=HOST))
-        assert job.is_success, job.trace
-        return job
-
-    return run
 
 
 # The user's own podman, which is what ours is without its options, and a container that answers on its default network.
@@ -58,7 +44,7 @@ podman inspect --format '{{.NetworkSettings.IPAddress}}' theirs
 """
 
 
-def test_jobs_and_the_users_containers_are_apart(lab: Lab, run: Callable[[str], Job]) -> None:
+def test_jobs_and_the_users_containers_are_apart(lab: Lab) -> None:
     stamp = secrets.token_hex(6)
 
     def theirs(script: str, check: bool = True) -> str:
@@ -73,9 +59,11 @@ def test_jobs_and_the_users_containers_are_apart(lab: Lab, run: Callable[[str], 
             f"curl --silent --max-time 5 http://{address}/answer | grep -q theirs-{stamp}",
         )
         # Of two lines, so that the trace does not show the second one before it is run.
-        job = run(f"set +e\ncurl --silent --show-error --max-time 5 http://{address}/answer; echo status $?")
+        job = succeeds(
+            lab, HOST, f"set +e\ncurl --silent --show-error --max-time 5 http://{address}/answer; echo status $?"
+        )
         theirs("podman rm --force --time 0 theirs; rm /run/libpod/alive")
-        run("echo as the first one after a boot")
+        succeeds(lab, HOST, "echo as the first one after a boot")
         # The file by which the user's podman sees whether it has looked after its containers.
         assert lab.run(HOST, ["test", "-e", "/run/libpod/alive"], check=False).returncode == 1
     finally:
@@ -98,10 +86,10 @@ def test_addresses_of_a_users_network_in_which_nothing_runs_stay_theirs(lab: Lab
     assert not user.overlaps(jobs)
 
 
-def test_with_another_image_comes_the_engine_of_the_new_system(lab: Lab, run: Callable[[str], Job]) -> None:
+def test_with_another_image_comes_the_engine_of_the_new_system(lab: Lab) -> None:
     engine = ["systemctl", "show", "--property=MainPID", "nixprov-podman.service"]
     before = lab.run(HOST, engine).stdout
     lab.run(HOST, ["systemctl", "restart", "nixprov-image.service"])
     assert lab.run(HOST, engine).stdout not in (before, "MainPID=0\n")
     poll(lab, HOST, "the runner is back", "systemctl is-active nixprov-runner-default.service")
-    run("echo works")
+    succeeds(lab, HOST, "echo works")

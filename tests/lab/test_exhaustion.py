@@ -15,7 +15,7 @@ from contextlib import contextmanager
 import pytest
 from nixprov_lab.running import Lab
 
-from tests.lab.operator import Operator, Pause, leftovers, poll
+from tests.lab.operator import Operator, Pause, leftovers, poll, succeeds
 from tests.lab.slice import Enforced, enforced, enforced_container, limits
 
 HOST = "host1"
@@ -81,8 +81,7 @@ echo "path $path"
 def works(lab: Lab, stamp: str) -> None:
     """The host answers, its own daemon builds; and so does another job."""
     on_host(lab)
-    job = lab.gitlab.wait_for_job(lab.gitlab.queue_job(build(stamp, name="next"), host=HOST))
-    assert job.is_success, job.trace
+    succeeds(lab, HOST, build(stamp, name="next"))
 
 
 def on_host(lab: Lab) -> None:
@@ -219,8 +218,7 @@ def free(lab: Lab) -> int:
 def test_a_full_store_ends_the_build_that_filled_it_and_nothing_is_lost(
     lab: Lab, operator: Operator, stamp: str
 ) -> None:
-    kept = lab.gitlab.wait_for_job(lab.gitlab.queue_job(build(stamp), host=HOST))
-    assert kept.is_success, kept.trace
+    kept = succeeds(lab, HOST, build(stamp))
     path = re.findall(r"path (/nix/store/\S+)", kept.trace)[-1]
     with small_store(lab):
         before = free(lab)
@@ -237,8 +235,7 @@ def test_a_full_store_ends_the_build_that_filled_it_and_nothing_is_lost(
         ended = lab.gitlab.wait_for_job(slow)
         assert ended.is_success, ended.trace
         # What it had made lies there until somebody needs the room: the slow build did, or the next job does.
-        after = lab.gitlab.wait_for_job(lab.gitlab.queue_job(build(stamp, "sleep 2", name="after"), host=HOST))
-        assert after.is_success, after.trace
+        succeeds(lab, HOST, build(stamp, "sleep 2", name="after"))
         assert before - free(lab) < DISK // 10
         on_host(lab)
         again = lab.gitlab.wait_for_job(lab.gitlab.queue_job(build(stamp), host=HOST))

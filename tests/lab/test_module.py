@@ -15,7 +15,7 @@ import pytest
 from nixprov_lab.gitlab_client import Job
 from nixprov_lab.running import Lab
 
-from tests.lab.operator import USUAL, Operator, Pause
+from tests.lab.operator import USUAL, Operator, Pause, succeeds
 
 HOST = "host1"
 WAIT_S = 60
@@ -55,8 +55,7 @@ def operator(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ope
 @pytest.fixture
 def run(lab: Lab, operator: Operator) -> Callable[..., Job]:
     def run(script: str, **fields: object) -> Job:
-        job = lab.gitlab.wait_for_job(lab.gitlab.queue_job(script, host=HOST, **fields))
-        assert job.is_success, job.trace
+        job = succeeds(lab, HOST, script, **fields)
         return dataclasses.replace(job, trace=PREFIX.sub("", job.trace))
 
     return run
@@ -281,8 +280,7 @@ def test_both_daemons_may_restart_under_a_build(lab: Lab, operator: Operator, st
     pause.end()
     job = lab.gitlab.wait_for_job(job_id)
     assert job.is_success, job.trace
-    again = lab.gitlab.wait_for_job(lab.gitlab.queue_job(build(secrets.token_hex(6)), host=HOST))
-    assert again.is_success, again.trace
+    succeeds(lab, HOST, build(secrets.token_hex(6)))
 
 
 # A kernel as in many containers, for the daemon alone, where the host's owner has said that builds may then go without a

@@ -18,10 +18,10 @@ from nixprov_lab.control import ACCEPTED
 from nixprov_lab.running import Lab
 
 from provisioner import selection
-from provisioner.engine import Verb
 from provisioner.machine import lock
 from provisioner.selection import Selection
 from provisioner.ssh.session import Session, SshOptions
+from provisioner.verb import Verb
 from tests.lab.operator import Operator, Said, leftovers
 
 PASSWORD = "poison-4f1d for sudo"

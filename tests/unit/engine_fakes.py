@@ -11,16 +11,19 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
-from provisioner.engine.host import Choices, HostRun, Limits
+from provisioner.engine.host import Choices, Context, Host, Limits, Machine
 from provisioner.errors import ConnectionLost, ForgeUnavailable, NixprovError
-from provisioner.events import Event, Logged, Warned
+from provisioner.events import Event, Logged, StatusRead, Warned
 from provisioner.forge import Forge
 from provisioner.machine.facts import Facts
 from provisioner.machine.journal import Journal, Run
 from provisioner.machine.transaction import JOURNAL
 from provisioner.model import ForgeRunner, HostSpec, Manager, Mark, Registration, RunnerSpec, RunnerStatus, Secret
+from provisioner.plan import HostPlan
 from provisioner.ssh.exec import Completed
 from provisioner.ssh.session import Session
+from provisioner.verb import Verb
+from provisioner.verbs import PHASES, status
 from tests.unit.hosts import URL, spec
 
 _STAGED = re.compile(r"printf %s (\S+) \| stage (\S+) ")
@@ -145,12 +148,32 @@ class FakeForge:
 
 @dataclass
 class Stage:
-    """One host, one GitLab, one run on them."""
+    """One host, one GitLab, one verb on them."""
 
     session: FakeSession
     forge: FakeForge
-    run: HostRun
+    host: Host
     events: list[Event]
+
+    def plan(self) -> HostPlan:
+        """Probe and plan; the looks after it ask for answers that no fake has."""
+        for phase in PHASES[self.host.context.verb]:
+            if phase.name in ("probe", "plan"):
+                phase.enter(self.host)
+        return self.host.plan
+
+    def apply(self) -> None:
+        """Make true what was planned."""
+        PHASES[self.host.context.verb].change(self.host)
+
+    def report(self) -> StatusRead:
+        """What `status` says."""
+        status.probe(self.host)
+        return status.report(self.host)
+
+    def change(self, **context: Any) -> None:
+        """Other limits or choices for the same host."""
+        self.host.context = self.host.machine.context = replace(self.host.context, **context)
 
     def texts(self, kind: type[Warned | Logged]) -> list[str]:
         return [event.text for event in self.events if isinstance(event, kind)]
@@ -169,16 +192,16 @@ def stage(
     session = FakeSession({**records, **({"journal.data": journal.render()} if journal else {})})
     forge = FakeForge({runner.id: runner for runner in there})
     events: list[Event] = []
-    run = HostRun(
+    context = Context(
         host or spec(),
-        cast("Session", session),
         cast("Forge", forge),
         events.append,
         Run("this-run", verb, "me@here", "2026-01-01T00:00:00+00:00"),
+        Verb(verb),
         limits,
-        choices=Choices(**choices),
+        Choices(**choices),
     )
-    return Stage(session, forge, run, events)
+    return Stage(session, forge, Host(context, Machine(context, cast("Session", session))), events)
 
 
 def switch_ends(line: str) -> Callable[[str], Completed | None]:

@@ -11,7 +11,6 @@ from nixprov_lab.control import ACCEPTED
 
 from provisioner import advisories, resources
 from provisioner.advisories import Release, Severity
-from provisioner.engine import down, status, up
 from provisioner.errors import HostRefused
 from provisioner.events import Warned
 from provisioner.machine.facts import Facts
@@ -200,31 +199,31 @@ def test_up_refuses_before_anything_is_made_anywhere() -> None:
     new = stage(Facts("host1", {**new_host().records, "nix-version": LAB.encode()}), None)
     for it in (new, a_stage("up")):
         with pytest.raises(HostRefused, match=rf"lets jobs become root of the host: .*{FOD}"):
-            up.plan(it.run)
+            it.plan()
         assert all("touched=yes" not in script for script in it.session.scripts)
         assert {name for name, _ in it.forge.said} <= {"get"}
 
 
 def test_up_takes_what_is_accepted_and_a_mended_nix() -> None:
     it = a_stage("up", *ACCEPTED)
-    assert up.plan(it.run).is_empty
+    assert it.plan().is_empty
     assert [text for text in it.texts(Warned) if "this is accepted" in text]
     mended = a_stage("up", nix="nix (Nix) 2.28.7")
-    assert up.plan(mended.run).is_empty
+    assert mended.plan().is_empty
     assert not [text for text in mended.texts(Warned) if "become root" in text]
 
 
 def test_down_is_never_refused() -> None:
-    assert down.plan(a_stage("down").run).changes_host
+    assert a_stage("down").plan().changes_host
 
 
 def test_status_tells_and_does_not_fail() -> None:
     it = a_stage("status")
-    report = status.look_at(it.run)
+    report = it.report()
     assert [one.id for one in report.flaws.all if one.is_root] == list(ACCEPTED)
     assert [text for text in it.texts(Warned) if "`up` refuses it; switch the host to Nix 2.28.7" in text]
     accepted = a_stage("status", *ACCEPTED)
-    report = status.look_at(accepted.run)
+    report = accepted.report()
     assert not [text for text in accepted.texts(Warned) if "refuses" in text]
     assert [text for text in accepted.texts(Warned) if "this is accepted" in text]
     assert list(flaw_lines(report.flaws, Painter())) == [

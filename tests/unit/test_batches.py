@@ -1,4 +1,4 @@
-"""Batches and when to stop, as Ansible counts; and the engine rolling out by them."""
+"""Batches and when to stop, as Ansible counts; and the rollout by them."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from typing import Any, cast
 import pytest
 from typing_extensions import override
 
-from provisioner.engine import Engine, Verb
-from provisioner.engine.batches import Rules, Stage, parse_serial, sizes
+from provisioner.batches import Rules, Stage, parse_serial, sizes
 from provisioner.engine.pool import Task
+from provisioner.engine.rollout import Rollout
 from provisioner.errors import ConfigError
 from provisioner.events import BatchBegun, Event, HostDone, Warned
 from provisioner.machine.journal import Run
 from provisioner.model import Connection, HostSpec
 from provisioner.outcome import HostResult, Outcome, exit_code
 from provisioner.ssh.session import SshOptions
+from provisioner.verb import Verb
 
 
 @pytest.mark.parametrize(
@@ -78,26 +79,36 @@ def specs(*names: str) -> tuple[HostSpec, ...]:
 
 
 @dataclass(frozen=True)
-class Rehearsal(Engine):
-    """The engine, but for what happens on a host: those in `bad` fail. `begun` are the hosts in the order of events."""
+class Rehearsal(Rollout):
+    """A rollout, but for what happens on a host: those in `bad` fail. `begun` are the hosts in the order of events."""
 
     bad: Collection[str] = ()
     begun: list[str] = field(default_factory=list)
 
     @override
-    def _host(self, verb: Verb, task: Task[HostSpec]) -> HostResult:
+    def _host(self, task: Task[HostSpec]) -> HostResult:
         name = task.item.name
         self.begun.append(name)
         return HostResult(name, Outcome.FAILED if name in self.bad else Outcome.CHANGED, 0.0)
 
 
-def rehearsal(*bad: str, forks: int = 1, cancel: threading.Event | None = None) -> tuple[Rehearsal, list[Event]]:
+def rehearsal(
+    *bad: str, verb: Verb = Verb.UP, forks: int = 1, cancel: threading.Event | None = None
+) -> tuple[Rehearsal, list[Event]]:
     events: list[Event] = []
-    run = Run("20260101T000000-abcdef", "up", "a@b", "2026-01-01")
-    engine = Rehearsal(
-        cast("Any", None), SshOptions(), events.append, run, forks=forks, bad=bad, cancel=cancel or threading.Event()
+    run = Run("20260101T000000-abcdef", verb.value, "a@b", "2026-01-01")
+    rollout = Rehearsal(
+        cast("Any", None),
+        SshOptions(),
+        events.append,
+        run,
+        verb,
+        cast("Any", None),
+        forks=forks,
+        bad=bad,
+        cancel=cancel or threading.Event(),
     )
-    return engine, events
+    return rollout, events
 
 
 def outcomes(results: Sequence[HostResult]) -> str:
@@ -121,13 +132,13 @@ def outcomes(results: Sequence[HostResult]) -> str:
     ],
 )
 def test_a_rollout_stops_by_its_rules(rules: Rules, bad: str, expected: str) -> None:
-    engine, _ = rehearsal(*bad)
-    assert outcomes(engine.roll_out(Verb.UP, [Stage(specs(*"abcdefghij"), rules)])) == expected
+    rollout, _ = rehearsal(*bad)
+    assert outcomes(rollout.roll_out([Stage(specs(*"abcdefghij"), rules)])) == expected
 
 
 def test_every_host_is_told_of_and_the_stop_once() -> None:
-    engine, events = rehearsal("a")
-    results = engine.roll_out(Verb.UP, [Stage(specs("a"), Rules(), "canary"), Stage(specs("b", "c"))])
+    rollout, events = rehearsal("a")
+    results = rollout.roll_out([Stage(specs("a"), Rules(), "canary"), Stage(specs("b", "c"))])
     assert outcomes(results) == "F--"
     assert [type(event) for event in events] == [BatchBegun, HostDone, Warned, HostDone, HostDone]
     assert events[0] == BatchBegun(1, 2, "canary", ("a",))
@@ -137,28 +148,28 @@ def test_every_host_is_told_of_and_the_stop_once() -> None:
 
 
 def test_the_last_batch_stops_nothing_and_says_nothing() -> None:
-    engine, events = rehearsal("c")
-    engine.roll_out(Verb.UP, [Stage(specs("a", "b", "c"), Rules((2,)))])
+    rollout, events = rehearsal("c")
+    rollout.roll_out([Stage(specs("a", "b", "c"), Rules((2,)))])
     assert Warned not in [type(event) for event in events]
 
 
 def test_what_changes_nothing_runs_everywhere_at_once() -> None:
-    engine, events = rehearsal(*"abc")
-    results = engine.roll_out(Verb.STATUS, [Stage(specs("a"), Rules((1,), 0, True)), Stage(specs("b", "c"))])
+    rollout, events = rehearsal(*"abc", verb=Verb.STATUS)
+    results = rollout.roll_out([Stage(specs("a"), Rules((1,), 0, True)), Stage(specs("b", "c"))])
     assert outcomes(results) == "FFF"
     assert {type(event) for event in events} == {HostDone}
 
 
 def test_batches_keep_the_order_whatever_the_forks() -> None:
-    engine, _ = rehearsal(forks=4)
-    results = engine.roll_out(Verb.UP, [Stage(specs(*"hgfedcba"), Rules((3,)))])
+    rollout, _ = rehearsal(forks=4)
+    results = rollout.roll_out([Stage(specs(*"hgfedcba"), Rules((3,)))])
     assert [result.host for result in results] == list("hgfedcba")
-    assert [set(engine.begun[place : place + 3]) for place in (0, 3, 6)] == [set("hgf"), set("edc"), set("ba")]
+    assert [set(rollout.begun[place : place + 3]) for place in (0, 3, 6)] == [set("hgf"), set("edc"), set("ba")]
 
 
 def test_an_interrupted_run_begins_nothing() -> None:
     cancel = threading.Event()
     cancel.set()
-    engine, _ = rehearsal(cancel=cancel)
-    assert outcomes(engine.roll_out(Verb.UP, [Stage(specs("a", "b"))])) == "ii"
-    assert engine.begun == []
+    rollout, _ = rehearsal(cancel=cancel)
+    assert outcomes(rollout.roll_out([Stage(specs("a", "b"))])) == "ii"
+    assert rollout.begun == []

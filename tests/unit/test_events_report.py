@@ -11,6 +11,7 @@ from provisioner.events import BatchBegun, BugMet, Draining, RunDone, RunnerGone
 from provisioner.outcome import HostResult, Outcome, exit_code
 from provisioner.report.advice import Typed
 from provisioner.report.text import PlainText
+from provisioner.verb import Verb
 from tests.unit.runs import BUILD_LOG, Play, go, mixed, planned, status_read
 
 
@@ -65,7 +66,7 @@ def test_summary_adds_up() -> None:
 
 def plain(play: Play, **settings: Any) -> tuple[io.StringIO, io.StringIO]:
     out, result = io.StringIO(), io.StringIO()
-    typed = Typed(play.verb, ("-i", "my inventory"))
+    typed = Typed(Verb(play.verb), ("-i", "my inventory"))
     play.reports.append(PlainText(out, result, play.record, typed=typed, **settings))
     return out, result
 

@@ -11,9 +11,9 @@ from dataclasses import replace
 
 import pytest
 
-from provisioner.engine import down, up
 from provisioner.engine.drain import StillBusy, drain
 from provisioner.engine.host import Choices, Limits
+from provisioner.engine.switch import Switch
 from provisioner.engine.unwind import RollbackFailed, RolledBack
 from provisioner.errors import ForgeRefused, ForgeUnavailable, HostRefused, Locked, NixprovError
 from provisioner.events import Logged, PhaseBegun, Warned
@@ -31,16 +31,9 @@ UNIT = "nixprov-runner-default.service"
 
 
 def fails(it: Stage) -> NixprovError:
-    wanted = up.plan(it.run)
+    it.plan()
     with pytest.raises(NixprovError) as caught:
-        up.apply(it.run, wanted)
-    return caught.value
-
-
-def takes_down(it: Stage) -> NixprovError:
-    wanted = down.plan(it.run)
-    with pytest.raises(NixprovError) as caught:
-        down.apply(it.run, wanted)
+        it.apply()
     return caught.value
 
 
@@ -58,8 +51,8 @@ def test_a_unit_whose_token_was_replaced_is_restarted_when_no_switch_does_it() -
     it.session.answers = switch_ends("failed build 20 4")
     assert isinstance(fails(it), RolledBack)
     assert (token_version(it), restarts(it)) == ("run-1", True)
-    it.run.choices = Choices()
-    assert up.plan(it.run).lines() == (), "no later run would have mended it"
+    it.change(choices=Choices())
+    assert it.plan().lines() == (), "no later run would have mended it"
 
 
 def test_a_token_that_never_came_to_the_host_is_not_said_to_be_there() -> None:
@@ -92,7 +85,7 @@ def test_a_machine_whose_journal_was_moved_away_is_not_cleaned_under_its_runner(
 def test_a_down_that_waits_in_vain_cleans_nothing_either() -> None:
     it = stage(converged()[0], None, runner(), verb="down", limits=replace(QUICK, drain_s=0.02))
     it.forge.jobs = 1
-    assert isinstance(takes_down(it), StillBusy)
+    assert isinstance(fails(it), StillBusy)
     assert ("resume", 7) in it.forge.said, "it was found by its mark, and paused"
     assert ("journal.data" in it.session.records, cleans(it)) == (False, False)
 
@@ -134,7 +127,7 @@ def test_a_host_that_went_back_just_before_it_was_confirmed_is_no_other_operator
         *(converged() if verb == "down" else (new_host(), None)), *([runner()] if verb == "down" else []), verb=verb
     )
     it.session.answers = goes_back_first(it)
-    error = takes_down(it) if verb == "down" else fails(it)
+    error = fails(it)
     assert isinstance(error, RolledBack), error
     assert "went back to the old one" in error.message
     assert ("delete", 99) in it.forge.said if verb == "up" else ("resume", 7) in it.forge.said
@@ -192,7 +185,7 @@ def test_a_plan_names_a_switch_that_waits_and_leaves_it(verb: str, ends: bool) -
     left = {"switch": b"ActiveState=active\nSubState=running\n", "switch-result": b"activate 0 5"}
     it = stage(Facts("host1", {**facts.records, **left}), replace(journal, phase=Phase.WRITTEN), runner(), verb=verb)
     it.session.answers = switch_ends("waits activate 0 5")
-    (down if "down" in verb else up).plan(it.run)
+    it.plan()
     touched = [script for script in it.session.scripts if "switch/open" in script and "after=" not in script]
     assert bool(touched) == ends
     assert any("waits to be confirmed" in text for text in it.texts(Warned)) != ends
@@ -201,30 +194,32 @@ def test_a_plan_names_a_switch_that_waits_and_leaves_it(verb: str, ends: bool) -
 def test_a_machine_has_one_name_in_a_run() -> None:
     """Under the second the lock would hold nothing off, and a switch of the first could be taken for one to be ended."""
     first, second = stage(*converged(), runner()), stage(*converged(), runner(), host=replace(spec(), name="twin"))
-    second.run.machines = first.run.machines
-    up.plan(first.run)
-    up.plan(first.run)
+    second.change(names=first.host.context.names)
+    first.plan()
+    first.plan()
     with pytest.raises(HostRefused, match="machine id of host1"):
-        up.plan(second.run)
+        second.plan()
     assert [("say probe-end" in script) for script in second.session.scripts] == [True]
 
 
 def test_what_takes_long_on_a_host_has_the_time_for_it() -> None:
     it = stage(*converged(), runner(), new_tokens=True)
-    up.apply(it.run, up.plan(it.run))
+    it.plan()
+    it.apply()
     limits = list(zip(it.session.scripts, it.session.limits, strict=True))
-    assert {limit for script, limit in limits if "touched=yes" in script} == {it.run.limits.transaction_s}
-    assert {limit for script, limit in limits if "say probe-end" in script} == {it.run.limits.command_s}
-    assert it.run.limits.transaction_s >= 10 * it.run.limits.command_s
+    assert {limit for script, limit in limits if "touched=yes" in script} == {it.host.context.limits.transaction_s}
+    assert {limit for script, limit in limits if "say probe-end" in script} == {it.host.context.limits.command_s}
+    assert it.host.context.limits.transaction_s >= 10 * it.host.context.limits.command_s
     # A job of hours may end in it, as a unit that has changed is stopped.
-    assert {limit for script, limit in limits if "after=" in script} == {it.run.limits.switch_s}
-    assert it.run.limits.switch_s > 4 * Limits().drain_s
+    assert {limit for script, limit in limits if "after=" in script} == {it.host.context.limits.switch_s}
+    assert it.host.context.limits.switch_s > 4 * Limits().drain_s
 
 
 def test_whose_token_is_to_go_is_on_record_before_it_goes() -> None:
     """GitLab has lost the runner, and the file of its token will get another's."""
     it = stage(*converged(), new_tokens=False)
-    up.apply(it.run, up.plan(it.run))
+    it.plan()
+    it.apply()
     versions = [json.loads(one)["runners"]["default"]["token_version"] for one in it.session.journals]
     assert versions == [NO_TOKEN, "this-run", "this-run"]
 
@@ -233,10 +228,10 @@ def test_a_copy_of_a_machine_does_not_delete_the_runner_of_its_original() -> Non
     facts, journal = converged()
     other = runner(machine=machine_key("another"))
     it = stage(facts, replace(journal, machine=machine_key("another")), other, verb="down")
-    assert [action.id for action in down.plan(it.run).runners] == []
+    assert [action.id for action in it.plan().runners] == []
     assert any("another machine" in text for text in it.texts(Warned))
     same = stage(facts, journal, verb="down")
-    assert [action.id for action in down.plan(same.run).runners] == [7]
+    assert [action.id for action in same.plan().runners] == [7]
 
 
 def waiting_stage(answer: Callable[[str], Completed | None]) -> Stage:
@@ -268,10 +263,11 @@ def test_a_unit_that_lives_is_given_its_time_and_so_is_a_gitlab_that_is_silent()
         return None
 
     it = waiting_stage(polls_later)
-    up.apply(it.run, up.plan(it.run))
+    it.plan()
+    it.apply()
     assert it.session.journal["phase"] == "up: confirmed"
     silent = waiting_stage(lambda _: None)
-    silent.run.limits = replace(silent.run.limits, contact_s=0.5)
+    silent.change(limits=replace(silent.host.context.limits, contact_s=0.5))
     silent.forge.fails["managers"] = ForgeUnavailable("502")
     error = fails(silent)
     assert "502; rolled back" in error.message
@@ -282,9 +278,9 @@ def test_a_unit_that_lives_is_given_its_time_and_so_is_a_gitlab_that_is_silent()
 @pytest.mark.parametrize(("silent", "patience_s", "drained"), [(3, 20, True), (1000, 0.2, False)])
 def test_a_gitlab_that_is_restarted_while_jobs_are_waited_for(silent: int, patience_s: float, drained: bool) -> None:
     it = stage(*converged(), runner(), verb="down", limits=replace(QUICK, contact_s=patience_s, drain_s=30))
-    it.run.probe()
+    it.host.machine.probe()
     it.forge.silent_for = silent
-    drain(it.run, [7])
+    drain(it.host, [7])
     assert any("not drained" in text for text in it.texts(Warned)) != drained
 
 
@@ -311,14 +307,14 @@ def test_what_a_failed_way_back_leaves_is_named() -> None:
     it = stage(new_host(), None)
     it.session.answers = fails_on_the_way_back
     assert isinstance(fails(it), RollbackFailed)
-    assert it.run.remains == ["runner 99 in GitLab", "/var/lib/nixprov/secrets/default.token"]
+    assert it.host.ledger.remains == ["runner 99 in GitLab", "/var/lib/nixprov/secrets/default.token"]
 
 
 def test_what_was_there_before_is_nothing_that_a_failed_way_back_leaves() -> None:
     it = stage(*converged(), runner(), new_tokens=True)
     it.session.answers = fails_on_the_way_back
     assert isinstance(fails(it), RollbackFailed)
-    assert it.run.remains == []
+    assert it.host.ledger.remains == []
 
 
 def test_a_host_that_cannot_be_asked_what_is_left_is_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -333,7 +329,7 @@ def test_a_host_that_cannot_be_asked_what_is_left_is_said_so(monkeypatch: pytest
 
     it.session.answers = dies_after_the_build
     assert isinstance(fails(it), RollbackFailed)
-    assert [what.endswith("the host cannot be asked") for what in it.run.remains] == [False, True]
+    assert [what.endswith("the host cannot be asked") for what in it.host.ledger.remains] == [False, True]
 
 
 @pytest.mark.parametrize("verb", ["up", "down"])
@@ -345,20 +341,20 @@ def test_a_copy_whose_run_died_after_its_claim_does_not_delete_the_runner_of_its
     copied = replace(journal, machine=machine_key("another"), pending_deletions=(RunnerRecord(6, URL, "run-0"),))
     other = runner(machine=machine_key("another"))
     it = stage(facts, copied, other, verb=verb)
-    wanted = (down if verb == "down" else up).plan(it.run)
+    it.plan()
     it.session.answers = lambda _: lost() if len(it.session.journals) == 1 else None
     with pytest.raises(NixprovError):
-        (down if verb == "down" else up).apply(it.run, wanted)
+        it.apply()
     after = stage(Facts("host1", it.session.records), None, other, verb="down")
-    assert [action.id for action in down.plan(after.run).runners if action.id in (6, 7)] == []
+    assert [action.id for action in after.plan().runners if action.id in (6, 7)] == []
 
 
 def test_a_gitlab_that_is_silent_as_long_as_jobs_are_waited_for_says_nothing_of_them() -> None:
     """A limit of the jobs that is below GitLab's: `down` is not for it to hold up."""
     it = stage(*converged(), runner(), verb="down", limits=replace(QUICK, contact_s=30, drain_s=0.05))
-    it.run.probe()
+    it.host.machine.probe()
     it.forge.silent_for = 1000
-    drain(it.run, [7])
+    drain(it.host, [7])
     assert any("not drained: 502" in text for text in it.texts(Warned))
 
 
@@ -366,15 +362,15 @@ def test_a_runner_that_gitlab_has_no_more_is_not_said_to_be_paused() -> None:
     it = stage(*converged(), verb="down")
     it.forge.fails["resume"] = ForgeRefused("404 Runner Not Found")
     it.session.answers = switch_ends("failed build 20 4")
-    assert isinstance(takes_down(it), RolledBack)
-    assert (it.run.remains, it.texts(Warned)) == ([], [])
+    assert isinstance(fails(it), RolledBack)
+    assert (it.host.ledger.remains, it.texts(Warned)) == ([], [])
 
 
 def test_a_runner_that_is_left_paused_by_a_failed_way_back_is_named() -> None:
     it = stage(*converged(), runner(), verb="down")
     it.session.answers = fails_on_the_way_back
-    assert isinstance(takes_down(it), RollbackFailed)
-    assert it.run.remains == ["runner 7 in GitLab is paused"]
+    assert isinstance(fails(it), RollbackFailed)
+    assert it.host.ledger.remains == ["runner 7 in GitLab is paused"]
 
 
 TRIES = "back tries:24 5 expired process 7 of nixos-upgrade.service"
@@ -399,7 +395,7 @@ def test_a_host_that_waits_for_somebody_elses_switch_to_go_back_is_not_planned_f
     with pytest.raises(
         Locked, match=r"still going back .* \(process 7 of nixos-upgrade.service\) holds the lock"
     ) as caught:
-        (up if verb == "up" else down).plan(it.run)
+        it.plan()
     assert "--take-over" in caught.value.hint
 
 
@@ -412,8 +408,8 @@ def test_who_takes_over_ends_a_way_back_and_looks_again(result: str, *, take_ove
     """An old system that does not come is no other's work: the next run goes on without being told to."""
     it = stage(*converged(), runner(), take_over=take_over)
     goes_on_trying(it, result)
-    assert up.plan(it.run).lines() == ()
-    assert not it.run.facts.is_switching
+    assert it.plan().lines() == ()
+    assert not it.host.machine.facts.is_switching
     assert any("this run goes on from there instead" in text for text in it.texts(Warned))
 
 
@@ -478,7 +474,7 @@ def test_a_line_cut_off_from_its_cursor_is_told_once(first: bytes) -> None:
     it = stage(new_host(), None)
     it.session.cuts.append(first)
     it.session.answers = lambda _: Completed(0, b"log step 2.\nlog step 3.\ncursor c3\nend exited activate 0 4\n", "")
-    it.run.cancel.set()  # no pause between two connections
-    assert it.run.follow().is_done
+    it.host.machine.cancel.set()  # no pause between two connections
+    assert Switch(it.host.machine).follow().is_done
     assert it.texts(Logged) == ["step 1.", "step 2.", "step 3."]
     assert "--after-cursor=c1" in it.session.scripts[1]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -21,16 +21,16 @@ LAYERS: Final = (
     {"cli"},
     {"report", "bridge"},
     {"app"},
-    {"selection"},
-    {"engine", "runs"},
-    {"events", "diff"},
+    {"verbs"},
+    {"selection", "engine"},
+    {"runs", "events", "diff"},
     {"plan"},
     {"steps"},
     {"machine", "forge", "nix", "inventory"},
     {"ssh"},
-    {"advisories"},
+    {"advisories", "batches"},
     {"sealing"},
-    {"model", "outcome", "resources", "paths", "environment", "version"},
+    {"verb", "model", "outcome", "resources", "paths", "environment", "version"},
     {"limits", "masking"},
     {"errors"},
 )
@@ -196,8 +196,10 @@ PLANTED = {
     "app.py": ("from provisioner.bridge import git", "app is not above bridge"),
     "report/a.py": ("from provisioner.bridge import git", "report is not above bridge"),
     "engine/a.py": ("from nixprov_lab import control", "nothing imports the lab"),
+    "engine/b.py": ("from provisioner.verbs import up", "engine is not above verbs"),
+    "selection.py": ("from provisioner.engine import host", "selection is not above engine"),
     "cli/a.py": ("import nixprov_lab.cli", "nothing imports the lab"),
-    "lab/a.py": ("from provisioner.engine import up", "the lab imports only model"),
+    "lab/a.py": ("from provisioner.verbs import up", "the lab imports only model"),
     "lab/b.py": ("from provisioner.cli import help", "the lab imports only model"),
     "lab/guest/a.py": ("import provisioner.model", "the standard library only"),
     "errors.py": ("from provisioner.model import Secret", "errors is not above model"),
@@ -215,3 +217,73 @@ def test_planted_violations_are_caught(tmp_path: Path) -> None:
     for file, (_, problem) in PLANTED.items():
         about = [line for line in found if line.startswith(f"{file}:")]
         assert [problem in line for line in about] == [True] * bool(problem), (file, about)
+
+
+# Circles that are left, each by its modules. They go with the refactoring of their rooms.
+KNOWN_CIRCLES: Final = {
+    frozenset({"provisioner.cli.prune", "provisioner.cli.run"}),
+    frozenset({"provisioner.forge.gitlab", "provisioner.forge.settings"}),
+    frozenset({"provisioner.events", "provisioner.events.shapes"}),
+}
+
+
+def module_of(file: str) -> str:
+    return ".".join(["provisioner", *file.removesuffix(".py").split("/")]).removesuffix(".__init__")
+
+
+def module_imports(package: Path) -> dict[str, set[str]]:
+    """Each module of the package and those of it that it imports, at its top, in a function or for types only."""
+    sources = dict(trees(package))
+    modules = {module_of(file) for file in sources}
+    found: dict[str, set[str]] = {module: set() for module in modules}
+    for file, tree in sources.items():
+        for node in ast.walk(tree):
+            names = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                base = absolute(file, node)
+                # A name of a package is a module of it, or else the package's own.
+                names = [name if (name := f"{base}.{alias.name}") in modules else base for alias in node.names]
+            found[module_of(file)] |= {name for name in names if name in modules}
+    return found
+
+
+def circles(imports: Mapping[str, Collection[str]]) -> set[frozenset[str]]:
+    """The largest sets of modules that all lead to each other."""
+    reached = {module: reachable(module, imports) for module in imports}
+    return {
+        frozenset(other for other in seen if module in reached[other])
+        for module, seen in reached.items()
+        if module in seen
+    }
+
+
+def reachable(module: str, imports: Mapping[str, Collection[str]]) -> set[str]:
+    seen, waiting = set[str](), [*imports[module]]
+    while waiting:
+        if (one := waiting.pop()) not in seen:
+            seen.add(one)
+            waiting += imports[one]
+    return seen
+
+
+def test_no_circle_between_modules() -> None:
+    assert circles(module_imports(PACKAGE)) == KNOWN_CIRCLES
+
+
+def test_planted_circles_are_caught(tmp_path: Path) -> None:
+    planted = {
+        "a.py": "def f():\n    from provisioner.nix import b",
+        "nix/b.py": "if TYPE_CHECKING:\n    from ..machine.c import C",
+        "machine/c.py": "import provisioner.a",
+        "machine/d.py": "from provisioner.machine import c",
+        "nix/__init__.py": "",
+        "machine/__init__.py": "",
+    }
+    for file, text in planted.items():
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        (tmp_path / file).write_text(text)
+    assert circles(module_imports(tmp_path)) == {
+        frozenset({"provisioner.a", "provisioner.nix.b", "provisioner.machine.c"})
+    }

@@ -11,8 +11,8 @@ from typing import Any, Self, cast
 import pytest
 
 from provisioner import limits
-from provisioner.engine import _message
-from provisioner.engine.host import _Follower
+from provisioner.engine.rollout import told
+from provisioner.engine.switch import Follower
 from provisioner.errors import ConfigError, InventoryError, RemoteFailed
 from provisioner.events import Logged
 from provisioner.limits import TooLongError
@@ -95,7 +95,7 @@ def test_a_log_line_that_is_cut_says_nothing_of_how_the_switch_ended() -> None:
     """A build writes such a line: its second piece begins where it likes."""
     facts, journal = converged()
     scene = stage(facts, journal)
-    follower = _Follower(scene.run)
+    follower = Follower(scene.host.context)
     follower(b"log " + b"x" * (limits.HOST_LINE - 3))
     follower(b"end waits activate 0 9\n")
     assert follower.result is None
@@ -108,7 +108,7 @@ def test_a_log_line_that_is_cut_says_nothing_of_how_the_switch_ended() -> None:
 
 def test_lines_whose_cursor_never_comes_are_not_kept_for_ever() -> None:
     scene = stage(*converged())
-    follower = _Follower(scene.run)
+    follower = Follower(scene.host.context)
     for _ in range(40):
         follower(b"log " + b"x" * 60_000 + b"\n")
     assert follower._size <= limits.HELD_LOG
@@ -260,5 +260,5 @@ def test_reading_what_a_preview_says_takes_no_square_of_the_length(said: str) ->
 
 
 def test_what_went_wrong_is_a_line_that_is_read() -> None:
-    said = _message(RemoteFailed("host1", "it said " + "x" * 10_000_000))
+    said = told(RemoteFailed("host1", "it said " + "x" * 10_000_000))
     assert len(said) == limits.ERROR + len("...")

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from provisioner.engine import down, origin, up
+from provisioner.engine import origin
 from provisioner.errors import BuildFailed, HookRefused, Locked, NotDescribed, RemoteFailed
 from provisioner.events import Logged, OriginFound, Warned
 from provisioner.machine import aside
@@ -22,6 +22,7 @@ from provisioner.report.advice import Typed, next_commands
 from provisioner.report.system import origin_lines
 from provisioner.ssh.exec import Completed
 from provisioner.steps.hook import Hook
+from provisioner.verb import Verb
 from tests.unit.engine_fakes import Stage, stage
 from tests.unit.hosts import CONFIGURATION, converged, new_host, runner
 from tests.unit.runs import FOREIGN
@@ -205,8 +206,14 @@ def edits(question: str) -> dict[str, bytes | None]:
 
 
 def of(it: Stage) -> Origin | None:
-    verb = down if it.run.run.verb == "down" else up
-    return origin.look(it.run, verb.plan(it.run))
+    it.plan()
+    return look(it)
+
+
+def look(it: Stage) -> Origin | None:
+    if origin.is_asked(it.host):
+        origin.look(it.host)
+    return it.host.own
 
 
 def test_a_new_host_is_asked_for_what_it_has_and_one_that_needs_nothing_is_not() -> None:
@@ -215,11 +222,11 @@ def test_a_new_host_is_asked_for_what_it_has_and_one_that_needs_nothing_is_not()
     found = of(it)
     assert found is not None
     assert (found.kind, it.session.scripts.count(asked(it)), edits(asked(it))) == (Kind.DESCRIBED, 1, {})
-    assert it.run.checked == Checked(RUNS, adopted=False)
+    assert it.host.ledger.checked == Checked(RUNS, adopted=False)
     assert "evaluating" in it.texts(Logged)
     facts, journal = converged()
     calm = stage(running(facts), journal, runner())
-    assert (of(calm), asked(calm), calm.run.checked) == (None, "", None)
+    assert (of(calm), asked(calm), calm.host.ledger.checked) == (None, "", None)
 
 
 def test_what_an_ended_run_has_left_counts_for_nothing() -> None:
@@ -293,9 +300,9 @@ def test_what_was_adopted_by_a_run_that_died_is_adopted_for_the_next() -> None:
 def test_the_claim_says_what_was_looked_at() -> None:
     it = stage(running(new_host()), None)
     it.session.answers = answers(RUNS)
-    wanted = up.plan(it.run)
-    origin.require(it.run, origin.look(it.run, wanted))
-    up.apply(it.run, wanted)
+    of(it)
+    origin.require(it.host)
+    it.apply()
     claim = json.loads(it.session.journals[0])
     assert claim["checked"] == {"system": RUNS, "adopted": False}
     assert it.session.journal["checked"] == claim["checked"]
@@ -331,8 +338,9 @@ def test_a_host_that_cannot_be_asked_is_left() -> None:
 )
 def test_refused_with_ways_on(kind: Kind, adopts: bool, error: type[Exception], hint: str) -> None:
     it = stage(running(new_host()), None, adopt_configuration=adopts)
+    it.host.own = replace(FOREIGN, kind=kind)
     with pytest.raises(error) as caught:
-        origin.require(it.run, replace(FOREIGN, kind=kind))
+        origin.require(it.host)
     assert hint in str(caught.value)
     # What would throw the owner's system away is no advice.
     assert ("nixos-rebuild switch" in str(caught.value)) == (kind is Kind.EDITS)
@@ -341,7 +349,8 @@ def test_refused_with_ways_on(kind: Kind, adopts: bool, error: type[Exception], 
 
 def test_adopted_knowingly_and_said() -> None:
     it = stage(running(new_host()), None, adopt_configuration=True)
-    origin.require(it.run, FOREIGN)
+    it.host.own = FOREIGN
+    origin.require(it.host)
     (text,) = it.texts(Warned)
     assert "built from another file; it is replaced all the same" in text
 
@@ -350,11 +359,11 @@ def test_down_switches_nothing_where_nothing_of_ours_runs_or_boots() -> None:
     facts, journal = converged()
     units = "Id=nixprov-runner-default.service\nActiveState=failed\n\nId=nixprov-switch.service\nActiveState=active"
     it = stage(running(facts, revision="", revision_at_boot="", units=units), journal, runner(), verb="down")
-    wanted = down.plan(it.run)
-    assert (wanted.switch, origin.look(it.run, wanted), asked(it)) == ("", None, "")
+    wanted = it.plan()
+    assert (wanted.switch, look(it), asked(it)) == ("", None, "")
     assert any("nothing is switched" in text for text in it.texts(Warned))
     it.session.answers = gone(it)
-    down.apply(it.run, wanted)
+    it.apply()
     said = "\n".join(it.session.scripts)
     assert "mv -f /etc/nixos/configuration.nix.nixprov-new /etc/nixos/configuration.nix" in said
     assert "rm -f /etc/nixos/nixprov/default.nix" in said
@@ -396,7 +405,7 @@ def test_down_asks_where_one_of_the_two_is_the_owners(
     assert "nixprov/default.nix" in edits(asked(it))
     if not found.is_described:
         with pytest.raises(NotDescribed, match="`nixprov down --adopt-configuration host1`"):
-            origin.require(it.run, found)
+            origin.require(it.host)
 
 
 def test_down_of_our_own_system_asks_nothing() -> None:
@@ -421,9 +430,9 @@ def test_down_says_when_it_is_not_the_system_from_before(
     hook = replace(Hook().record(new_host()), sha256_before=sha256)
     recorded = replace(journal, baseline=Baseline(4, before), checked=checked, hook=hook)
     it = stage(running(facts), recorded, runner(), verb="down")
-    wanted = down.plan(it.run)
+    it.plan()
     it.session.answers = gone(it)
-    down.apply(it.run, wanted)
+    it.apply()
     told = [text for text in it.texts(Warned) if "not the one from before nixprov" in text]
     assert [before in text and text.endswith(words or "?") for text in told] == ([True] if words else [])
 
@@ -448,12 +457,14 @@ def test_its_own_exit_code(outcomes: list[Outcome], code: int) -> None:
 def test_what_to_type_next_leads_on() -> None:
     results = [result("a", Outcome.NOT_DESCRIBED), result("b", Outcome.FAILED)]
     options = ("-i", "inv")
-    assert next_commands(Typed("up", options, ("--serial", "1")), results) == (
+    assert next_commands(Typed(Verb.UP, options, ("--serial", "1")), results) == (
         "nixprov up b -i inv --serial 1",
         "nixprov plan --build a -i inv",
         "nixprov up --adopt-configuration a -i inv --serial 1",
     )
-    assert next_commands(Typed("plan", options, has_built=True), results[:1]) == (
+    assert next_commands(Typed(Verb.PLAN, options, has_built=True), results[:1]) == (
         "nixprov up --adopt-configuration a -i inv",
     )
-    assert next_commands(Typed("plan down", options), results[:1])[-1] == "nixprov down --adopt-configuration a -i inv"
+    assert (
+        next_commands(Typed(Verb.PLAN_DOWN, options), results[:1])[-1] == "nixprov down --adopt-configuration a -i inv"
+    )

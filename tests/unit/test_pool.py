@@ -9,13 +9,16 @@ from typing import Final, cast
 
 import pytest
 
-from provisioner.engine import Engine, Verb
+from provisioner.batches import Stage
 from provisioner.engine.pool import TICK_S, Pool, Task
+from provisioner.engine.rollout import Rollout
 from provisioner.events import Event, HostDone
 from provisioner.forge import Forge
 from provisioner.machine.journal import Run
 from provisioner.outcome import Outcome
 from provisioner.ssh.session import SshOptions
+from provisioner.verb import Verb
+from provisioner.verbs import perform
 from tests.unit.runs import host_spec
 
 # Over at the second look at the clock: what a thread does at once is done by then, on a busy machine too.
@@ -135,8 +138,9 @@ def test_a_report_that_is_broken_leaves_nobody_waiting() -> None:
         if not isinstance(event, HostDone):
             raise ValueError(event)  # noqa: TRY004 - as a report's own bug would
 
-    engine = Engine(cast("Forge", None), SshOptions(), broken, Run("r", "status", "me@here", ""))
-    [result] = engine.execute(Verb.STATUS, [host_spec("h1")])
+    run = Run("r", "status", "me@here", "")
+    rollout = Rollout(cast("Forge", None), SshOptions(), broken, run, Verb.STATUS, perform)
+    [result] = rollout.roll_out([Stage((host_spec("h1"),))])
     assert (result.outcome, result.error.startswith("bug in nixprov: ValueError")) == (Outcome.FAILED, True)
 
 

@@ -12,15 +12,15 @@ from typing import cast
 import pytest
 
 from provisioner.app import App
+from provisioner.batches import Stage
 from provisioner.cli import cli
 from provisioner.cli.prune import _Dialogue, _finish
-from provisioner.engine.batches import Stage
-from provisioner.engine.prune import Finding, Known, View, delete, gone, look, survey, told
 from provisioner.errors import ForgeRefused
 from provisioner.forge import Forge
 from provisioner.machine.journal import Journal, RunnerRecord
 from provisioner.model import ForgeRunner, Manager, Mark, RunnerStatus, RunnerType
 from provisioner.selection import Fleet
+from provisioner.verbs.prune import Finding, Known, View, delete, findings, gone, look, told
 from tests.unit.hosts import MACHINE, URL, runner, spec
 
 OTHER = "0" * 12
@@ -81,7 +81,7 @@ def marked(id_: int, host: str, machine: str = MACHINE) -> ForgeRunner:
 
 
 def test_what_its_host_knows_is_left() -> None:
-    assert survey(view(runner(7), hosts={"host1": known(7)})) == []
+    assert findings(view(runner(7), hosts={"host1": known(7)})) == []
 
 
 @pytest.mark.parametrize(
@@ -100,18 +100,18 @@ def test_what_its_host_knows_is_left() -> None:
 def test_only_what_is_surely_left_is_deleted(
     status: RunnerStatus, inventory: set[str], hosts: dict[str, Known], deletes: bool, words: str
 ) -> None:
-    findings = survey(view(runner(7, status=status), inventory=sorted(inventory), hosts=hosts))
-    about = [finding for finding in findings if finding.runner]
+    found = findings(view(runner(7, status=status), inventory=sorted(inventory), hosts=hosts))
+    about = [finding for finding in found if finding.runner]
     assert [(finding.deletes, words in finding.why) for finding in about] == [(deletes, True)]
 
 
 def test_what_is_not_marked_is_not_looked_at() -> None:
-    assert survey(view(runner(7, description="mine"), inventory=())) == []
+    assert findings(view(runner(7, description="mine"), inventory=())) == []
 
 
 def test_hosts_without_a_runner_and_downs_that_wait_are_named() -> None:
     hosts = {"host1": known(7), "host2": known(pending=(9,), machine=OTHER)}
-    assert [str(finding) for finding in survey(view(hosts=hosts))] == [
+    assert [str(finding) for finding in findings(view(hosts=hosts))] == [
         "host1: has our files, and GitLab no runner 7: run `up` or `down` there",
         "host2: a `down` there waits to be finished",
     ]
@@ -123,7 +123,7 @@ def test_a_host_that_is_a_runner_again_has_no_down_that_waits() -> None:
 
 
 def test_a_stale_manager_is_named_and_no_more() -> None:
-    found = survey(view(runner(7), hosts={"host1": known(7)}, managers={7: (STALE, LIVE)}))
+    found = findings(view(runner(7), hosts={"host1": known(7)}, managers={7: (STALE, LIVE)}))
     assert [(one.deletes, one.manager) for one in found] == [(False, STALE)]
     assert "manager s_old of runner 7 (host1/default, last contact 2026-01-01" in str(found[0])
     assert told(found[0]).gitlab_status == "stale"
@@ -147,7 +147,7 @@ def test_what_hosts_know_by_id_is_found_where_no_list_shows_it() -> None:
     open_, _ = forge(runner(7), runner(9), runner(10, description="taken over by a person"), listed=())
     seen = look(open_, [spec()], {"host1"}, lambda: {"host1": known(7, pending=(9, 10))})
     assert [one.id for one in seen.runners] == [7, 9]
-    assert texts(survey(seen)) == [(False, survey(seen)[0].why), (True, "waits to be deleted since a `down`")]
+    assert texts(findings(seen)) == [(False, findings(seen)[0].why), (True, "waits to be deleted since a `down`")]
 
 
 def test_what_changed_before_the_deletion_is_saved_and_said() -> None:

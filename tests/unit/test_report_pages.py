@@ -29,6 +29,8 @@ from provisioner.report.lines import that_matter
 from provisioner.report.logs import HostLogs
 from provisioner.report.timeline import PHASES
 from provisioner.report.wording import ago, clean, elapsed
+from provisioner.verb import Verb
+from tests.unit.hosts import spec, wanted
 from tests.unit.runs import BUILD_LOG, CHANGE, PREVIEW, Play, go, host_plan, mixed, planned, status_read
 
 VOID = {"meta", "br", "line"}
@@ -63,7 +65,7 @@ class Strict(HTMLParser):
 
 def parsed(play: Play) -> Strict:
     parser = Strict()
-    parser.feed(html.page(play.record, Typed(play.verb)))
+    parser.feed(html.page(play.record, Typed(Verb(play.verb))))
     parser.close()
     assert parser.open == []
     return parser
@@ -359,6 +361,9 @@ def test_diffs_of_runners_show_settings_before_and_after() -> None:
         ("services.x.token = ''abc'';", 'services.x.token = "***";'),
         ('environment.SECRET_KEY = "abc";', 'environment.SECRET_KEY = "***";'),
         ('"password" = "abc";', '"password" = "***";'),
+        ('  "NPM_TOKEN": "abc",', '  "NPM_TOKEN": "***",'),
+        (r'"secret": "a\"b\\", "x": "y"', r'"secret": "***", "x": "y"'),
+        ('"tokenVersion": "20260101"', '"tokenVersion": "20260101"'),
         ('passwordFile = "/run/key";', 'passwordFile = "/run/key";'),
         ('tokenVersion = "20260101";', 'tokenVersion = "20260101";'),
         ("# glrt-AbCdEfGhIj", "# glrt-***"),
@@ -367,6 +372,16 @@ def test_diffs_of_runners_show_settings_before_and_after() -> None:
 )
 def test_secrets_in_diffs_are_stars(text: str, shown: str) -> None:
     assert masked(text) == shown
+
+
+def test_a_secret_among_a_jobs_variables_is_stars_in_what_would_be_written() -> None:
+    """It has no place there (docs/inventory.md), and people put it there."""
+    target = wanted(spec(RunnerSpec(environment={"NPM_TOKEN": 'hid"den\\', "PLAIN": "shown"})))
+    diff = unified(FileChange("/etc/nixos/nixprov/settings.nix", None, target.files["settings.nix"]))
+    assert '"NPM_TOKEN": "***"' in diff
+    assert '"PLAIN": "shown"' in diff
+    assert "hid" not in diff
+    assert "den" not in diff
 
 
 def test_the_lines_that_matter_begin_at_the_first_complaint() -> None:
@@ -394,13 +409,13 @@ def result(host: str, outcome: Outcome) -> HostResult:
 )
 def test_the_next_command(outcomes: tuple[Outcome, ...], commands: tuple[str, ...]) -> None:
     results = [result(f"h{number}", outcome) for number, outcome in enumerate(outcomes)]
-    assert next_commands(Typed("up", ("-i", "a b")), results) == commands
+    assert next_commands(Typed(Verb.UP, ("-i", "a b")), results) == commands
 
 
 def test_the_next_command_of_many_hosts_reads_their_names_from_the_file() -> None:
     results = [result(f"h{number}", Outcome.FAILED) for number in range(50)]
-    assert next_commands(Typed("down"), results, ("--limit", "@/f")) == ("nixprov down --limit @/f",)
-    assert next_commands(Typed("plan down"), results[:1]) == ("nixprov down h0 --check",)
+    assert next_commands(Typed(Verb.DOWN), results, ("--limit", "@/f")) == ("nixprov down --limit @/f",)
+    assert next_commands(Typed(Verb.PLAN_DOWN), results[:1]) == ("nixprov down h0 --check",)
 
 
 def test_the_next_command_repeats_the_options_that_it_needs() -> None:

@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 
 from provisioner import runs
-from provisioner.engine import Verb
-from provisioner.engine.batches import Rules
+from provisioner.batches import Rules
 from provisioner.errors import ConfigError, InventoryError, NothingSelected
 from provisioner.machine.journal import Run
 from provisioner.model import Become, Secret
 from provisioner.outcome import HostResult, Outcome
 from provisioner.runs import RunFile
 from provisioner.selection import Overrides, Selection, select
+from provisioner.verb import Verb
 
 INVENTORY = """
 [web]

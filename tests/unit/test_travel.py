@@ -29,17 +29,24 @@ from provisioner.sealing import Sealer, new_key
 STAYS: Final = {
     "Both": "the reports of a run, with their streams",
     "Candidate": "a private key",
+    "Change": "what is done in a phase",
+    "Context": "GitLab's client, and who is told",
     "Endpoint": "made by each process from its own ssh_config",
     "Ending": "the record of a run, with its lock",
-    "Engine": "GitLab's client, and who is told",
+    "Finish": "what is done in a phase",
     "Inventory": "who is warned",
+    "Look": "what is done in a phase",
     "Order": "a remote command on its way",
     "Patience": "how to sleep",
+    "Phase": "what is done in a phase",
     "Pool": "what is done in its threads",
     "Proxy": "a process",
     "Reader": "who is warned",
+    "Rollout": "GitLab's client, and who is told",
     "Row": "a picture of one host, with its mutable record",
+    "Switch": "a session",
     "Timeline": "the picture of a run, made of those",
+    "Unwind": "what is done in a phase",
 }
 POISON: Final = "hunter2-of-the-inventory"
 

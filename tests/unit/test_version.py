@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 
 from provisioner import version
-from provisioner.engine import down, status, up
 from provisioner.engine.unwind import RolledBack
 from provisioner.errors import ForgeUnavailable, HostRefused
 from provisioner.events import Warned
@@ -202,7 +201,7 @@ def test_a_newer_module_whose_files_are_gone_counts_as_long_as_a_system_has_it()
 
 def refused(it: Stage) -> HostRefused:
     with pytest.raises(HostRefused) as caught:
-        up.plan(it.run)
+        it.plan()
     assert len(it.session.scripts) == 1, "it was looked at and left"
     return caught.value
 
@@ -219,23 +218,23 @@ def test_up_and_plan_refuse_a_downgrade_in_one_line(verb: str) -> None:
 
 def test_down_takes_a_newer_module_out() -> None:
     it = stage(*host("9.0"), runner(), verb="down", host=BUSIER)
-    found = down.plan(it.run)
+    found = it.plan()
     assert {"hook", "module", "secrets"} <= {action.step for action in found.steps}
     assert it.texts(Warned) == [f"nixprov 9.0 installed it, and this older {version.OWN} takes back what it knows of"]
     for by in (None, "0.0.9", version.OWN):
         known = stage(*host(by), runner(), verb="down")
-        assert down.plan(known.run).switch
+        assert known.plan().switch
         assert known.texts(Warned) == []
 
 
 def test_status_names_whose_it_is_and_that_up_refuses() -> None:
     it = stage(*host("9.0"), runner(), host=BUSIER, verb="status")
-    report = status.look_at(it.run)
+    report = it.report()
     assert report.nixprov == "9.0"
     assert [line.partition(";")[0] for line in report.drift] == [
         f"module: `up` refuses: nixprov 9.0 installed another module there, and this is the older {version.OWN}"
     ]
-    same = status.look_at(stage(*host("9.0"), runner(), verb="status").run)
+    same = stage(*host("9.0"), runner(), verb="status").report()
     assert (same.nixprov, same.drift) == ("9.0", ())
 
 
@@ -244,7 +243,8 @@ def writers(it: Stage) -> list[str]:
 
 
 def applied(it: Stage) -> list[str]:
-    up.apply(it.run, up.plan(it.run))
+    it.plan()
+    it.apply()
     return writers(it)
 
 
@@ -277,9 +277,9 @@ def test_whoever_goes_back_takes_the_version_along() -> None:
     """An older operator is not shut out by a newer one's `up` that came to nothing."""
     it = stage(*host("0.0.9"), runner(), host=BUSIER)
     it.session.answers = switch_ends("failed build 20 4")
-    wish = up.plan(it.run)
+    it.plan()
     with pytest.raises(RolledBack):
-        up.apply(it.run, wish)
+        it.apply()
     assert writers(it) == ["0.0.9", version.OWN, "0.0.9", "0.0.9"]
     assert it.session.journal["phase"] == Phase.CONFIRMED.value
 
@@ -301,8 +301,8 @@ def journals_to_come(script: str) -> list[dict[str, Any]]:
 def test_what_only_waits_for_gitlab_to_delete_has_no_module_any_more() -> None:
     it = stage(*host("9.0"), runner(), verb="down")
     it.forge.fails["delete"] = ForgeUnavailable("502")
-    wish = down.plan(it.run)
+    it.plan()
     with pytest.raises(ForgeUnavailable):
-        down.apply(it.run, wish)
+        it.apply()
     assert writers(it)[-1] == ""
     assert "9.0" in writers(it)

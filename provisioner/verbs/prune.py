@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Self
 
 from provisioner.engine import crash
+from provisioner.engine.host import Machine
 from provisioner.errors import ForgeRefused
 from provisioner.events import LeftoverFound
 from provisioner.forge import Forge
@@ -23,6 +25,10 @@ class Known:
     machine: str
     journal: Journal
     held_by: str = ""
+
+    @classmethod
+    def of(cls, machine: Machine) -> Self:
+        return cls(machine.facts.machine, machine.journal, machine.facts.held_by)
 
     def ids(self, url: str) -> set[int]:
         return {record.id for record in self.journal.runners.values() if record.url == url}
@@ -99,7 +105,7 @@ def marked(forge: Forge, hosts: Iterable[HostSpec]) -> tuple[ForgeRunner, ...]:
     return tuple(runner for runner in found.values() if runner.mark)
 
 
-def survey(view: View) -> list[Finding]:
+def findings(view: View) -> list[Finding]:
     """Pure: what to delete and what to say."""
     found = [finding for runner in view.runners if runner.mark for finding in _of_runner(runner, runner.mark, view)]
     return [*found, *(finding for name, host in view.known.items() for finding in _of_host(name, host, view))]

@@ -1,0 +1,286 @@
+"""`down` for one host: nothing of ours is left, on the machine and in GitLab."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import replace
+from typing import Final
+
+from provisioner import version
+from provisioner.engine import crash, drain, origin, preview
+from provisioner.engine.host import Host
+from provisioner.engine.look import look
+from provisioner.engine.settle import settle
+from provisioner.engine.switch import DISARM, Switch
+from provisioner.engine.unwind import clean, ours, unwind
+from provisioner.errors import ForgeError, ForgeUnavailable, HostError, Locked, NixprovError
+from provisioner.machine.facts import digest
+from provisioner.machine.journal import Phase, RunnerRecord
+from provisioner.machine.switch import NO_REVISION
+from provisioner.machine.transaction import Part, Shell
+from provisioner.plan import ForgeView, RunnerAction, RunnerVerb, plan_down
+from provisioner.steps import STEPS
+from provisioner.steps.hook import PATH as HOOK_PATH
+from provisioner.steps.module import written_by
+from provisioner.verbs.phases import Change, Finish, Look, Phases, Unwind
+
+PHASES: Final = Phases(
+    lambda: (
+        Look("probe", settle, commands=1),
+        Look("plan", plan),
+        Look("own", origin.look, when=origin.is_asked, commands=1),
+        Look("evaluate", preview.evaluate, when=preview.is_evaluated, commands=1),
+        Look("build", preview.build, when=preview.is_built, commands=1),
+        Change("claim", claim, when=needs_switch, commands=1),
+        Change("drain", drain_runners, when=has_runners_to_drain),
+        Change("write", take_out, when=needs_switch, commands=1),
+        Change("switch", activate, when=needs_switch, commands=3),
+        Unwind("unwind", unwind_and_resume, when=is_claimed, commands=3),
+        Finish("write", take_files, when=has_only_files, commands=1),
+        Finish("delete", withdraw, when=has_runners),
+        Finish("clean", clean_up, commands=2),
+    )
+)
+
+_PAUSED: Final = "runner {} in GitLab is paused"
+# SIGTERM ends a runner's jobs at once, where the SIGQUIT of a normal stop waits for them (gitlab-runner, "Signals").
+_END_JOBS: Final = "systemctl kill --signal=SIGTERM 'nixprov-runner-*.service' 2>/dev/null || :"
+
+
+def plan(host: Host) -> None:
+    """Pure, from the journal and the marks; without GitLab, from the journal alone.
+
+    Raises HostError, ForgeRefused.
+    """
+    _warn_of_newer(host)
+    context, facts, journal = host.context, host.machine.facts, host.machine.journal
+    try:
+        view = look(context.forge, context.spec, facts, journal)
+    except ForgeUnavailable as error:
+        context.warn(f"{error.message}: the host's side goes on, the deletion stays in the journal")
+        view = ForgeView(context.forge.url, {})
+    found = plan_down(context.spec, facts, journal, view)
+    if not found.switch and _feeding(host):
+        context.warn("nothing that runs or boots there is ours: our files go, and nothing is switched")
+    host.decide(replace(found, runners=_with_journal(host, found.runners)))
+
+
+def _warn_of_newer(host: Host) -> None:
+    """It is taken out all the same; the last look finds only what this version would look for."""
+    writer = written_by(host.machine.facts, host.machine.journal)
+    if writer and version.is_newer(writer, version.OWN):
+        text = f"nixprov {writer} installed it, and this older {version.OWN} takes back what it knows of"
+        host.context.warn(text)
+
+
+def _with_journal(host: Host, actions: tuple[RunnerAction, ...]) -> tuple[RunnerAction, ...]:
+    """Runners that the journal knows and GitLab's lists did not show: deleted by id, and 404 is success."""
+    journal = host.machine.journal
+    if journal.machine not in ("", host.machine.facts.machine):
+        text = "the journal is that of another machine: its runners are left alone"
+        host.context.warn(f"{text}; `nixprov prune` tells which nobody uses")
+    known, url = {action.id for action in actions}, host.context.forge.url
+    records = [*journal.runners.items(), *((f"id {one.id}", one) for one in journal.pending_deletions)]
+    missing = {one.id: name for name, one in records if one.url == url and one.id not in known}
+    return (
+        *actions,
+        *(RunnerAction(name, RunnerVerb.DELETE, f"id {id_}, from the journal", id_) for id_, name in missing.items()),
+    )
+
+
+def _feeding(host: Host) -> list[Part]:
+    """The removal of what the next system would be built from. Raises HookRefused."""
+    facts, journal = host.machine.facts, host.machine.journal
+    return [part for step in reversed(STEPS) if step.feeds_system for part in step.remove(facts, journal)]
+
+
+def needs_switch(host: Host) -> bool:
+    return bool(host.plan.switch)
+
+
+def claim(host: Host) -> None:
+    """The host is this run's from now on (ADR 0011).
+
+    Raises HookRefused before it: a file that cannot be edited surely ends the run before anything is paused.
+    """
+    _feeding(host)
+    host.claim(Phase.DRAINING)
+
+
+def has_runners_to_drain(host: Host) -> bool:
+    return needs_switch(host) and bool(_ids(host))
+
+
+def drain_runners(host: Host) -> None:
+    """Paused in GitLab; then zero jobs are waited for, as long as --drain-limit says.
+
+    Raises StillBusy, Cancelled.
+    """
+    drain.drain(host, _ids(host))
+
+
+def _ids(host: Host) -> list[int]:
+    return [action.id for action in host.plan.runners if action.id is not None]
+
+
+def take_out(host: Host) -> None:
+    """One transaction, as in `up`: our files go, and the switch's unit is started.
+
+    Raises Cancelled before it, Locked, NothingChanged, RemoteFailed.
+    """
+    host.ledger.is_drained = True
+    journal = host.machine.journal_for(Phase.REMOVING)
+    ending = [Shell(_END_JOBS)] if host.context.choices.force else []
+    parts = Switch(host.machine).to(NO_REVISION, [*_feeding(host), *ending], journal)
+    host.write(parts, journal, keep=True)
+
+
+def activate(host: Host) -> None:
+    """Follows the unit's log to its end; a fresh login works; only then the system is the one that boots.
+
+    Raises SwitchFailed, Detached, DetachedByUser, Stopped.
+    """
+    switch = Switch(host.machine)
+    with crash.around("follow"):
+        result = switch.follow()
+    switch.judge(result)
+    if result.waits:
+        switch.log_in_again()
+    switch.commit(Phase.SWITCHED_BACK, keep=True)
+
+
+def is_claimed(host: Host) -> bool:
+    return host.ledger.is_claimed
+
+
+def unwind_and_resume(host: Host) -> None:
+    """After a failure: as in `up`, and then the runners take jobs again.
+
+    One that is left somewhere between takes none, and that is said. Raises as `unwind` does.
+    """
+    if not host.ledger.is_drained:
+        _resume(host)
+        unwind(host)
+        return
+    try:
+        unwind(host)
+    except Locked:
+        raise
+    except NixprovError:
+        _name_paused(host)
+        raise
+    _resume(host)
+
+
+def _resume(host: Host) -> None:
+    """After a failed `down` the runner goes on as before, so it takes jobs again."""
+    forge = host.context.forge
+    for name, id_ in _taking_jobs(host):
+        try:
+            if forge.get(id_) is None:
+                continue
+            with crash.around("resume", name):
+                forge.set_paused(id_, paused=False)
+        except ForgeError as error:
+            host.ledger.remains.append(_PAUSED.format(id_))
+            host.context.warn(f"{error.message}: the runner stays paused until `nixprov up`")
+
+
+def _name_paused(host: Host) -> None:
+    for _, id_ in _taking_jobs(host):
+        with suppress(ForgeError):
+            if (found := host.context.forge.get(id_)) and found.paused:
+                host.ledger.remains.append(_PAUSED.format(id_))
+
+
+def _taking_jobs(host: Host) -> list[tuple[str, int]]:
+    """Names and ids of those that are not meant to be paused."""
+    names = {runner.name for runner in host.context.spec.runners if not runner.paused}
+    return [(action.name, action.id) for action in host.plan.runners if action.id is not None and action.name in names]
+
+
+def has_only_files(host: Host) -> bool:
+    return not needs_switch(host) and bool(_feeding(host))
+
+
+def take_files(host: Host) -> None:
+    """Only where no switch is needed: the system is its owner's, and so is the next one once our files are gone.
+
+    To build it is not our business.
+    """
+    host.write([DISARM, *_feeding(host)], host.machine.journal_for(Phase.SWITCHED_BACK), keep=True)
+
+
+def has_runners(host: Host) -> bool:
+    return bool(host.plan.runners)
+
+
+def withdraw(host: Host) -> None:
+    """Deleted in GitLab, and 404 seen; a deletion that fails stays in the journal for the next `down`."""
+    forge = host.context.forge
+    for action in host.plan.runners:
+        if action.id is None:
+            continue
+        try:
+            with crash.around("delete", action.name):
+                forge.delete(action.id)
+            if forge.get(action.id) is not None:
+                raise ForgeUnavailable(
+                    f"GitLab still has runner {action.id} after deleting it", hint="run `down` again"
+                )
+        except ForgeError as error:
+            host.ledger.pending.append((RunnerRecord(action.id, forge.url, ""), error))
+
+
+def clean_up(host: Host) -> None:
+    """Everything outside of the system goes, and the lock with it; a last probe must find nothing.
+
+    Raises HostError; ForgeError where GitLab's side waits in the journal.
+    """
+    if pending := host.ledger.pending:
+        _queue(host, tuple(record for record, _ in pending))
+        raise pending[0][1]
+    if host.plan.changes_host:
+        clean(host)
+        _require_nothing_left(host)
+        if host.ledger.is_claimed:
+            _say_what_came_back(host)
+
+
+def _queue(host: Host, records: tuple[RunnerRecord, ...]) -> None:
+    """Everything but the journal goes; it keeps what GitLab still has to delete, for the next `down` of anyone."""
+    machine = host.machine
+    host.ledger.remains += [f"runner {one.id} in GitLab, which the next `down` or `prune` deletes" for one in records]
+    keeps = {"state"}
+    parts = [
+        part
+        for step in reversed(STEPS)
+        if not step.feeds_system and step.name not in keeps
+        for part in step.remove(machine.facts, machine.journal)
+    ]
+    journal = machine.journal_for(Phase.SWITCHED_BACK, nixprov="", runners={}, hook=None, pending_deletions=records)
+    with crash.around("queue"):
+        machine.transact("queue", parts, journal, keep=False)
+
+
+def _require_nothing_left(host: Host) -> None:
+    machine, remains = host.machine, host.ledger.remains
+    machine.probe()
+    remains += [*ours(machine.facts, machine.journal), *(unit.name for unit in machine.facts.units)]
+    if remains:
+        hint = "run `down` again, or remove it by hand"
+        raise HostError(host.name, "not everything of ours went from the host", hint=hint)
+
+
+def _say_what_came_back(host: Host) -> None:
+    """Where it is not the system from before us, by the journal as it was when this run began."""
+    facts, journal = host.machine.facts, host.ledger.before[1]
+    before = journal.baseline.system if journal.baseline else facts.system
+    if before == facts.system:
+        return
+    why = f"{HOOK_PATH} describes another one now"
+    if journal.checked and journal.checked.adopted:
+        why = f"{HOOK_PATH} did not describe that one (--adopt-configuration)"
+    elif journal.hook and digest(facts.records.get("configuration.data")) != journal.hook.sha256_before:
+        why = f"{HOOK_PATH} was edited since"
+    host.context.warn(f"the system is not the one from before nixprov ({before}): {why}")

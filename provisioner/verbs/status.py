@@ -1,0 +1,90 @@
+"""`status` for one host: machine, module and GitLab side by side, and every difference named."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from provisioner.engine.host import Host
+from provisioner.engine.look import look
+from provisioner.errors import HookRefused, HostRefused
+from provisioner.events import RunnerReport, StatusRead
+from provisioner.machine.flaws import Flaws
+from provisioner.machine.journal import Phase
+from provisioner.plan import ForgeView, RunnerAction, plan_up, require_no_downgrade, unit_names
+from provisioner.steps.module import written_by
+from provisioner.verbs.phases import Look, Phases
+from provisioner.verbs.up import warn_of_trust
+
+PHASES: Final = Phases(
+    lambda: (
+        Look("probe", probe, commands=1),
+        Look("plan", compare),
+    )
+)
+
+
+def probe(host: Host) -> None:
+    """As in `up`; a run that goes on there is named, and so is one that ended half-way.
+
+    Raises HostError.
+    """
+    machine, context = host.machine, host.context
+    machine.probe()
+    warn_of_trust(host)
+    if refusal := Flaws.of(context.spec.module, machine.facts).refusal():
+        context.warn(f"{refusal[0]}: `up` refuses it; {refusal[1]}")
+    if machine.facts.is_switching:
+        context.warn(machine.what_goes_on)
+    elif machine.facts.held_by:
+        context.warn(f"{machine.holder} works on it")
+    elif machine.journal.exists and machine.journal.phase is not Phase.CONFIRMED:
+        context.warn(f"the last run, {machine.holder}, ended half-way: {machine.journal.phase.value}")
+
+
+def compare(host: Host) -> None:
+    """Machine, module and GitLab side by side; what `up` would change is the drift.
+
+    Raises ForgeError.
+    """
+    host.context.emit(report(host))
+
+
+def report(host: Host) -> StatusRead:
+    spec, facts, journal = host.context.spec, host.machine.facts, host.machine.journal
+    view = look(host.context.forge, spec, facts, journal)
+    wanted, drift = _compared(host, view)
+    return StatusRead(
+        host=host.name,
+        nixos=facts.text("nixos-version"),
+        nixprov=written_by(facts, journal),
+        generation=facts.generation,
+        phase=journal.phase.value,
+        revision=facts.revision,
+        runners=tuple(_runner(host, view, wanted, name) for name in view.found),
+        # A machine that has nothing of ours has not drifted: nobody said `up` there yet.
+        drift=drift if journal.exists or facts.revision else (),
+        counters=facts.counters,
+        flaws=Flaws.of(spec.module, facts),
+    )
+
+
+def _compared(host: Host, view: ForgeView) -> tuple[tuple[RunnerAction, ...], tuple[str, ...]]:
+    """What `up` would do with the runners, and all it would change. That it would refuse is told, and no failure."""
+    try:
+        wanted = plan_up(host.context.spec, host.machine.facts, host.machine.journal, view)
+    except HookRefused as refusal:
+        return (), (f"hook: `up` refuses: {refusal}",)
+    try:
+        require_no_downgrade(wanted)
+    except HostRefused as refusal:
+        return wanted.runners, (f"module: `up` refuses: {refusal}",)
+    return wanted.runners, wanted.lines()
+
+
+def _runner(host: Host, view: ForgeView, wanted: tuple[RunnerAction, ...], name: str) -> RunnerReport:
+    spec = host.context.spec
+    kept = {action.id for action in wanted if action.name == name} or {found.id for found in view.found[name]}
+    runner = next((found for found in view.found[name] if found.id in kept), None)
+    units = dict(zip((one.name for one in spec.runners), unit_names(spec), strict=True))
+    managers = host.context.forge.managers(runner.id) if runner else ()
+    return RunnerReport(name, host.machine.facts.unit(units[name]), runner, managers)
