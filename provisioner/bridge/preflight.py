@@ -122,7 +122,7 @@ def _runner(runner: Json, plain: frozenset[str], tag: str) -> Iterator[Finding]:
     if not is_protected and not is_for_pulls:
         yield Finding(
             f"{name} takes jobs of pull requests",
-            f"give it access_level: ref_protected, or the tag {tag} if it is for them",
+            f"protect it (protected: true), or give it the tag {tag} if it is for them",
         )
     if is_protected and is_for_pulls:
         yield Finding(f"{name} has the tag {tag} and is for protected refs", "take one of both away")

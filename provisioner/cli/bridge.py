@@ -166,6 +166,18 @@ def status(config: str, state: str | None, as_json: bool) -> None:  # noqa: ARG0
 
 
 @bridge.command()
+def module() -> None:
+    r"""Print the NixOS module of the service.
+
+    \b
+    Example: nixprov bridge module > nixprov-bridge.nix
+    """
+    from importlib.resources import files
+
+    click.echo((files("provisioner.bridge") / "module.nix").read_text(encoding="utf-8"), nl=False)
+
+
+@bridge.command()
 @_where
 @click.argument("pull", type=click.IntRange(1), metavar="PR")
 @click.argument("head", metavar="SHA", type=NAMED)

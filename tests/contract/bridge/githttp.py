@@ -124,7 +124,7 @@ class _Handler(BaseHTTPRequestHandler):
         if repository.status:
             return (repository.status, [], b"")
         if repository.redirect:
-            return (302, [("Location", f"{repository.redirect}{self.path}")], b"")
+            return (302, [("Location", f"/{repository.redirect}/{rest}?{query}")], b"")
         is_push = "git-receive-pack" in self.path
         repository.before(f"{self.command} {rest}?{query}")
         repository.requests.append(f"{self.command} {rest}?{query}")

@@ -154,7 +154,8 @@ def rig(folder: Path, **tables: Any) -> Iterator[Rig]:
     """A repository with a main branch and its owner, mirrored once the first pass is over."""
     source = Repository(folder / "source.git")
     target = Repository(folder / "target.git", password=f"push-{secrets.token_hex(12)}")
-    repositories = {"owner/name.git": source, "lab/demo.git": target}
+    elsewhere = Repository(source.folder)
+    repositories = {"owner/name.git": source, "lab/demo.git": target, "elsewhere/name.git": elsewhere}
     with in_background(folder) as gitlab, githttp.serving(repositories) as git_url:
         clock = Clock(gitlab.lab.clock)
         github = github_double.GitHub(source, app_key()[1], clock)

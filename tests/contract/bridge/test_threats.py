@@ -247,7 +247,7 @@ def test_no_name_of_a_pull_request_reaches_git(rig: Rig, said_to_git: Callable[[
 def test_a_redirect_is_not_followed(rig: Rig) -> None:
     pull = opened(rig)
     approve(rig, pull)
-    rig.source.redirect = rig.tables.github.git.replace("127.0.0.1", "localhost")
+    rig.source.redirect = "elsewhere/name.git"
     with pytest.raises(BridgeUnavailable):
         rig.settle()
     assert rig.target.requests == []
@@ -780,20 +780,21 @@ def test_an_approval_counts_once(rig: Rig) -> None:
 def test_what_somebody_changes_meanwhile_is_not_overwritten(rig: Rig) -> None:
     """Each push names the value that it replaces."""
     pull = built(rig)
-    other = rig.target.commit({"x": "y"})
+    theirs: list[str] = []
     rig.github.push(pull, rig.commit())
     approve(rig, pull)
 
     def meddle(request: str) -> None:
         if "service=git-receive-pack" in request:
-            rig.target.set("refs/heads/pr-1", other)
+            theirs.append(rig.target.commit({"x": str(len(theirs))}))
+            rig.target.set("refs/heads/pr-1", theirs[-1])
 
     rig.target.before = meddle
     rig.settle()
-    assert rig.ref(1) == other
+    assert rig.ref(1) == theirs[-1]
     rig.github.pulls[1].is_open = False
     rig.settle()
-    assert rig.ref(1) == other
+    assert rig.ref(1) == theirs[-1]
     rig.target.before = lambda _request: None
     rig.settle()
     assert rig.ref(1) == ""
