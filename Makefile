@@ -1,34 +1,41 @@
 # Two commands do everything on a fresh machine: `make demo` and `make test`. CONTRIBUTING.md names the others.
-.PHONY: demo test faults attacks mutants check fix lab clean
+.PHONY: demo test faults attacks mutants check fix lab clean outside
 
 VENV := .venv
 BIN := $(VENV)/bin
 
-demo: $(VENV)/ready
-	PATH="$(CURDIR)/$(BIN):$$PATH" scripts/demo
+# An environment outside of this checkout belongs to somebody else: it is used as it is, and nothing is installed there.
+HERE := $(realpath $(CURDIR))
+READY := $(if $(filter $(HERE)/%,$(or $(realpath $(VENV)),$(abspath $(VENV)))),$(VENV)/ready,outside)
 
-test: $(VENV)/ready
-	PATH="$(CURDIR)/$(BIN):$$PATH" scripts/test
+demo: $(READY)
+	PATH="$(abspath $(BIN)):$$PATH" scripts/demo
 
-attacks: $(VENV)/ready
-	PATH="$(CURDIR)/$(BIN):$$PATH" scripts/attacks
+test: $(READY)
+	PATH="$(abspath $(BIN)):$$PATH" scripts/test
 
-mutants: $(VENV)/ready
-	PATH="$(CURDIR)/$(BIN):$$PATH" scripts/mutants
+attacks: $(READY)
+	PATH="$(abspath $(BIN)):$$PATH" scripts/attacks
 
-faults: $(VENV)/ready
-	PATH="$(CURDIR)/$(BIN):$$PATH" scripts/faults
+mutants: $(READY)
+	PATH="$(abspath $(BIN)):$$PATH" scripts/mutants
 
-check: $(VENV)/ready
-	PATH="$(CURDIR)/$(BIN):$$PATH" scripts/check
+faults: $(READY)
+	PATH="$(abspath $(BIN)):$$PATH" scripts/faults
 
-fix: $(VENV)/ready
+check: $(READY)
+	PATH="$(abspath $(BIN)):$$PATH" scripts/check
+
+fix: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-$(VENV)/ready: pyproject.toml lab/pyproject.toml scripts/install
+$(VENV)/ready: pyproject.toml lab/pyproject.toml constraints.txt scripts/install
 	scripts/install $(VENV)
 	touch $@
 
+outside:
+	@[ -x $(BIN)/nixprov ] || { echo "$(VENV) is outside of this checkout and has no nixprov; to have it there: scripts/install $(VENV)" >&2; exit 1; }
+
 clean:
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis dist
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis dist site

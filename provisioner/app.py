@@ -16,8 +16,10 @@ from pathlib import Path
 from typing import Protocol
 
 from provisioner import runs
+from provisioner.engine.executor import Threads
 from provisioner.engine.host import Choices, Depth, Limits
 from provisioner.engine.rollout import Rollout
+from provisioner.engine.visit import Brief, Job, Visitor
 from provisioner.errors import ForgeError, ForgeUnavailable
 from provisioner.events import Event, HostDone, RunDone, RunnerGone, RunStarted, Warned
 from provisioner.forge import Forge, connect
@@ -25,12 +27,10 @@ from provisioner.forge.settings import load as load_forge_settings
 from provisioner.machine.journal import Run
 from provisioner.outcome import HostResult
 from provisioner.runs import RunFile
-from provisioner.selection import Fleet, Selection, match, read_inventory, select
+from provisioner.selection import Fleet
 from provisioner.ssh.session import SshOptions
 from provisioner.verb import Verb
 from provisioner.verbs import perform, prune
-
-__all__ = ["App", "Report", "Selection", "Settings", "match", "new_run", "read_inventory", "select"]
 
 
 class Report(Protocol):
@@ -104,9 +104,9 @@ class App:
     def known(self, forge: Forge, fleet: Fleet, *, retries: int | None = None) -> dict[str, prune.Known]:
         """What the hosts that answer say of themselves; the others are reported and left out. Changes nothing."""
         ssh = self._settings.ssh if retries is None else replace(self._settings.ssh, retries=retries)
-        verb, forks = Verb.STATUS, self._settings.forks
-        rollout = Rollout(forge, ssh, self._report.event, new_run(verb), verb, perform, forks=forks)
-        return rollout.probe(fleet.hosts, prune.Known.of)
+        brief = Brief(new_run(Verb.STATUS), Verb.STATUS, ssh)
+        threads = Threads(Visitor(forge, perform), self._settings.forks)
+        return threads.probe([Job(host, brief) for host in fleet.hosts], self._report.event, prune.Known.of)
 
     def tell(self, event: Event) -> None:
         """An event of a command that visits no host."""
@@ -120,23 +120,10 @@ class App:
         self._report.event(RunStarted(verb.value, record.run.id, record.run.by, names))
 
     def _execute(self, verb: Verb, fleet: Fleet, forge: Forge, record: RunFile) -> Sequence[HostResult]:
-        rollout = Rollout(
-            forge,
-            self._settings.ssh,
-            lambda event: self._event(event, record),
-            record.run,
-            verb,
-            perform,
-            limits=self._settings.limits,
-            forks=self._settings.forks,
-            diff=self._settings.diff,
-            depth=self._settings.depth,
-            cancel=self._cancel,
-            stop=self._stop,
-            limit_s=self._settings.host_limit_s,
-            choices=self._settings.choices,
-        )
-        return rollout.roll_out(fleet.stages)
+        said = self._settings
+        brief = Brief(record.run, verb, said.ssh, said.limits, said.choices, said.diff, said.depth)
+        threads = Threads(Visitor(forge, perform, self._stop), said.forks, said.host_limit_s, self._cancel)
+        return Rollout(threads, lambda event: self._event(event, record), brief, self._cancel).roll_out(fleet.stages)
 
     def _event(self, event: Event, record: RunFile) -> None:
         if isinstance(event, HostDone):

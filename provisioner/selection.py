@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from provisioner import runs
 from provisioner.batches import Rules, Stage
 from provisioner.errors import ConfigError, NothingSelected
 from provisioner.model import Become, HostSpec, Secret
@@ -115,11 +114,13 @@ def select(selection: Selection, verb: Verb, overrides: Overrides | None = None)
 
 
 def _left(run: str, verb: Verb, names: Sequence[str]) -> tuple[str, ...]:
+    # It knows journals, and only --resume needs it: completion, which reads inventories, comes by here too.
+    from provisioner import runs
+
     past = runs.load(run)
     if past.verb != verb.value:
-        raise ConfigError(
-            f"run {past.id} was `{past.verb}`, not `{verb.value}`", hint=f"nixprov {past.verb} --resume {past.id}"
-        )
+        hint = f"nixprov {past.verb} --resume {past.id}"
+        raise ConfigError(f"run {past.id} was `{past.verb}`, not `{verb.value}`", hint=hint)
     left = set(past.left)
     found = tuple(name for name in names if name in left)
     if not found:

@@ -14,7 +14,6 @@ from provisioner.cli.options import SOURCES, VAULT
 from provisioner.report.wording import clean, told
 
 if TYPE_CHECKING:
-    from provisioner.app import Selection
     from provisioner.inventory import Inventory
 
 _SOURCES = (SOURCES, VAULT)
@@ -38,7 +37,7 @@ def inventory() -> None:
 @inventory.command("list")
 @_source_options
 @click.option("--json", "as_json", is_flag=True, help="The JSON of `ansible-inventory --list`.")
-def list_(as_json: bool, **options: Any) -> None:
+def list_(sources: tuple[str, ...], vault_password_file: str | None, as_json: bool) -> None:
     r"""List the hosts, one a line.
 
     \b
@@ -46,7 +45,7 @@ def list_(as_json: bool, **options: Any) -> None:
     """
     from provisioner.inventory import export
 
-    loaded = _loaded(_selection(options))
+    loaded = _loaded(sources, vault_password_file)
     if as_json:
         click.echo(json.dumps(export.listing(loaded), indent=2))
     else:
@@ -57,7 +56,7 @@ def list_(as_json: bool, **options: Any) -> None:
 @_source_options
 @click.option("--vars", "with_vars", is_flag=True, help="Show variables too.")
 @click.argument("group", default="all", shell_complete=hosts)
-def graph(group: str, with_vars: bool, **options: Any) -> None:
+def graph(sources: tuple[str, ...], vault_password_file: str | None, group: str, with_vars: bool) -> None:
     r"""Draw GROUP (default: all) with its groups and hosts.
 
     \b
@@ -65,13 +64,14 @@ def graph(group: str, with_vars: bool, **options: Any) -> None:
     """
     from provisioner.inventory import export
 
-    click.echo(told(export.graph(_loaded(_selection(options)), group, with_vars=with_vars)).rstrip("\n"))
+    drawn = export.graph(_loaded(sources, vault_password_file), group, with_vars=with_vars)
+    click.echo(told(drawn).rstrip("\n"))
 
 
 @inventory.command()
 @_source_options
 @click.argument("name", shell_complete=hosts)
-def host(name: str, **options: Any) -> None:
+def host(sources: tuple[str, ...], vault_password_file: str | None, name: str) -> None:
     r"""Show the merged variables of one host as JSON.
 
     \b
@@ -79,7 +79,7 @@ def host(name: str, **options: Any) -> None:
     """
     from provisioner.inventory import export
 
-    click.echo(json.dumps(export.host_variables(_loaded(_selection(options)), name), indent=2))
+    click.echo(json.dumps(export.host_variables(_loaded(sources, vault_password_file), name), indent=2))
 
 
 @inventory.command()
@@ -89,29 +89,21 @@ def host(name: str, **options: Any) -> None:
 )
 @click.option("--json", "as_json", is_flag=True, help="An array of names.")
 @click.argument("pattern", shell_complete=hosts)
-def match(pattern: str, limit: str | None, as_json: bool, **options: Any) -> None:
+def match(
+    sources: tuple[str, ...], vault_password_file: str | None, pattern: str, limit: str | None, as_json: bool
+) -> None:
     r"""List the hosts that PATTERN selects, in order.
 
     \b
     Example: nixprov inventory match 'ci:&eu:!old'
     """
-    from provisioner import app
-
-    selection = _selection(options, pattern, limit)
-    names = app.match(_loaded(selection), selection)
+    names = _loaded(sources, vault_password_file).match(pattern, limit)
     click.echo(json.dumps(list(names)) if as_json else "\n".join(map(clean, names)))
 
 
-def _loaded(selection: Selection) -> Inventory:
+def _loaded(sources: tuple[str, ...], vault_password_file: str | None) -> Inventory:
     """Its warnings are people's, on standard error: what was asked for stays alone."""
-    from provisioner.app import read_inventory
+    from provisioner.selection import Selection, read_inventory
 
+    selection = Selection(sources, vault_password_file=vault_password_file)
     return read_inventory(selection, lambda text: click.echo(f"warning: {clean(text)}", err=True))
-
-
-def _selection(options: dict[str, Any], pattern: str | None = None, limit: str | None = None) -> Selection:
-    from provisioner.app import Selection
-
-    return Selection(
-        options["sources"], pattern=pattern, limit=limit, vault_password_file=options["vault_password_file"]
-    )

@@ -9,6 +9,7 @@ from typing import Any, Final, TypeVar
 import click
 
 from provisioner.cli.completion import hosts
+from provisioner.cli.edge import CONNECT_RETRIES, CONNECT_TIMEOUT_S, FORKS
 from provisioner.cli.reports import FILE_OPTIONS, TOLD_OPTIONS
 from provisioner.cli.safety import SAFETY_OPTIONS
 from provisioner.cli.values import NAMED, Percent, Seconds
@@ -41,7 +42,7 @@ _HOST_OPTIONS: Final = (
     SOURCES,
     click.option("--limit", metavar="PATTERN", shell_complete=hosts, help="Only what matches this too; @FILE: names."),
     click.option("--play", type=NAMED, metavar="FILE", help="What runners to make; default: the shipped play."),
-    click.option("-f", "--forks", default=5, show_default=True, type=_HOSTS, metavar="N", help="Hosts at once."),
+    click.option("-f", "--forks", default=FORKS, show_default=True, type=_HOSTS, metavar="N", help="Hosts at once."),
     click.option("--timeout", "host_limit_s", type=_SECONDS, metavar="SECONDS", help="Time that each host has."),
     click.option(
         "--gitlab-url", type=NAMED, metavar="URL", help="GitLab; else NIXPROV_GITLAB_URL, python-gitlab's files."
@@ -52,8 +53,16 @@ _HOST_OPTIONS: Final = (
     VAULT,
     click.option("-K", "--ask-become-pass", is_flag=True, help="Ask once for sudo's password."),
     click.option("--become-password-file", type=NAMED, metavar="FILE", help="Read sudo's password from a file."),
-    click.option("-T", "--connect-timeout", default=10.0, type=_SECONDS, metavar="SECONDS", help="Default: 10."),
-    click.option("--connect-retries", default=2, type=_RETRIES, metavar="N", help="With growing pauses; default: 2."),
+    click.option(
+        "-T", "--connect-timeout", default=CONNECT_TIMEOUT_S, type=_SECONDS, metavar="SECONDS", help="Default: 10."
+    ),
+    click.option(
+        "--connect-retries",
+        default=CONNECT_RETRIES,
+        type=_RETRIES,
+        metavar="N",
+        help="With growing pauses; default: 2.",
+    ),
     click.option("--accept-new-host-keys", is_flag=True, help="Record unknown SSH host keys instead of refusing."),
     click.option("--ssh-config", "ssh_config", type=NAMED, metavar="FILE", help="Instead of ~/.ssh/config."),
     *TOLD_OPTIONS,

@@ -5,13 +5,15 @@ Source: packaging.python.org, "Entry points specification". Nothing is searched 
 
 from __future__ import annotations
 
-from importlib.metadata import EntryPoint, entry_points
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import click
 from typing_extensions import override
 
 from provisioner.cli.help import Group
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 GROUP: Final = "nixprov.commands"
 # Ours too, but packages of their own: by the name of the command, what to install for it.
@@ -32,6 +34,9 @@ class Extensible(Group):
 
 
 def _found() -> dict[str, EntryPoint]:
+    # It brings Python's e-mail package with it, and a command of ours needs none of that.
+    from importlib.metadata import entry_points
+
     return {point.name: point for point in entry_points(group=GROUP)}
 
 

@@ -6,12 +6,15 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
+from provisioner.cli.edge import Options, with_options
 from provisioner.cli.help import Command
 from provisioner.cli.options import host_options
+from provisioner.cli.wiring import interrupting, opened, select
+from provisioner.verb import Verb
 
 if TYPE_CHECKING:
     from provisioner.app import App
@@ -24,17 +27,18 @@ if TYPE_CHECKING:
 @click.command(cls=Command, short_help="Delete runners of ours whose host is gone.")
 @host_options
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
-def prune(pattern: str | None, **options: Any) -> int:
+@with_options
+def prune(options: Options) -> int:
     r"""Find and delete runners of ours whose host is gone or does not know them; finish deletions that wait.
 
     \b
     Example: nixprov prune
     """
-    from provisioner.cli.run import opened
     from provisioner.verbs import prune as pruning
 
-    with opened(pattern, options) as (app, fleet):
-        dialogue = _Dialogue(app, yes=options["yes"], as_json=options["as_json"])
+    fleet = select(options, Verb.STATUS)
+    with opened(options, Verb.STATUS) as app:
+        dialogue = _Dialogue(app, yes=options.yes, as_json=options.as_json)
         with app.forge() as forge:
             view = pruning.look(forge, fleet.hosts, fleet.inventory, lambda: app.known(forge, fleet))
             dialogue.settle(forge, pruning.findings(view))
@@ -44,8 +48,6 @@ def prune(pattern: str | None, **options: Any) -> int:
 def _finish(app: App, fleet: Fleet, known: Mapping[str, Known], dialogue: _Dialogue) -> int:
     """The `down`s that GitLab kept from their end. Hosts that were turned into runners again since are none of them."""
     from provisioner.batches import Stage
-    from provisioner.cli.run import interrupting
-    from provisioner.verb import Verb
 
     waiting = tuple(host for host in fleet.hosts if host.name in known and known[host.name].waits_for_down)
     names = ", ".join(host.name for host in waiting)
@@ -55,22 +57,21 @@ def _finish(app: App, fleet: Fleet, known: Mapping[str, Known], dialogue: _Dialo
         return app.run(Verb.DOWN, replace(fleet, stages=(Stage(waiting),)))
 
 
-def gone(target: str, options: dict[str, Any]) -> int:
+def gone(target: str, options: Options) -> int:
     """GitLab's side of a machine that is no more; its own side is gone with it. An id needs no inventory."""
-    from provisioner.cli.run import alone, opened
     from provisioner.verbs import prune as pruning
 
-    if file := next((name for name in ("junit", "report", "log_dir") if options[name]), None):
+    if file := next((name for name in ("junit", "report", "log_dir") if getattr(options, name)), None):
         raise click.UsageError(f"--gone runs on no host: leave --{file.replace('_', '-')} out")
-    if_none = f"GitLab has no runner of ours for {target}"
-    told = {"yes": options["yes"], "as_json": options["as_json"], "check": options["check"]}
-    if target.isdigit():
-        with alone(options) as app, app.forge() as forge:
-            _Dialogue(app, **told).settle(forge, pruning.gone(forge, target, (), dict), if_none)
-        return 0
-    with opened(None, {**options, "all_hosts": True}) as (app, fleet), app.forge() as forge:
-        found = pruning.gone(forge, target, fleet.hosts, lambda: app.known(forge, fleet.only(target), retries=0))
-        _Dialogue(app, **told).settle(forge, found, if_none)
+    fleet = None if target.isdigit() else select(replace(options, all_hosts=True), Verb.STATUS)
+    with opened(options, Verb.STATUS) as app, app.forge() as forge:
+        if fleet is None:
+            found = pruning.gone(forge, target, (), dict)
+        else:
+            one = fleet.only(target)
+            found = pruning.gone(forge, target, fleet.hosts, lambda: app.known(forge, one, retries=0))
+        dialogue = _Dialogue(app, yes=options.yes, as_json=options.as_json, check=options.check)
+        dialogue.settle(forge, found, f"GitLab has no runner of ours for {target}")
     return 0
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from provisioner.cli.edge import Options
 from provisioner.cli.values import NAMED
 from provisioner.errors import ConfigError
 from provisioner.paths import expanded
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from provisioner.app import Report
     from provisioner.report.advice import Typed
     from provisioner.report.record import RunRecord
+    from provisioner.verb import Verb
 
 TOLD_OPTIONS: Final = (
     click.option("--json", "as_json", is_flag=True, help="JSON lines on stdout, people's text on stderr."),
@@ -54,7 +56,7 @@ _REPEATED: Final = {
 
 
 @contextmanager
-def reporting(options: dict[str, Any], verb: str) -> Iterator[Report]:
+def reporting(options: Options, verb: Verb) -> Iterator[Report]:
     """The reports that the options ask for; files appear at the end, whole, also when the run was cut short.
 
     Raises ConfigError, before anything happened, for a file that cannot be written.
@@ -66,8 +68,8 @@ def reporting(options: dict[str, Any], verb: str) -> Iterator[Report]:
     record, told = RunRecord(), typed(options, verb)
     with ExitStack() as stack:
         _files(stack, options, record, told)
-        machines = [JsonLines(sys.stdout, diff=options.get("diff", False))] if options["as_json"] else []
-        logs = _logs(stack, options.get("log_dir"), record)
+        machines = [JsonLines(sys.stdout, diff=options.diff)] if options.as_json else []
+        logs = _logs(stack, options.log_dir, record)
         report = Both((record, *logs, *machines, _people(stack, options, record, told)))
         yield report
     for error in report.lost.values():
@@ -75,35 +77,34 @@ def reporting(options: dict[str, Any], verb: str) -> Iterator[Report]:
             _complain(f"what was to be printed is cut short: {error.strerror}")
 
 
-def typed(options: dict[str, Any], verb: str) -> Typed:
+def typed(options: Options, verb: Verb) -> Typed:
     """The command as it would be typed again, without the hosts."""
     from provisioner.report.advice import Typed
-    from provisioner.verb import Verb
 
     words: list[str] = []
     for name, flag in _REPEATED.items():
-        value = options.get(name)
+        value = getattr(options, name)
         for one in value if isinstance(value, tuple) else [value] if value else []:
             words += [flag, str(one)]
     flags = {"ask_become_pass": "-K", "accept_new_host_keys": "--accept-new-host-keys"}
-    words += [flag for name, flag in flags.items() if options.get(name)]
-    return Typed(Verb(verb), tuple(words), tuple(_rails(options)), has_built=bool(options.get("build")))
+    words += [flag for name, flag in flags.items() if getattr(options, name)]
+    return Typed(verb, tuple(words), tuple(_rails(options)), has_built=options.build)
 
 
-def _rails(options: dict[str, Any]) -> Iterator[str]:
-    if options.get("serial"):
-        yield from ("--serial", options["serial"])
-    if options.get("max_fail_percentage") is not None:
-        yield from ("--max-fail-percentage", f"{options['max_fail_percentage']:g}")
-    if options.get("any_errors_fatal"):
+def _rails(options: Options) -> Iterator[str]:
+    if options.serial:
+        yield from ("--serial", options.serial)
+    if options.max_fail_percentage is not None:
+        yield from ("--max-fail-percentage", f"{options.max_fail_percentage:g}")
+    if options.any_errors_fatal:
         yield "--any-errors-fatal"
 
 
-def _people(stack: ExitStack, options: dict[str, Any], record: RunRecord, told: Typed) -> Report:
+def _people(stack: ExitStack, options: Options, record: RunRecord, told: Typed) -> Report:
     from provisioner.report.colour import Painter, can_redraw, wants_colour
     from provisioner.report.text import PlainText
 
-    people = sys.stderr if options["as_json"] else sys.stdout
+    people = sys.stderr if options.as_json else sys.stdout
     with suppress(AttributeError):  # a stream that a test put there
         # What the terminal's encoding lacks is written as \u2713 instead of ending the run.
         sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
@@ -111,11 +112,11 @@ def _people(stack: ExitStack, options: dict[str, Any], record: RunRecord, told: 
         "typed": told,
         "paint": Painter(wants_colour(sys.stderr, os.environ)),
         "paint_result": Painter(wants_colour(people, os.environ)),
-        "verbose": options["verbose"],
-        "debug": options["debug"],
-        "diff": options.get("diff", False),
+        "verbose": options.verbose,
+        "debug": options.debug,
+        "diff": options.diff,
     }
-    wish = options["progress"]
+    wish = options.progress
     if wish == "plain" or not (wish == "live" or can_redraw(sys.stderr, os.environ)):
         return PlainText(sys.stderr, people, record, **settings)
     from provisioner.report.live import LiveTable
@@ -153,15 +154,15 @@ def _logs(stack: ExitStack, name: str | None, record: RunRecord) -> list[Report]
     return [logs]
 
 
-def _files(stack: ExitStack, options: dict[str, Any], record: RunRecord, told: Typed) -> None:
-    if options.get("junit"):
+def _files(stack: ExitStack, options: Options, record: RunRecord, told: Typed) -> None:
+    if options.junit:
         from provisioner.report import junit
 
-        stack.enter_context(_written(options["junit"], record, lambda: junit.document(record)))
-    if options.get("report"):
+        stack.enter_context(_written(options.junit, record, lambda: junit.document(record)))
+    if options.report:
         from provisioner.report import html
 
-        stack.enter_context(_written(options["report"], record, lambda: html.page(record, told).encode()))
+        stack.enter_context(_written(options.report, record, lambda: html.page(record, told).encode()))
 
 
 @contextmanager

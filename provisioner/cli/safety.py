@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
+from provisioner.cli.edge import CONFIRM_LIMIT_S, DRAIN_LIMIT_S, Options
 from provisioner.cli.values import Seconds
 
 if TYPE_CHECKING:
     from provisioner.engine.host import Choices, Limits
-
-CONFIRM_LIMIT_S: Final = 180
-DRAIN_LIMIT_S: Final = 3600.0
 
 SAFETY_OPTIONS: Final = (
     click.option("--take-over", is_flag=True, help="Go on where a run that is surely dead holds the host."),
@@ -49,22 +47,22 @@ DOWNGRADE: Final = click.option(
 )
 
 
-def limits(options: dict[str, Any]) -> Limits:
+def limits(options: Options) -> Limits:
     from provisioner.engine.host import Limits
 
-    confirm_s = options.get("confirm_s", CONFIRM_LIMIT_S) if options.get("confirm", True) else 0
+    confirm_s = options.confirm_s if options.confirm else 0
     # The rest of the time is for a second login and a last look, or the host is back before we have an answer.
     contact_s = min(Limits().contact_s, confirm_s * 3 / 4) if confirm_s else Limits().contact_s
-    return Limits(confirm_s=confirm_s, contact_s=contact_s, drain_s=options.get("drain_s", DRAIN_LIMIT_S))
+    return Limits(confirm_s=confirm_s, contact_s=contact_s, drain_s=options.drain_s)
 
 
-def choices(options: dict[str, Any]) -> Choices:
+def choices(options: Options) -> Choices:
     from provisioner.engine.host import Choices
 
     return Choices(
-        take_over=options.get("take_over", False),
-        force=options.get("force", False),
-        new_tokens=options.get("new_tokens", False),
-        downgrade=options.get("downgrade", False),
-        adopt_configuration=options.get("adopt_configuration", False),
+        take_over=options.take_over,
+        force=options.force,
+        new_tokens=options.new_tokens,
+        downgrade=options.downgrade,
+        adopt_configuration=options.adopt_configuration,
     )

@@ -87,9 +87,9 @@ class Depth(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """One host's share of a run: what is wanted of it, by whom, how patiently. Nothing here changes.
+    """One host's share of a run: what is wanted of it, by whom, how patiently.
 
-    `names`: the machines that the whole run is at, with the name by which it came to each; shared by its hosts.
+    Nothing here changes but `names`: the machines that the whole run is at, with the name by which it came to each.
     `diff`: a plan carries the texts that would change; `depth`: and what becomes of the system.
     """
 
@@ -164,11 +164,6 @@ class Machine:
     @property
     def what_goes_on(self) -> str:
         return f"a switch of {self.holder} goes on: {switch.stage(self.facts.text('switch-result'))}"
-
-    def claim(self, phase: Phase, **changes: object) -> None:
-        """Take the host for this run, before anything else anywhere is changed. Raises Locked."""
-        with crash.around("claim"):
-            self.transact("claim", (), self.journal_for(phase, **changes))
 
     def journal_for(self, phase: Phase, **changes: object) -> Journal:
         """The journal as this run would write it next."""
@@ -326,9 +321,10 @@ class Host:
             self.files = file_changes(plan, self.machine.facts, self.machine.journal)
 
     def claim(self, phase: Phase, **changes: object) -> None:
-        """The host is this run's from now on; what was there before is known, whatever becomes of the run."""
+        """Take the host for this run, before anything else anywhere is changed. Raises Locked."""
         self.ledger.before = (self.machine.facts, self.machine.journal)
-        self.machine.claim(phase, **changes)
+        with crash.around("claim"):
+            self.machine.transact("claim", (), self.machine.journal_for(phase, **changes))
         self.ledger.is_claimed = True
 
     def write(self, parts: Sequence[Part], journal: Journal, *, keep: bool) -> None:

@@ -44,16 +44,23 @@ class Stopped(HostError):
 
 @dataclass(frozen=True, slots=True)
 class Switch:
-    """The one switch that a machine can be at, whoever has started it."""
+    """The one switch that a machine can be at, whoever has started it.
+
+    parts = switch.to(revision, parts, journal)  # pushed and started by the transaction that writes the parts
+    result = switch.follow()
+    switch.judge(result)
+    switch.log_in_again()
+    switch.commit(phase, units, keep=False)  # or switch.roll_back()
+    """
 
     machine: Machine
 
     # Push and start: parts of the transaction that writes what the switch is to build.
 
     def to(self, revision: str, parts: Sequence[Part], journal: Journal) -> list[Part]:
-        """`parts`, and after them the switch; before them their undoing, which the machine does alone if it must.
+        """`parts`, and after them the switch; before them their undoing, for the machine to do alone when nobody comes.
 
-        Whoever is gone by then: the network, the operator, its own power. `journal` is the one written with `parts`.
+        `journal` is the one that is written with `parts`.
         """
         confirm_s = self.machine.context.limits.confirm_s
         undoing = self._undoing(parts, journal) if confirm_s else None
@@ -90,7 +97,7 @@ class Switch:
         return replace(follower.result, failed=follower.failed)
 
     def judge(self, result: SwitchResult) -> None:
-        """Raises SwitchFailed, unless the new system is active; that some unit failed is for the caller to weigh."""
+        """Raises SwitchFailed, unless the new system is active; failed units are for the caller to weigh."""
         if result.is_done or result.only_units_failed:
             return
         hint = "nixos-rebuild build on the host shows the whole error" if result.phase == "build" else ""

@@ -83,7 +83,7 @@ def _unwind_all(host: Host) -> None:
 
 def _unwind_claim(host: Host) -> None:
     with _withdrawing(host):
-        _look(host)
+        _probe_ours(host)
         journal = _without_lost(host, host.ledger.before[1], host.ledger.ended)
         _release(host, host.machine.facts, journal)
 
@@ -103,8 +103,8 @@ def _withdrawing(host: Host) -> Iterator[None]:
         withdraw(host, runner)
 
 
-def _look(host: Host) -> None:
-    """What there is now, whatever became of the connection. Raises Locked, ConnectionLost, HostError."""
+def _probe_ours(host: Host) -> None:
+    """Read the host anew, whatever became of the connection. Raises Locked, ConnectionLost, HostError."""
     machine = host.machine
     # A transaction that took too long for us may still be at work over there.
     machine.persist(lambda: machine.probe(after=lock.WAIT), "connection lost while unwinding")
@@ -114,12 +114,12 @@ def _look(host: Host) -> None:
 
 def _end_switch(host: Host) -> None:
     """End the switch that goes on; a system that was only tried is rolled back by the host, files and all."""
-    _look(host)
+    _probe_ours(host)
     if host.machine.facts.is_switching:
         switch = Switch(host.machine)
         # The old system may cut this connection just as the new one did.
         host.machine.persist(switch.roll_back, "connection lost while the host rolls back")
-        _look(host)
+        _probe_ours(host)
         switch.require_rolled_back()
 
 

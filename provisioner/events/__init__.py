@@ -196,6 +196,18 @@ class RunnerReport:
         times = [manager.contacted_at for manager in self.managers if manager.contacted_at]
         return max(times, default=None)
 
+    def to_json(self) -> documents.RunnerStatus:
+        return {
+            "name": self.name,
+            "id": self.runner.id if self.runner else None,
+            "gitlab_status": self.runner.status.value if self.runner else None,
+            "paused": self.runner.paused if self.runner else None,
+            "contacted_at": self.contacted_at,
+            "managers": [{"system_id": one.system_id, "status": one.status.value} for one in self.managers],
+            "unit": self.unit.name if self.unit else None,
+            "unit_state": self.unit.active if self.unit else "inactive",
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class StatusRead(HostEvent):
@@ -230,7 +242,7 @@ class StatusRead(HostEvent):
             "phase": self.phase,
             "revision": self.revision or None,
             "drift": list(self.drift),
-            "runners": [shapes.runner_status(runner) for runner in self.runners],
+            "runners": [runner.to_json() for runner in self.runners],
             "counters": shapes.counters(self.counters) if self.counters else None,
             "nix": shapes.nix(self.flaws),
         }

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from provisioner.advisories import Advisory
-    from provisioner.events import RunnerReport, documents
+    from provisioner.events import documents
     from provisioner.machine.counters import Counters, JobCount
     from provisioner.machine.flaws import Flaws
     from provisioner.machine.preview import Closure, Preview, UnitChange
@@ -51,20 +51,6 @@ def _closure(closure: Closure) -> documents.Closure:
 
 def units(change: UnitChange) -> documents.UnitChange:
     return {"verb": change.verb, "units": list(change.units)}
-
-
-def runner_status(report: RunnerReport) -> documents.RunnerStatus:
-    runner = report.runner
-    return {
-        "name": report.name,
-        "id": runner.id if runner else None,
-        "gitlab_status": runner.status.value if runner else None,
-        "paused": runner.paused if runner else None,
-        "contacted_at": report.contacted_at,
-        "managers": [{"system_id": m.system_id, "status": m.status.value} for m in report.managers],
-        "unit": report.unit.name if report.unit else None,
-        "unit_state": report.unit.active if report.unit else "inactive",
-    }
 
 
 def counters(book: Counters) -> documents.Counters:

@@ -6,7 +6,7 @@ from typing import Final
 
 from provisioner.machine.facts import Facts, FileFact
 from provisioner.machine.journal import Journal
-from provisioner.machine.transaction import STATE_DIR, MakeDir, Part, RemoveFile, RemoveTree, WriteFile
+from provisioner.machine.transaction import STATE_DIR, MakeDir, Part, RemoveFile, RemoveTree, Shell, WriteFile
 from provisioner.steps.base import Comparison, State, Step, Wanted
 
 DIR: Final = f"{STATE_DIR}/secrets"
@@ -29,7 +29,7 @@ class Secrets(Step):
             file = _file(facts, name)
             if file is None:
                 return Comparison(State.ABSENT, f"the token of runner {name} is not on the host")
-            if (file.mode & 0o777, file.owner) != (0o600, "0:0"):
+            if not _is_private(file):
                 return Comparison(State.DRIFTED, f"the token file of runner {name} is {file.mode:04o} {file.owner}")
             record = journal.runners.get(name)
             if record is None or record.token_version != version:
@@ -42,7 +42,10 @@ class Secrets(Step):
     def write(self, wanted: Wanted, facts: Facts, journal: Journal) -> tuple[Part, ...]:
         new = [WriteFile(f"{DIR}/{name}.token", token, 0o600) for name, token in wanted.tokens.items()]
         surplus = [RemoveFile(f"{DIR}/{name}.token") for name in sorted(_names(facts) - wanted.token_versions.keys())]
-        return (MakeDir(DIR, 0o700), *new, *surplus) if new or surplus else ()
+        known = wanted.token_versions.keys() - wanted.tokens.keys()
+        open_ = [name for name in sorted(known) if (file := _file(facts, name)) and not _is_private(file)]
+        parts: tuple[Part, ...] = (*new, *surplus, *(Shell(make_private(f"{DIR}/{name}.token")) for name in open_))
+        return (MakeDir(DIR, 0o700), *parts) if parts else ()
 
     def remains(self, facts: Facts, journal: Journal) -> tuple[str, ...]:
         return tuple(f"{DIR}/{name}.token" for name in sorted(_names(facts)))
@@ -51,8 +54,17 @@ class Secrets(Step):
         return (RemoveTree(DIR),)
 
 
+def make_private(path: str) -> str:
+    """Shell for a token that stays: its content is nobody's to read, so the file is not written anew."""
+    return f"chown 0:0 {path} && chmod 0600 {path}"
+
+
 def has_token(facts: Facts, runner: str) -> bool:
     return _file(facts, runner) is not None
+
+
+def _is_private(file: FileFact) -> bool:
+    return (file.mode & 0o777, file.owner) == (0o600, "0:0")
 
 
 def _names(facts: Facts) -> set[str]:

@@ -14,21 +14,17 @@ from provisioner.engine.withdraw import withdraw_unused
 from provisioner.errors import Locked, NixprovError
 
 
-def always(_host: Host) -> bool:
-    return True
-
-
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """One row: entered where `when` holds, and told by its name. `commands`: remote commands of an ordinary run."""
+    """One row, told by its name. `when`: None is always. `commands`: the remote ones of an ordinary run."""
 
     name: str
     do: Callable[[Host], None]
-    when: Callable[[Host], bool] = always
+    when: Callable[[Host], bool] | None = None
     commands: int = 0
 
     def enter(self, host: Host) -> None:
-        if self.when(host):
+        if self.when is None or self.when(host):
             host.context.enter(self.name)
             self.do(host)
 

@@ -1,6 +1,7 @@
 """What one side still has after the other went: runners without a host, hosts without a runner, deletions that wait.
 
-Looks first and only then deletes; what does not carry our mark is never even listed.
+Looks first and only then deletes; a runner without our mark is never even listed. No host is changed, so there are no
+phases of one.
 """
 
 from __future__ import annotations

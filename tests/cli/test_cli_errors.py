@@ -12,10 +12,12 @@ from typing import Any, Final
 import pytest
 
 from provisioner.cli import main
+from provisioner.cli.edge import Options
 from provisioner.cli.options import EXIT_CUT_SHORT
 from provisioner.cli.reports import reporting
 from provisioner.errors import ConfigError
 from provisioner.events import RunDone, RunStarted
+from provisioner.verb import Verb
 
 ROOT: Final = Path(__file__).parents[2]
 DONE: Final = RunDone((), 0, 1.0)
@@ -144,17 +146,16 @@ def test_a_stream_may_be_closed(inventory: str, script: str, code: int, said: st
     assert "bug" not in done.stderr
 
 
-def options(**given: object) -> dict[str, Any]:
-    said = {"as_json": False, "junit": None, "report": None, "progress": "plain", "verbose": False, "log_dir": None}
-    return {**said, "debug": False, **given}
+def options(**given: Any) -> Options:
+    return Options(progress="plain", **given)
 
 
 def test_a_reader_that_left_does_not_end_the_run(tmp_path: Path) -> None:
     """The pipe is broken from the first line on, in all that is printed; the page is written all the same."""
     script = """
 from provisioner.cli import _forget_unread
-from tests.cli.test_cli_errors import DONE, START, options, reporting
-with reporting(options(as_json=True, report="run.html"), "up") as report:
+from tests.cli.test_cli_errors import DONE, START, Verb, options, reporting
+with reporting(options(as_json=True, report="run.html"), Verb.UP) as report:
     for _ in range(9):
         report.event(START)
     report.event(DONE)
@@ -177,7 +178,7 @@ def test_a_full_disk_is_said_and_does_not_end_the_run(
 ) -> None:
     with Path("/dev/full").open("w") as full:
         monkeypatch.setattr(sys, "stdout", full)
-        with reporting(options(as_json=True), "up") as report:
+        with reporting(options(as_json=True), Verb.UP) as report:
             report.event(START)
             report.event(START)
         monkeypatch.undo()
@@ -205,7 +206,7 @@ def test_a_pipe_is_written_and_not_replaced(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     with os.fdopen(os.open(pipe, os.O_RDWR | os.O_NONBLOCK), "rb", buffering=0) as reader:
-        with reporting(options(junit=str(pipe)), "up") as report:
+        with reporting(options(junit=str(pipe)), Verb.UP) as report:
             report.event(START)
         assert (reader.read(5), pipe.is_fifo()) == (b"<?xml", True)
     assert [file.name for file in tmp_path.iterdir()] == ["pipe"]
@@ -214,7 +215,7 @@ def test_a_pipe_is_written_and_not_replaced(tmp_path: Path) -> None:
 def test_a_link_stays_a_link(tmp_path: Path) -> None:
     link = tmp_path / "link.xml"
     link.symlink_to("real.xml")
-    with reporting(options(junit=str(link)), "up") as report:
+    with reporting(options(junit=str(link)), Verb.UP) as report:
         report.event(START)
     assert link.is_symlink()
     assert (tmp_path / "real.xml").read_bytes().startswith(b"<?xml")
@@ -234,7 +235,7 @@ def test_what_another_user_has_planted_is_neither_followed_nor_written(tmp_path:
     os.chown(there, 65534, 65534, follow_symlinks=False)
     if kind == "link to a link":
         planted.symlink_to("next")
-    with pytest.raises(ConfigError, match="is another user's"), reporting(options(report=str(planted)), "up"):
+    with pytest.raises(ConfigError, match="is another user's"), reporting(options(report=str(planted)), Verb.UP):
         pass
     assert victim.read_text() == "mine"
 
@@ -245,7 +246,7 @@ def test_a_report_is_nobody_elses_to_read(tmp_path: Path, option: str) -> None:
     file = tmp_path / "run"
     file.write_text("before")
     file.chmod(0o666)
-    with reporting(options(**{option: str(file)}), "up") as report:
+    with reporting(options(**{option: str(file)}), Verb.UP) as report:
         report.event(START)
         assert [one.stat().st_mode & 0o777 for one in tmp_path.iterdir() if one != file] == [0o600]
     assert file.stat().st_mode & 0o777 == 0o600
@@ -257,7 +258,7 @@ def test_a_report_that_cannot_be_written_at_the_end_changes_nothing_else(
 ) -> None:
     folder = tmp_path / "away"
     folder.mkdir()
-    with reporting(options(junit=str(folder / "run.xml")), "up") as report:
+    with reporting(options(junit=str(folder / "run.xml")), Verb.UP) as report:
         report.event(START)
         for file in folder.iterdir():
             file.unlink()
@@ -271,7 +272,7 @@ def test_a_page_that_the_disk_did_not_take_leaves_no_draft(
     with (
         Path("/dev/full").open("wb", buffering=0) as disk,
         monkeypatch.context() as patched,
-        reporting(options(report=str(tmp_path / "run.html")), "up") as report,
+        reporting(options(report=str(tmp_path / "run.html")), Verb.UP) as report,
     ):
         patched.setattr(os, "fdopen", lambda *_: disk)
         report.event(START)

@@ -31,6 +31,33 @@ def test_help_loads_no_slow_library() -> None:
     assert loaded & SLOW_LIBRARIES == set()
 
 
+COMPLETES: Final = """
+import sys
+import provisioner.cli
+try:
+    provisioner.cli.main([])
+finally:
+    print("loaded:", *sys.modules)
+"""
+
+
+def test_completion_of_a_host_reads_the_inventory_and_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "inventory").write_text("[ci]\nhost1\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(PACKAGE.parent))
+    for name, value in {"_NIXPROV_COMPLETE": "bash_complete", "COMP_WORDS": "nixprov up h", "COMP_CWORD": "2"}.items():
+        monkeypatch.setenv(name, value)
+    done = subprocess.run([sys.executable, "-c", COMPLETES], capture_output=True, text=True, check=True)
+    said, _, loaded = done.stdout.rpartition("loaded:")
+    assert said == "plain,host1\n"
+    modules = set(loaded.split())
+    assert "provisioner.inventory" in modules
+    assert modules & {*SLOW_LIBRARIES, "tree_sitter", "pydantic", "cryptography"} == set()
+    rooms = {name for name in modules if name.startswith("provisioner.")}
+    far = ("engine", "verbs", "steps", "machine", "forge", "ssh", "app", "events", "plan")
+    assert [name for name in rooms if name.split(".")[1] in far] == []
+
+
 def modules_of(package: Path) -> list[str]:
     paths = (path.relative_to(package.parent).with_suffix("") for path in sorted(package.rglob("*.py")))
     return [".".join(path.parts).removesuffix(".__init__") for path in paths]

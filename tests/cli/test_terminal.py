@@ -11,10 +11,11 @@ from pathlib import Path
 
 INTERRUPTED = """
 import os, signal, sys
+from provisioner.cli.edge import Options
 from provisioner.cli.reports import reporting
 from provisioner.events import PhaseBegun, RunStarted
-options = dict(as_json=False, junit=None, report=None, progress="auto", verbose=False, debug=False, sources=(), log_dir=None)
-with reporting(options, "up") as report:
+from provisioner.verb import Verb
+with reporting(Options(), Verb.UP) as report:
     report.event(RunStarted("up", "r", "o", ("host1",)))
     report.event(PhaseBegun("host1", "connect"))
     os.write(int(sys.argv[1]), b"drawn")

@@ -31,11 +31,13 @@ def test_the_wheel_has_templates_and_playbooks_and_nothing_of_the_lab(tmp_path: 
     for folder in ("templates", "playbooks"):
         assert {f"provisioner/{path}" for path in files(folder)} <= names
     assert {str(path) for path in files("provisioner")} <= names
+    assert "provisioner/py.typed" in names
     assert not any(name.startswith(("tests/", "bench/", "lab/", "nixprov_lab/")) for name in names)
 
 
 def test_the_labs_wheel_has_its_files_and_its_command(tmp_path: Path) -> None:
     names = wheel(ROOT / "lab", tmp_path)
     assert {str(path.relative_to("lab")) for path in files("lab/nixprov_lab")} <= names
+    assert "nixprov_lab/py.typed" in names
     assert f"nixprov_lab-{__version__}.dist-info/entry_points.txt" in names
     assert {name.split("/")[0] for name in names} == {"nixprov_lab", f"nixprov_lab-{__version__}.dist-info"}

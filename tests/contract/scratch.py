@@ -112,12 +112,16 @@ class ScratchHost:
         }
 
     def _sh(self, script: bytes) -> subprocess.CompletedProcess[bytes]:
+        done = self.shell(script)
+        assert done.returncode in (0, -9), done.stderr.decode()
+        return done
+
+    def shell(self, script: bytes) -> subprocess.CompletedProcess[bytes]:
+        """Run `script` with the host's paths below the folder, however it ends."""
         for path in MOVED:
             script = script.replace(path.encode(), f"{self.folder}{path}".encode())
             # As patterns have it that must not find themselves: what they are to kill is on this host, not on this computer.
             script = script.replace(f"[/]{path[1:]}".encode(), f"[/]{str(self.folder)[1:]}{path}".encode())
         script = script.replace(b" 0:0", f" {os.getuid()}:{os.getgid()}".encode())
         script = script.replace(b"/run/wrappers/bin:/run/current-system/sw/bin", str(self._bin).encode())
-        done = subprocess.run(["sh", "-s"], input=script, capture_output=True, check=False, timeout=30)
-        assert done.returncode in (0, -9), done.stderr.decode()
-        return done
+        return subprocess.run(["sh", "-s"], input=script, capture_output=True, check=False, timeout=30)

@@ -164,7 +164,7 @@ def test_up_by_doas_and_down_by_run0(operator: Operator, lab: Lab, users: None, 
 def test_every_way_to_root_knows_its_connection(lab: Lab, users: None, tmp_path: Path, user: str, method: str) -> None:
     """It is what holds a host for a run (machine/lock.py), and what a plan's look ends with."""
     hosts = inventory(lab, tmp_path, ansible_user=user, ansible_become_method=method)
-    [spec] = selection.select(Selection((hosts,), None, None, None), Verb.PLAN).hosts
+    [spec] = selection.select(Selection((hosts,)), Verb.PLAN).hosts
     with Session.open(spec, SshOptions()) as session:
         process = session.run(f"{lock.CONNECTION}connection".encode(), timeout_s=30).stdout.split()[0].decode()
         done = session.run(f"cat /proc/{process}/comm".encode(), timeout_s=30)

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 from typing_extensions import override
 
 from provisioner.batches import Rules, Stage, parse_serial, sizes
+from provisioner.engine.executor import Threads
+from provisioner.engine.host import Host
 from provisioner.engine.pool import Task
 from provisioner.engine.rollout import Rollout
-from provisioner.errors import ConfigError
-from provisioner.events import BatchBegun, Event, HostDone, Warned
+from provisioner.engine.visit import Brief, Job, Visitor
+from provisioner.errors import ConfigError, HostError
+from provisioner.events import BatchBegun, Emit, Event, HostDone, Warned
 from provisioner.machine.journal import Run
 from provisioner.model import Connection, HostSpec
 from provisioner.outcome import HostResult, Outcome, exit_code
-from provisioner.ssh.session import SshOptions
+from provisioner.ssh.session import Session
 from provisioner.verb import Verb
 
 
@@ -79,36 +84,27 @@ def specs(*names: str) -> tuple[HostSpec, ...]:
 
 
 @dataclass(frozen=True)
-class Rehearsal(Rollout):
-    """A rollout, but for what happens on a host: those in `bad` fail. `begun` are the hosts in the order of events."""
+class Rehearsal(Visitor):
+    """A visitor that goes nowhere: the hosts in `bad` fail. `begun` are the hosts in the order of events."""
 
     bad: Collection[str] = ()
     begun: list[str] = field(default_factory=list)
 
     @override
-    def _host(self, task: Task[HostSpec]) -> HostResult:
-        name = task.item.name
+    def visit(self, task: Task[Job], emit: Emit) -> HostResult:
+        name = task.item.spec.name
         self.begun.append(name)
         return HostResult(name, Outcome.FAILED if name in self.bad else Outcome.CHANGED, 0.0)
 
 
 def rehearsal(
     *bad: str, verb: Verb = Verb.UP, forks: int = 1, cancel: threading.Event | None = None
-) -> tuple[Rehearsal, list[Event]]:
+) -> tuple[Rollout, list[Event], list[str]]:
     events: list[Event] = []
-    run = Run("20260101T000000-abcdef", verb.value, "a@b", "2026-01-01")
-    rollout = Rehearsal(
-        cast("Any", None),
-        SshOptions(),
-        events.append,
-        run,
-        verb,
-        cast("Any", None),
-        forks=forks,
-        bad=bad,
-        cancel=cancel or threading.Event(),
-    )
-    return rollout, events
+    cancel = cancel or threading.Event()
+    visitor = Rehearsal(cast("Any", None), cast("Any", None), bad=bad)
+    brief = Brief(Run("20260101T000000-abcdef", verb.value, "a@b", "2026-01-01"), verb)
+    return Rollout(Threads(visitor, forks, cancel=cancel), events.append, brief, cancel), events, visitor.begun
 
 
 def outcomes(results: Sequence[HostResult]) -> str:
@@ -132,12 +128,12 @@ def outcomes(results: Sequence[HostResult]) -> str:
     ],
 )
 def test_a_rollout_stops_by_its_rules(rules: Rules, bad: str, expected: str) -> None:
-    rollout, _ = rehearsal(*bad)
+    rollout, _, _ = rehearsal(*bad)
     assert outcomes(rollout.roll_out([Stage(specs(*"abcdefghij"), rules)])) == expected
 
 
 def test_every_host_is_told_of_and_the_stop_once() -> None:
-    rollout, events = rehearsal("a")
+    rollout, events, _ = rehearsal("a")
     results = rollout.roll_out([Stage(specs("a"), Rules(), "canary"), Stage(specs("b", "c"))])
     assert outcomes(results) == "F--"
     assert [type(event) for event in events] == [BatchBegun, HostDone, Warned, HostDone, HostDone]
@@ -148,28 +144,52 @@ def test_every_host_is_told_of_and_the_stop_once() -> None:
 
 
 def test_the_last_batch_stops_nothing_and_says_nothing() -> None:
-    rollout, events = rehearsal("c")
+    rollout, events, _ = rehearsal("c")
     rollout.roll_out([Stage(specs("a", "b", "c"), Rules((2,)))])
     assert Warned not in [type(event) for event in events]
 
 
 def test_what_changes_nothing_runs_everywhere_at_once() -> None:
-    rollout, events = rehearsal(*"abc", verb=Verb.STATUS)
+    rollout, events, _ = rehearsal(*"abc", verb=Verb.STATUS)
     results = rollout.roll_out([Stage(specs("a"), Rules((1,), 0, True)), Stage(specs("b", "c"))])
     assert outcomes(results) == "FFF"
     assert {type(event) for event in events} == {HostDone}
 
 
 def test_batches_keep_the_order_whatever_the_forks() -> None:
-    rollout, _ = rehearsal(forks=4)
+    rollout, _, begun = rehearsal(forks=4)
     results = rollout.roll_out([Stage(specs(*"hgfedcba"), Rules((3,)))])
     assert [result.host for result in results] == list("hgfedcba")
-    assert [set(rollout.begun[place : place + 3]) for place in (0, 3, 6)] == [set("hgf"), set("edc"), set("ba")]
+    assert [set(begun[place : place + 3]) for place in (0, 3, 6)] == [set("hgf"), set("edc"), set("ba")]
 
 
 def test_an_interrupted_run_begins_nothing() -> None:
     cancel = threading.Event()
     cancel.set()
-    rollout, _ = rehearsal(cancel=cancel)
+    rollout, _, begun = rehearsal(cancel=cancel)
     assert outcomes(rollout.roll_out([Stage(specs("a", "b"))])) == "ii"
-    assert rollout.begun == []
+    assert begun == []
+
+
+def test_a_verb_is_given_what_its_host_shares_with_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second interrupt among it; and what remains is in the result, however the verb ends."""
+    session = SimpleNamespace(warnings=("old cipher",), commands=3, connections=1)
+    monkeypatch.setattr(Session, "open", lambda *_, **__: nullcontext(session))
+    events: list[Event] = []
+    seen: list[Host] = []
+
+    def perform(host: Host, may_change: Callable[[], bool]) -> Outcome:
+        seen.append(host)
+        host.ledger.remains.append("a runner")
+        assert may_change()
+        raise HostError(host.name, "no")
+
+    visitor = Visitor(cast("Any", None), perform)
+    brief = Brief(Run("20260101T000000-abcdef", "up", "a@b", "2026-01-01"), Verb.UP)
+    results = Rollout(Threads(visitor), events.append, brief).roll_out([Stage(specs("a", "b"))])
+    assert [(one.outcome, one.remains, one.remote_commands) for one in results] == [
+        (Outcome.FAILED, ("a runner",), 3)
+    ] * 2
+    assert {id(host.machine.stop) for host in seen} == {id(visitor.stop)}
+    assert len({id(host.context.names) for host in seen}) == 1
+    assert [event.text for event in events if isinstance(event, Warned)] == ["old cipher"] * 2

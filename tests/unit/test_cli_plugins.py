@@ -12,7 +12,7 @@ from provisioner.cli import cli, plugins
 
 def has(monkeypatch: pytest.MonkeyPatch, **points: str) -> None:
     found = [EntryPoint(name, value, plugins.GROUP) for name, value in points.items()]
-    monkeypatch.setattr(plugins, "entry_points", lambda *, group: found if group == plugins.GROUP else [])
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda *, group: found if group == plugins.GROUP else [])
 
 
 def test_the_lab_is_a_command_by_its_entry_point() -> None:

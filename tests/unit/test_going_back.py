@@ -21,7 +21,7 @@ from provisioner.machine.facts import Facts
 from provisioner.machine.journal import NO_TOKEN, Phase, RunnerRecord
 from provisioner.machine.lock import WAIT
 from provisioner.machine.switch import NOT_ACTIVE_STATUS
-from provisioner.machine.transaction import LOCKED_STATUS, STALE_STATUS
+from provisioner.machine.transaction import LOCKED_STATUS, STALE_STATUS, UNCHANGED_STATUS
 from provisioner.model import RunnerStatus, machine_key
 from provisioner.ssh.exec import Completed
 from tests.unit.engine_fakes import QUICK, Stage, lost, stage, switch_ends
@@ -189,6 +189,95 @@ def test_a_plan_names_a_switch_that_waits_and_leaves_it(verb: str, ends: bool) -
     touched = [script for script in it.session.scripts if "switch/open" in script and "after=" not in script]
     assert bool(touched) == ends
     assert any("waits to be confirmed" in text for text in it.texts(Warned)) != ends
+
+
+@pytest.mark.parametrize(
+    ("phase", "verb", "result", "verdict"),
+    [
+        (Phase.WRITTEN, "up", "0", "confirmed"),
+        (Phase.WRITTEN, "down", "0", "aborted"),
+        (Phase.REMOVING, "down", "0", "confirmed"),
+        (Phase.REMOVING, "up", "0", "aborted"),
+        (Phase.WRITTEN, "up", "2", "aborted"),
+    ],
+)
+def test_a_switch_that_a_dead_run_left_waiting_is_kept_only_when_it_goes_our_way(
+    phase: Phase, verb: str, result: str, verdict: str
+) -> None:
+    facts, journal = converged()
+    left = {"switch": b"ActiveState=active\nSubState=running\n", "switch-result": b"activate 0 5"}
+    it = stage(Facts("host1", {**facts.records, **left}), replace(journal, phase=phase), runner(), verb=verb)
+    it.session.answers = switch_ends(f"waits activate {result} 5")
+    it.plan()
+    ends = [script for script in it.session.scripts if "mv /var/lib/nixprov/switch/open" in script]
+    assert [f"mv /var/lib/nixprov/switch/open /var/lib/nixprov/switch/{verdict}" in script for script in ends] == [True]
+
+
+def test_nothing_is_kept_before_somebody_has_logged_in_anew() -> None:
+    it = stage(new_host(), None)
+    kept: list[int] = []
+
+    def answer(script: str) -> Completed | None:
+        if "touched=yes" in script and "mv /var/lib/nixprov/switch/open" in script:
+            kept.append(it.session.connections)
+        return switch_ends("waits activate 0 5")(script)
+
+    it.session.answers = answer
+    it.plan()
+    it.apply()
+    assert kept == [2]
+
+
+def test_a_unit_that_every_job_needs_and_did_not_start_unwinds_the_run() -> None:
+    it = stage(new_host(), None)
+    failed = b"failed nixprov-image.service other.service \nend waits activate 4 5\n"
+    it.session.answers = lambda script: Completed(0, failed, "") if "after=" in script else None
+    error = fails(it)
+    assert isinstance(error, RolledBack), error
+    assert "nixprov-image.service did not start, and every job needs it" in error.message
+
+
+def test_an_interrupt_does_not_cut_short_what_unwinds() -> None:
+    it = stage(new_host(), None)
+
+    def interrupted_as_it_fails(script: str) -> Completed | None:
+        if "after=" in script:
+            it.host.machine.cancel.set()
+        return switch_ends("failed build 20 4")(script)
+
+    it.session.answers = interrupted_as_it_fails
+    assert isinstance(fails(it), RolledBack)
+    assert ("delete", 99) in it.forge.said
+
+
+def test_a_host_that_another_run_took_is_not_unwound_and_keeps_the_runner_that_run_uses() -> None:
+    it = stage(new_host(), None)
+
+    def taken_over(script: str) -> Completed | None:
+        if "after=" in script:
+            theirs = it.session.journal
+            theirs["run"]["id"] = "another"
+            it.session.records["journal.data"] = json.dumps(theirs).encode()
+        return switch_ends("failed build 20 4")(script)
+
+    it.session.answers = taken_over
+    assert isinstance(fails(it), Locked)
+    assert "unwinding" not in [json.loads(one)["phase"] for one in it.session.journals]
+    assert ("delete", 99) not in it.forge.said
+
+
+@pytest.mark.parametrize("verb", ["up", "down"])
+def test_a_write_that_changed_nothing_leaves_nothing_to_undo(verb: str) -> None:
+    """A full disk (ADR 0017): the claim goes, and no file is touched."""
+    is_down = verb == "down"
+    it = stage(*(converged() if is_down else (new_host(), None)), *([runner()] if is_down else []), verb=verb)
+    full = Completed(UNCHANGED_STATUS, b"", "No space left on device")
+    it.session.answers = lambda script: full if "systemd-run" in script else None
+    error = fails(it)
+    assert isinstance(error, RolledBack), error
+    assert "nothing was changed; rolled back" in error.message
+    assert "unwinding" not in [json.loads(one)["phase"] for one in it.session.journals]
+    assert ("resume", 7) in it.forge.said if is_down else ("delete", 99) in it.forge.said
 
 
 def test_a_machine_has_one_name_in_a_run() -> None:

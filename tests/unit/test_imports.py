@@ -295,3 +295,21 @@ def test_an_entry_beside_ours_survives_the_undo(name: str, is_before: bool) -> N
             kept = kept.replace(b" " + mark.encode(), b"")
         wanted = before[: edit.offset] + kept + before[edit.offset :]
     assert (remove(text) or b"").split() == wanted.split()
+
+
+TWO_LISTS = b"{ imports = [ ./a.nix ]; others = [ ./b.nix ]; }\n"
+
+
+@pytest.mark.parametrize(
+    ("before", "more"),
+    [(b" ]; }", b""), (b" ]; others", b" ./more.nix")],
+    ids=["where it is no import", "with more than is taken out"],
+)
+def test_an_edit_that_could_not_be_taken_back_is_refused(
+    monkeypatch: pytest.MonkeyPatch, before: bytes, more: bytes
+) -> None:
+    """The last look, for a file that the rest of the code misjudges: the edit is one that no undo gives back."""
+    place = (TWO_LISTS.index(before), f" {HOOK} {INLINE_MARK}".encode() + more, Style.ENTRY_INLINE)
+    monkeypatch.setattr("provisioner.nix.imports._place", lambda *_: place)
+    with pytest.raises(Refused, match="could not be taken back exactly"):
+        add(TWO_LISTS)

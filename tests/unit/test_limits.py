@@ -11,8 +11,8 @@ from typing import Any, Self, cast
 import pytest
 
 from provisioner import limits
-from provisioner.engine.rollout import told
 from provisioner.engine.switch import Follower
+from provisioner.engine.visit import told
 from provisioner.errors import ConfigError, InventoryError, RemoteFailed
 from provisioner.events import Logged
 from provisioner.limits import TooLongError

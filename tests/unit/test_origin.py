@@ -11,18 +11,19 @@ import pytest
 
 from provisioner.engine import origin
 from provisioner.errors import BuildFailed, HookRefused, Locked, NotDescribed, RemoteFailed
-from provisioner.events import Logged, OriginFound, Warned
+from provisioner.events import Logged, OriginFound, Planned, Warned
 from provisioner.machine import aside
 from provisioner.machine.facts import Facts, digest
 from provisioner.machine.journal import Baseline, Checked, Journal, Phase
 from provisioner.machine.origin import Expected, Kind, Origin, read
-from provisioner.machine.preview import UnitChange
+from provisioner.machine.preview import Preview, UnitChange
 from provisioner.outcome import HostResult, Outcome, exit_code
 from provisioner.report.advice import Typed, next_commands
 from provisioner.report.system import origin_lines
 from provisioner.ssh.exec import Completed
 from provisioner.steps.hook import Hook
 from provisioner.verb import Verb
+from provisioner.verbs import perform, plan
 from tests.unit.engine_fakes import Stage, stage
 from tests.unit.hosts import CONFIGURATION, converged, new_host, runner
 from tests.unit.runs import FOREIGN
@@ -345,6 +346,25 @@ def test_refused_with_ways_on(kind: Kind, adopts: bool, error: type[Exception], 
     # What would throw the owner's system away is no advice.
     assert ("nixos-rebuild switch" in str(caught.value)) == (kind is Kind.EDITS)
     assert [type(event) for event in it.events] == [OriginFound]
+
+
+def test_up_says_its_plan_and_goes_no_further_where_another_system_runs() -> None:
+    it = stage(running(new_host()), None)
+    it.session.answers = answers(OTHER)
+    with pytest.raises(NotDescribed):
+        perform(it.host, lambda: True)
+    kinds = [type(event) for event in it.events]
+    assert kinds.index(Planned) < kinds.index(OriginFound)
+    assert (it.session.journals, it.forge.there) == ([], {})
+
+
+def test_a_plan_that_would_fail_is_said_before_it_does() -> None:
+    it = stage(new_host(), None, verb="plan")
+    it.plan()
+    it.host.preview = Preview(failed="no such option")
+    with pytest.raises(BuildFailed, match="a switch would fail: no such option"):
+        plan.tell(it.host)
+    assert isinstance(it.events[-1], Planned)
 
 
 def test_adopted_knowingly_and_said() -> None:

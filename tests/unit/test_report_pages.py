@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from provisioner.cli.edge import Options
 from provisioner.cli.reports import reporting, typed
 from provisioner.diff import plan_diffs, runner_diff, unified
 from provisioner.errors import ConfigError
@@ -208,19 +209,11 @@ def test_files_are_written_at_the_end_whole_and_only_of_a_run_that_began(tmp_pat
     page, xml = tmp_path / "run.html", tmp_path / "run.xml"
     page.write_text("before")
     page.chmod(0o666)
-    options = {
-        "as_json": False,
-        "junit": str(xml),
-        "report": str(page),
-        "progress": "plain",
-        "verbose": False,
-        "log_dir": None,
-    }
-    options["debug"] = False
-    with reporting(options, "up"):
+    options = Options(junit=str(xml), report=str(page), progress="plain")
+    with reporting(options, Verb.UP):
         pass
     assert (page.read_text(), xml.exists()) == ("before", False)
-    with pytest.raises(KeyboardInterrupt), reporting(options, "up") as report:  # noqa: PT012 - the run is cut short
+    with pytest.raises(KeyboardInterrupt), reporting(options, Verb.UP) as report:  # noqa: PT012 - the run is cut short
         report.event(RunStarted("up", "r", "o", ("host1",)))
         assert page.read_text() == "before"
         raise KeyboardInterrupt
@@ -261,8 +254,8 @@ def test_a_log_is_nobody_elses_to_read_and_no_link_is_followed(tmp_path: Path) -
 
 
 def test_a_file_that_cannot_be_written_ends_the_run_before_it_begins(tmp_path: Path) -> None:
-    options = {"as_json": False, "junit": None, "report": str(tmp_path / "no/such.html"), "progress": "plain"}
-    with pytest.raises(ConfigError, match=r"such\.html cannot be written"), reporting(options, "up"):
+    options = Options(report=str(tmp_path / "no/such.html"), progress="plain")
+    with pytest.raises(ConfigError, match=r"such\.html cannot be written"), reporting(options, Verb.UP):
         pass
 
 
@@ -419,13 +412,13 @@ def test_the_next_command_of_many_hosts_reads_their_names_from_the_file() -> Non
 
 
 def test_the_next_command_repeats_the_options_that_it_needs() -> None:
-    options = {"sources": ("a", "b"), "play": "p.yml", "ask_become_pass": True, "gitlab_url": None, "forks": 5}
-    assert typed(options, "up").options == ("-i", "a", "-i", "b", "--play", "p.yml", "-K")
+    options = Options(sources=("a", "b"), play="p.yml", ask_become_pass=True)
+    assert typed(options, Verb.UP).options == ("-i", "a", "-i", "b", "--play", "p.yml", "-K")
 
 
 def test_the_next_command_is_no_bolder_than_what_failed() -> None:
-    rails = {"serial": "1,20%", "max_fail_percentage": 10.0, "any_errors_fatal": True}
-    told = next_commands(typed(rails, "up"), [result("h0", Outcome.INTERRUPTED)])
+    rails = Options(serial="1,20%", max_fail_percentage=10.0, any_errors_fatal=True)
+    told = next_commands(typed(rails, Verb.UP), [result("h0", Outcome.INTERRUPTED)])
     careful = "--serial 1,20% --max-fail-percentage 10 --any-errors-fatal"
     assert told == ("nixprov status h0", f"nixprov up h0 {careful}")
 

@@ -27,26 +27,24 @@ from provisioner.sealing import Sealer, new_key
 
 # Frozen, but no values: they hold what belongs to this process.
 STAYS: Final = {
-    "Both": "the reports of a run, with their streams",
-    "Candidate": "a private key",
-    "Change": "what is done in a phase",
-    "Context": "GitLab's client, and who is told",
-    "Endpoint": "made by each process from its own ssh_config",
-    "Ending": "the record of a run, with its lock",
-    "Finish": "what is done in a phase",
-    "Inventory": "who is warned",
-    "Look": "what is done in a phase",
-    "Order": "a remote command on its way",
-    "Patience": "how to sleep",
-    "Phase": "what is done in a phase",
-    "Pool": "what is done in its threads",
-    "Proxy": "a process",
-    "Reader": "who is warned",
-    "Rollout": "GitLab's client, and who is told",
-    "Row": "a picture of one host, with its mutable record",
-    "Switch": "a session",
-    "Timeline": "the picture of a run, made of those",
-    "Unwind": "what is done in a phase",
+    "engine.host.Context": "GitLab's client, and who is told",
+    "engine.pool.Pool": "what is done in its threads",
+    "engine.executor.Threads": "GitLab's client",
+    "engine.rollout.Rollout": "its executor, and who is told",
+    "engine.switch.Switch": "a session",
+    "engine.visit.Visitor": "GitLab's client",
+    "forge.transport.Patience": "how to sleep",
+    "inventory.document.Reader": "who is warned",
+    "inventory.fleet.Inventory": "who is warned",
+    "report.both.Both": "the reports of a run, with their streams",
+    "report.ending.Ending": "the record of a run, with its lock",
+    "report.timeline.Row": "a part of that record",
+    "report.timeline.Timeline": "a part of that record",
+    **dict.fromkeys((f"verbs.phases.{name}" for name in ("Change", "Finish", "Look", "Phase", "Unwind")), "functions"),
+    "ssh.auth.Candidate": "a private key",
+    "ssh.config.Endpoint": "made by each process from its own ssh_config",
+    "ssh.dial.Proxy": "a process",
+    "ssh.exec.Order": "a remote command on its way",
 }
 POISON: Final = "hunter2-of-the-inventory"
 
@@ -69,7 +67,11 @@ def is_value(one: type) -> bool:
     return is_frozen and not (one.__name__.startswith("_") or inspect.isabstract(one))
 
 
-VALUES: Final = [one for one in classes() if is_value(one) and one.__name__ not in STAYS]
+def place(one: type) -> str:
+    return f"{one.__module__}.{one.__name__}".removeprefix("provisioner.")
+
+
+VALUES: Final = [one for one in classes() if is_value(one) and place(one) not in STAYS]
 ERRORS: Final = [one for one in classes() if issubclass(one, NixprovError)]
 # For classes whose module imports their fields' types for annotations alone.
 NAMES: Final = {one.__name__: one for one in VALUES}
@@ -137,10 +139,10 @@ def test_the_values_are_found() -> None:
         "RolledBack",
         "Cancelled",
     }
-    assert {one.__name__ for one in classes() if is_value(one)} >= set(STAYS)
+    assert set(map(place, filter(is_value, classes()))) >= set(STAYS)
 
 
-@pytest.mark.parametrize("kind", VALUES, ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("kind", VALUES, ids=place)
 def test_every_value_comes_back_equal(kind: type) -> None:
     sealer = Sealer(new_key())
     value = sample(kind)
@@ -157,7 +159,7 @@ def test_every_value_comes_back_equal(kind: type) -> None:
             pickle.dumps(value)
 
 
-@pytest.mark.parametrize("kind", VALUES, ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("kind", VALUES, ids=place)
 def test_a_value_of_defaults_comes_back_equal(kind: type) -> None:
     value = kind(**{name: sample(of) for name, of in fields_of(kind, required=True).items()})
     sealer = Sealer(new_key())
@@ -165,7 +167,7 @@ def test_a_value_of_defaults_comes_back_equal(kind: type) -> None:
     assert (back, repr(back)) == (value, repr(value))
 
 
-@pytest.mark.parametrize("kind", ERRORS, ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("kind", ERRORS, ids=place)
 def test_every_error_comes_back_equal(kind: type[NixprovError]) -> None:
     error = raised(kind)
     back = pickle.loads(pickle.dumps(error))  # noqa: S301 - our own

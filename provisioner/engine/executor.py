@@ -1,0 +1,94 @@
+"""Where jobs are done: the protocol of an executor, and the one that does them in threads of this process.
+
+Another one sends a job to a process that has a `Visitor` of its own, and brings back its events and its result.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from typing import Final, Protocol, TypeVar
+
+from provisioner.engine.host import Machine
+from provisioner.engine.pool import Pool, Task
+from provisioner.engine.visit import Job, Visitor
+from provisioner.errors import NixprovError
+from provisioner.events import Emit, Event, Interrupted, Warned
+from provisioner.outcome import HostResult, Outcome
+
+T = TypeVar("T")
+
+_LATE_HINT: Final = "what was begun there may go on: `nixprov status` tells; --timeout gives it more time"
+
+
+class Executor(Protocol):
+    """Does jobs, several at once. Owns how many, how long each may take, and how an interrupt reaches them."""
+
+    def run(self, jobs: Sequence[Job], emit: Emit, may_begin: Callable[[], bool]) -> Iterator[HostResult]:
+        """Yield the result of each job that was begun, as they come; never raises for one of them.
+
+        `may_begin` is asked before each job, between results. What happens is told to `emit`, from any thread, and
+        nothing more of a host once its result is out.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Threads:
+    """A thread a job. `limit_s` is the time that each host has, from its first connection on; None is no limit."""
+
+    visitor: Visitor
+    forks: int = 1
+    limit_s: float | None = None
+    cancel: threading.Event = field(default_factory=threading.Event)
+
+    def run(self, jobs: Sequence[Job], emit: Emit, may_begin: Callable[[], bool]) -> Iterator[HostResult]:
+        """As `Executor` says. What has begun is never cut off by the failure of another."""
+        pool: Pool[Job, HostResult] = Pool(
+            lambda task: self._visit(task, emit),
+            self._given_up,
+            self.forks,
+            self.limit_s,
+            self.cancel,
+            on_cancel=lambda: emit(Interrupted()),
+        )
+        for _, result in pool.run(jobs, may_begin):
+            yield result
+
+    def probe(self, jobs: Sequence[Job], emit: Emit, found: Callable[[Machine], T]) -> dict[str, T]:
+        """What `found` makes of each host that answers, by name; the others are a warning. Changes nothing."""
+        answers: dict[str, T] = {}
+
+        def ask(job: Job) -> None:
+            try:
+                answers[job.spec.name] = found(self.visitor.probe(job, emit, self.cancel))
+            except NixprovError as error:
+                emit(Warned(job.spec.name, f"not asked: {error.message}"))
+
+        with ThreadPoolExecutor(max_workers=self.forks) as pool:
+            list(pool.map(ask, jobs))
+        return answers
+
+    def _visit(self, task: Task[Job], emit: Emit) -> HostResult:
+        result = self.visitor.visit(task, _until_given_up(task, emit))
+        if task.is_late and result.outcome is Outcome.INTERRUPTED:
+            return replace(result, outcome=Outcome.FAILED, error=self._late(), hint=_LATE_HINT)
+        return result
+
+    def _given_up(self, task: Task[Job]) -> HostResult:
+        return HostResult(task.item.spec.name, Outcome.FAILED, task.seconds, error=self._late(), hint=_LATE_HINT)
+
+    def _late(self) -> str:
+        return f"not done within {self.limit_s:g} s"
+
+
+def _until_given_up(task: Task[Job], emit: Emit) -> Emit:
+    """A thread that nobody waits for must not speak of a host whose result is out."""
+
+    def guarded(event: Event) -> None:
+        if not task.is_given_up:
+            emit(event)
+
+    return guarded
