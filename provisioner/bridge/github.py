@@ -79,7 +79,7 @@ class GitHub:
         self._session = requests.Session()
         self._session.mount(api, Transport(self._patience))
         self._token: tuple[Secret, float] | None = None
-        self._pages: dict[str, _Page] = {}
+        self._pages: dict[str, dict[str, _Page]] = {}
         self.calls = 0
 
     def close(self) -> None:
@@ -102,7 +102,7 @@ class GitHub:
     def pulls(self) -> tuple[PullRequest, ...]:
         """All open pull requests, all pages of them. Raises BridgeUnavailable when any page is missing."""
         query = f"?state=open&sort=created&direction=asc&per_page={_PAGE}"
-        return self._list(f"{self._repo}/pulls{query}", _pull)
+        return self._list("/pulls", query, _pull)
 
     def pull(self, number: int) -> PullRequest | None:
         found = self._get_or_none(f"/pulls/{number}")
@@ -111,7 +111,7 @@ class GitHub:
     def comments(self, since: str) -> tuple[Comment, ...]:
         """What was said or changed since then on any pull request, oldest change first."""
         query = f"?since={since}&sort=updated&direction=asc&per_page={_PAGE}"
-        return self._list(f"{self._repo}/issues/comments{query}", _comment, keep=False)
+        return self._list("/issues/comments", query, _comment)
 
     def comment(self, number: int) -> Comment | None:
         found = self._get_or_none(f"/issues/comments/{number}")
@@ -163,22 +163,22 @@ class GitHub:
         claims = {"iat": now - _CLOCK_SPARE_S, "exp": now + _JWT_S, "iss": str(self._app_id)}
         return Secret(jwt.encode(claims, self._key.reveal(), algorithm="RS256"))
 
-    def _list(self, url: str | None, read: Callable[[Any], Item], *, keep: bool = True) -> tuple[Item, ...]:
+    def _list(self, path: str, query: str, read: Callable[[Any], Item]) -> tuple[Item, ...]:
         """All pages, or an error: a list that is cut short would look like things that are gone."""
         items: list[Item] = []
         seen: dict[str, _Page] = {}
+        before = self._pages.get(path, {})
+        url: str | None = f"{self._repo}{path}{query}"
         while url is not None:
             if not url.startswith(f"{self._api}/") or url in seen:
                 raise _malformed("the next page is not GitHub's")
-            seen[url] = self._page(url, read)
+            seen[url] = self._page(url, before.get(url), read)
             items += seen[url].items
             url = seen[url].following
-        if keep:
-            self._pages = seen
+        self._pages[path] = seen
         return tuple(items)
 
-    def _page(self, url: str, read: Callable[[Any], Item]) -> _Page:
-        known = self._pages.get(url)
+    def _page(self, url: str, known: _Page | None, read: Callable[[Any], Item]) -> _Page:
         reply = self._send("GET", url, self.token(), headers={"If-None-Match": known.etag} if known else {})
         if known and reply.status_code == _NOT_MODIFIED:
             return known

@@ -31,7 +31,6 @@ _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 _EPILOG = """\b
 Examples:
   nixprov up host1                one machine
-  nixprov up                      the whole inventory
   nixprov up 'ci:&eu:!old'        Ansible's host patterns
   nixprov plan --diff             what up would change, and nothing more
   nixprov down host1              take it all back

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -38,7 +37,7 @@ def _where(command: Command) -> Command:
     return config(state(command))
 
 
-@click.group("bridge", cls=Group, short_help="Build pull requests of GitHub on GitLab, safely for forks.")
+@click.group("bridge", cls=Group, short_help="Build pull requests of GitHub on GitLab.")
 def bridge() -> None:
     r"""Bring pull requests of a GitHub repository to a GitLab project, and its results back.
 
@@ -54,7 +53,7 @@ def bridge() -> None:
 @click.option("-c", "--config", default="bridge.toml", type=NAMED, metavar="FILE", help="What to write.")
 @click.option("--branch", "branches", multiple=True, default=("main",), metavar="NAME", help="Mirrored; default: main.")
 def init(repository: str, gitlab_url: str, project: str, config: str, branches: tuple[str, ...]) -> None:
-    r"""Write a bridge.toml, and say which App and tokens it needs.
+    r"""Write a bridge.toml; name the App and tokens to make.
 
     \b
     Example: nixprov bridge init owner/name https://gitlab.com group/name
@@ -80,7 +79,9 @@ def init(repository: str, gitlab_url: str, project: str, config: str, branches: 
 @SOURCES
 @click.option("--gitlab-token-file", type=NAMED, metavar="FILE", help="A Maintainer's and Owner's, for this only.")
 def check(config: str, state: str | None, sources: tuple[str, ...], gitlab_token_file: str | None) -> int:  # noqa: ARG001
-    r"""Refuse a GitLab project or runner that is unsafe for strangers, by name, and say how to mend it.
+    r"""Name settings that are unsafe for strangers.
+
+    Looks at the GitLab project, its runners and the App, and names a mend for each finding.
 
     \b
     Example: nixprov bridge check --gitlab-token-file admin-token -i inventory
@@ -96,8 +97,8 @@ def check(config: str, state: str | None, sources: tuple[str, ...], gitlab_token
             token = settings.secret(str(expanded(gitlab_token_file).absolute()))
         plain: frozenset[str] = frozenset()
         if sources:
-            from provisioner.app import Selection, read_inventory
             from provisioner.inventory.export import host_variables
+            from provisioner.selection import Selection, read_inventory
 
             loaded = read_inventory(Selection(sources), lambda text: _say(f"warning: {text}", err=True))
             trusts = {name: host_variables(loaded, name).get("nixprov_trust") for name in loaded.hosts}
@@ -113,7 +114,7 @@ def check(config: str, state: str | None, sources: tuple[str, ...], gitlab_token
 @bridge.command()
 @_where
 def run(config: str, state: str | None) -> None:
-    r"""Run the service: one pass after another, and a line of JSON for each decision.
+    r"""Run the service, with a line of JSON for each decision.
 
     \b
     Example: nixprov bridge run --config /etc/nixprov/bridge.toml
@@ -128,7 +129,7 @@ def run(config: str, state: str | None) -> None:
 @_where
 @click.option("--dry-run", is_flag=True, help="Only say what would be pushed and deleted.")
 def once(config: str, state: str | None, dry_run: bool) -> None:
-    r"""Make one pass and end.
+    r"""Make one pass and end, with a line of JSON for each decision.
 
     \b
     Example: nixprov bridge once --dry-run
@@ -144,7 +145,7 @@ def once(config: str, state: str | None, dry_run: bool) -> None:
 @_where
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
 def status(config: str, state: str | None, as_json: bool) -> None:  # noqa: ARG001 - the same options everywhere
-    r"""Show how each open pull request stood after the last pass; nobody is asked.
+    r"""Show each open pull request after the last pass.
 
     \b
     Example: nixprov bridge status --json
@@ -166,23 +167,13 @@ def status(config: str, state: str | None, as_json: bool) -> None:  # noqa: ARG0
 
 
 @bridge.command()
-def module() -> None:
-    r"""Print the NixOS module of the service.
-
-    \b
-    Example: nixprov bridge module > nixprov-bridge.nix
-    """
-    from importlib.resources import files
-
-    click.echo((files("provisioner.bridge") / "module.nix").read_text(encoding="utf-8"), nl=False)
-
-
-@bridge.command()
 @_where
 @click.argument("pull", type=click.IntRange(1), metavar="PR")
 @click.argument("head", metavar="SHA", type=NAMED)
 def approve(config: str, state: str | None, pull: int, head: str) -> None:
-    r"""Approve one commit of a pull request, by its full id, as somebody who runs this bridge.
+    r"""Approve one commit of a pull request, by its full id.
+
+    The word of a person at the bridge's own machine counts like that of a writer on GitHub.
 
     \b
     Example: nixprov bridge approve 12 8887a0500bbe891e02fb2493298023385cf7ea45
@@ -193,6 +184,18 @@ def approve(config: str, state: str | None, pull: int, head: str) -> None:
         operator = os.environ.get("SUDO_USER") or os.environ.get("USER") or "operator"
         service.approve(_settings(config), _folder(state), pull, head, operator)
     _say(f"pull request {pull} is built with the next pass")
+
+
+@bridge.command()
+def module() -> None:
+    r"""Print the NixOS module of the service.
+
+    \b
+    Example: nixprov bridge module > nixprov-bridge.nix
+    """
+    from importlib.resources import files
+
+    click.echo((files("provisioner.bridge") / "module.nix").read_text(encoding="utf-8"), nl=False)
 
 
 @contextmanager
@@ -225,7 +228,6 @@ def _audit(decision: Decision) -> None:
 def _record(said: dict[str, object]) -> None:
     at = datetime.fromtimestamp(time.time(), UTC).isoformat(timespec="seconds")
     click.echo(json.dumps({"time": at, **said}))
-    sys.stdout.flush()
 
 
 def _say(text: str, *, err: bool = False) -> None:

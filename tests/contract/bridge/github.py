@@ -133,6 +133,7 @@ class GitHub:
         self.granted = {"metadata": "read", "contents": "read", "pull_requests": "read", "checks": "write"}
         self.faults: list[Fault] = []
         self.calls: list[str] = []
+        self.spent = 0
         self.budget: int | None = None
         self.reset_at = 0.0
         self.before: Callable[[str], None] = lambda _call: None
@@ -203,11 +204,12 @@ class GitHub:
             sent["ETag"] = f'W/"{hashlib.sha256(reply + str(more).encode()).hexdigest()}"'
             if headers.get("If-None-Match") == sent["ETag"]:
                 return 304, sent, b""
-        if method == "GET" or status != 201:
-            self._spend()
+        self._spend()
         return status, sent, reply
 
     def _spend(self) -> None:
+        """A reply of 304 is free."""
+        self.spent += 1
         if self.budget is not None:
             self.budget -= 1
 

@@ -657,7 +657,9 @@ def test_what_did_not_change_costs_next_to_nothing(rig: Rig) -> None:
     bridge.settle()
     bridge.settle()
     rig.github.calls.clear()
+    rig.github.spent = 0
     bridge.settle()
+    assert rig.github.spent == 0
     assert [call.partition("?")[0] for call in rig.github.calls] == [
         "GET /repos/owner/name/pulls",
         "GET /repos/owner/name/issues/comments",
