@@ -127,9 +127,12 @@ class GitHub:
         return policy.may_write(person, _number(found, "user", "id"), _text(found, "permission"))
 
     def blob(self, path: str, commit: str) -> str | None:
-        """The id of a file in a commit, or None; a link is not followed, so its own text is what counts."""
-        found = self._get_or_none(f"/contents/{path}?ref={commit}")
-        return None if found is None else f"{_text(found, 'type')} {_text(found, 'sha')}"
+        """The kind and id of a file in a commit; None if there is none. A folder has no id, and is never the same."""
+        try:
+            found = _json(self._send("GET", f"{self._repo}/contents/{path}?ref={commit}", self.token()))
+        except _NotFound:
+            return None
+        return f"folder in {commit}" if isinstance(found, list) else f"{_text(found, 'type')} {_text(found, 'sha')}"
 
     def find_check(self, commit: str, name: str) -> int | None:
         """Our check of that commit, if there is one already."""

@@ -54,6 +54,7 @@ class _Pass:
     claims: tuple[Claim, ...]
     builds: dict[str, Build]
     checks: dict[str, Check] = field(default_factory=dict)
+    waiting: dict[str, PullRequest] = field(default_factory=dict)
     denied: set[int] = field(default_factory=set)
 
     def pull(self, number: int | None) -> PullRequest | None:
@@ -161,7 +162,7 @@ class Bridge:
             if chosen:
                 wanted[self._refs.of_pull(chosen.number)] = head
             else:
-                seen.checks[head] = policy.waiting(pulls[0], own_ci=self._has_own_ci(pulls[0]))
+                seen.waiting[head] = pulls[0]
         return wanted
 
     def _is_held(self, seen: _Pass, pull: PullRequest) -> bool:
@@ -215,23 +216,21 @@ class Bridge:
         return False
 
     def _has_own_ci(self, pull: PullRequest) -> bool:
-        """Whether a fork changes what its pipeline does; asked once for a commit."""
-        if not pull.is_fork or not self._tables.pulls.ci_paths:
-            return False
+        """Whether a fork changes its pipeline; asked once for a commit. An unreadable file counts as changed."""
+        paths = self._tables.pulls.ci_paths if pull.is_fork else ()
         report = self._store.report(pull.head)
         if report.own_ci is None:
-            report = replace(report, own_ci=any(self._differs(path, pull) for path in self._tables.pulls.ci_paths))
+            try:
+                own_ci = any(self._github.blob(path, pull.head) != self._github.blob(path, pull.base) for path in paths)
+            except BridgeUnavailable as error:
+                if error.wait_s:
+                    raise
+                return True
+            except BridgeError:
+                own_ci = True
+            report = replace(report, own_ci=own_ci)
             self._store.put_report(report)
         return bool(report.own_ci)
-
-    def _differs(self, path: str, pull: PullRequest) -> bool:
-        """What cannot be read counts as changed."""
-        try:
-            return self._github.blob(path, pull.head) != self._github.blob(path, pull.base)
-        except BridgeUnavailable:
-            raise
-        except BridgeError:
-            return True
 
     def _foretell(self, seen: _Pass, wanted: Mapping[str, str]) -> None:
         for ref in policy.surplus(seen.observed, wanted, self._refs):
@@ -328,7 +327,7 @@ class Bridge:
             self._tell(Decision("refuse", ref, head, error.message))
         except BridgeUnavailable as error:
             build = replace(build, failures=failures + 1)
-            if build.failures >= _MOST_FAILURES:
+            if build.failures >= _MOST_FAILURES and ref not in self._refs.mirrored:
                 build = replace(build, stage=Stage.REFUSED, reason="It could not be brought to GitLab.")
             self._tell(Decision("put off", ref, head, error.message))
             seen.checks[head] = policy.put_off("It could not be brought to GitLab yet.")
@@ -351,11 +350,17 @@ class Bridge:
         if pull is None or not policy.claims_for(pull, seen.claims):
             return
         if policy.is_settled(build) and (claim := self._standing_claim(seen, pull)):
-            with _around("rerun"):
-                pipeline = self._started_again(build)
-            seen.builds[ref] = replace(build, pipeline=pipeline, status="", at=self._now())
-            self._store.put_build(seen.builds[ref])
-            self._tell(Decision("run again", ref, build.head, "asked for", claim.person.login))
+            try:
+                with _around("rerun"):
+                    pipeline = self._started_again(build)
+            except BridgeUnavailable:
+                raise
+            except BridgeError as error:
+                self._tell(Decision("not run again", ref, build.head, error.message, claim.person.login))
+            else:
+                seen.builds[ref] = replace(build, pipeline=pipeline, status="", at=self._now())
+                self._store.put_build(seen.builds[ref])
+                self._tell(Decision("run again", ref, build.head, "asked for", claim.person.login))
         self._use_up(seen, ref)
 
     def _started_again(self, build: Build) -> int | None:
@@ -402,6 +407,8 @@ class Bridge:
                 link = self._gitlab.link(build.pipeline) if build.pipeline else None
                 none_after_s = self._tables.check.none_after_s
                 seen.checks[head] = policy.result(build, self._now(), none_after_s, link, own_ci=own_ci)
+        for head, pull in seen.waiting.items():
+            seen.checks[head] = policy.waiting(pull, own_ci=self._has_own_ci(pull))
         for head, check in seen.checks.items():
             self._show(head, check)
         for report in self._store.reports():
@@ -418,20 +425,31 @@ class Bridge:
         told = json.dumps({**asdict(check), "conclusion": check.conclusion and check.conclusion.value})
         if told == report.told:
             return
+        try:
+            check_id = self._written(report, check)
+        except BridgeUnavailable:
+            raise
+        except BridgeError as error:
+            # One commit that GitHub wants no check for keeps no other from its own.
+            self._tell(Decision("not told", "", head, error.message))
+        else:
+            self._store.put_report(replace(report, check_id=check_id, told=told, is_final=check.is_final))
+
+    def _written(self, report: Report, check: Check) -> int:
+        """The check's number. A check that is not in the store may have been made all the same."""
         name = self._tables.check.name
-        check_id = report.check_id or self._github.find_check(head, name)
+        check_id = report.check_id or self._github.find_check(report.head, name)
         if check_id is None:
             with _around("create-check"):
-                check_id = self._github.create_check(head, name, check)
-        else:
-            with _around("update-check"):
-                self._github.update_check(check_id, check)
-        self._store.put_report(replace(report, check_id=check_id, told=told, is_final=check.is_final))
+                return self._github.create_check(report.head, name, check)
+        with _around("update-check"):
+            self._github.update_check(check_id, check)
+        return check_id
 
     def _conclude(self, report: Report) -> None:
         """A commit that is nobody's head any more: its check ends, and is forgotten here."""
         if report.check_id and not report.is_final:
-            self._github.update_check(report.check_id, policy.overtaken())
+            self._show(report.head, policy.overtaken())
         self._store.drop_report(report.head)
 
     def _say_unreachable(self) -> None:

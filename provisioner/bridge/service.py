@@ -30,6 +30,7 @@ from provisioner.model import Secret
 # A doorbell that is never let go rings no more often than that.
 SHORTEST_S: Final = 5.0
 LONGEST_S: Final = 900.0
+MOST_ASKED_S: Final = 3600.0
 Tell = Callable[[Decision], None]
 
 
@@ -100,7 +101,7 @@ def serve(settings: Settings, folder: Path, tell: Tell, failed: Callable[[Nixpro
 def pause_s(interval_s: float, failures: int, asked_s: float) -> float:
     """Longer after each failure, never in step with others, and at least as long as was asked for."""
     grown = min(math.ldexp(interval_s, min(failures - 1, 10)), LONGEST_S)
-    return max(grown * random.uniform(0.75, 1.25), asked_s)  # noqa: S311 - no secret
+    return max(grown * random.uniform(0.75, 1.25), min(asked_s, MOST_ASKED_S))  # noqa: S311 - no secret
 
 
 @contextmanager

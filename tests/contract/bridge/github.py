@@ -365,7 +365,9 @@ class GitHub:
         listed = git(self.git.folder, "ls-tree", query["ref"], "--", path)
         if not listed:
             raise Refused(404, "Not Found")
-        mode, _, sha = listed.split("\t")[0].split()
+        mode, kind, sha = listed.split("\t")[0].split()
+        if kind == "tree":
+            return 200, {}, [{"type": "file", "name": "x", "sha": sha}]
         return 200, {}, {"type": "symlink" if mode == "120000" else "file", "sha": sha, "path": path}
 
     def _list_checks(self, head: str, query: dict[str, str], _said: Json) -> Any:

@@ -449,7 +449,14 @@ def linked(rig: Rig) -> str:
     return git(rig.source.folder, "commit-tree", tree, "-p", rig.source.refs()[MAIN], "-m", "x")
 
 
-@pytest.mark.parametrize("how", ["same", "changed", "removed", "link", "included", "unreadable"])
+def folder(rig: Rig) -> str:
+    """A commit with a folder in place of its pipeline."""
+    inner = git(rig.source.folder, "mktree")
+    tree = git(rig.source.folder, "mktree", stdin=f"040000 tree {inner}\t{CI}\n".encode())
+    return git(rig.source.folder, "commit-tree", tree, "-p", rig.source.refs()[MAIN], "-m", "x")
+
+
+@pytest.mark.parametrize("how", ["same", "changed", "removed", "link", "folder", "included", "unreadable", "broken"])
 def test_a_pull_request_that_changes_its_pipeline_says_so(rig: Rig, how: str) -> None:
     rig.changed(pulls={"ci_paths": (CI, "ci/build.yml")})
     heads: dict[str, Callable[[], str]] = {
@@ -458,7 +465,9 @@ def test_a_pull_request_that_changes_its_pipeline_says_so(rig: Rig, how: str) ->
         "removed": lambda: rig.source.commit({"file": "x"}, rig.source.refs()[MAIN]),
         "link": lambda: linked(rig),
         "included": rig.commit,
+        "folder": lambda: folder(rig),
         "unreadable": rig.commit,
+        "broken": rig.commit,
     }
     pull = opened(rig, heads[how]())
     if how == "included":
@@ -467,8 +476,9 @@ def test_a_pull_request_that_changes_its_pipeline_says_so(rig: Rig, how: str) ->
         ci = git(rig.source.folder, "rev-parse", f"{rig.source.refs()[MAIN]}:{CI}")
         tree = git(rig.source.folder, "mktree", stdin=f"100644 blob {ci}\t{CI}\n040000 tree {inner}\tci\n".encode())
         rig.github.push(pull, git(rig.source.folder, "commit-tree", tree, "-p", rig.source.refs()[MAIN], "-m", "x"))
-    if how == "unreadable":
-        rig.github.faults.append(Fault(re.compile("/contents/"), 422, b'{"message": "no"}'))
+    if how in {"unreadable", "broken"}:
+        status = 422 if how == "unreadable" else 502
+        rig.github.faults.append(Fault(re.compile("/contents/"), status, b'{"message": "no"}', times=100))
     rig.settle()
     assert ("pipeline is changed" in rig.check(pull.head).title) is (how != "same")
     approve(rig, pull)
@@ -696,6 +706,15 @@ def test_nothing_that_a_stranger_wrote_is_shown(rig: Rig) -> None:
     assert not any(word in texts for word in ("reboot", "stranger", "patch", "Bot merge", "owned"))
 
 
+def test_a_check_that_github_refuses_keeps_no_other_back(rig: Rig) -> None:
+    first, second = opened(rig), opened(rig)
+    rig.github.faults.append(Fault(re.compile(f"{first.head}/check-runs"), 422, b'{"message": "No commit found"}'))
+    rig.settle()
+    assert rig.check(second.head).state == "action_required"
+    rig.settle()
+    assert rig.check(first.head).state == "action_required"
+
+
 # --- 26: how much of it
 
 
@@ -765,6 +784,19 @@ def test_a_writers_second_line_runs_it_again_and_a_readers_does_not(rig: Rig) ->
     rig.settle()
     assert rig.pipeline(pull.head).source == "api"
     assert rig.check(pull.head).state == "queued"
+
+
+def test_a_run_that_gitlab_refuses_is_asked_for_once(rig: Rig) -> None:
+    pull = built(rig)
+    rig.run_pipeline(pull.head, "success")
+    rig.settle()
+    del rig.project.heads["pr-1"]
+    rig.clock.advance(2)
+    approve(rig, pull)
+    rig.settle()
+    rig.settle()
+    assert [decision.what for decision in rig.decisions].count("not run again") == 1
+    assert rig.check(pull.head).state == "success"
 
 
 def test_an_approval_counts_once(rig: Rig) -> None:
