@@ -1,4 +1,4 @@
-"""What `nixprov bridge init` writes and says: a bridge.toml, and the App and tokens that it needs."""
+"""The beginning of a bridge: the text of bridge.toml, and the App and tokens to make for it."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ branches = {branches}
 
 
 def bridge_toml(repository: str, url: str, project: str, branches: Sequence[str]) -> str:
-    """Its text; strings of JSON are strings of TOML."""
+    """The file's text. Each string of JSON is one of TOML."""
     said = {"repository": repository, "url": url, "project": project}
     return _TOML.format(branches=json.dumps(list(branches)), **{name: json.dumps(text) for name, text in said.items()})
 
 
 def steps(repository: str, url: str, project: str) -> Iterator[str]:
-    """What is to be done by hand, line by line, with links."""
+    """The steps to do by hand, line by line, with links."""
     owner = repository.partition("/")[0]
     query = {"name": f"{owner}-ci", "url": f"https://github.com/{repository}", "public": "false"}
     query |= {"webhook_active": "false", **{name: level for name, level in PERMISSIONS.items() if name != "metadata"}}

@@ -1,4 +1,4 @@
-"""bridge.toml: what a person says of the two sides, strictly read; a key that is unknown or unsafe is refused."""
+"""bridge.toml, strictly read: an unknown key or an unsafe value is refused."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _FILE: Final = 64 * limits.KIB
 
 
 def _url(text: str) -> str:
-    """https, or http to this very computer, as a test has it; nothing in it but a server and a path."""
+    """https, or http to this very computer for tests; a server and a path, nothing more."""
     parts = urlsplit(text)
     if parts.username or parts.password or parts.query or parts.fragment or not parts.hostname:
         raise ValueError("it holds more or less than a server and a path")
@@ -93,7 +93,7 @@ class GitLabTable(_Table):
 
 
 class PullsTable(_Table):
-    """`ci_paths` are the files that say what a pipeline does; empty where GitLab takes it from another project.
+    """`ci_paths` are the files that define the pipeline; empty if GitLab takes it from another project.
 
     `runner_tag` is that of the runners for strangers; `public_variables` are known to be no secrets.
     """
@@ -116,7 +116,7 @@ class CheckTable(_Table):
 
 
 class LimitsTable(_Table):
-    """What a stranger may cost: sizes in MiB, times in seconds."""
+    """The most that a stranger may cost: sizes in MiB, times in seconds."""
 
     branches: Positive = 100
     pushes_per_hour: Positive = 10
@@ -129,7 +129,7 @@ class LimitsTable(_Table):
 
 
 class DoorbellTable(_Table):
-    """Where webhooks are listened for, behind a server that speaks TLS; `gitlab_secret_file` may be left out."""
+    """The address for webhooks, behind a server that speaks TLS. `gitlab_secret_file` may be left out."""
 
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8417
@@ -155,7 +155,7 @@ class Tables(_Table):
 
 
 class Settings:
-    """bridge.toml and where its secrets are: $CREDENTIALS_DIRECTORY, as systemd sets it, else beside the file."""
+    """bridge.toml and its secrets: in $CREDENTIALS_DIRECTORY, as systemd sets it, else beside the file."""
 
     def __init__(self, tables: Tables, folder: Path) -> None:
         self.tables = tables

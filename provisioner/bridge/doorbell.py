@@ -1,7 +1,7 @@
-"""Webhooks, where somebody wants to wait less: a signed request rings, and the next pass looks for itself.
+"""Webhooks, for less waiting: a signed request rings, and the next pass looks for itself.
 
-Nothing else of a request is believed, but for GitHub's two buttons, which no list shows: they name a commit and a
-person, and become a claim as a comment does. docs.github.com, "Validating webhook deliveries"; docs.gitlab.com,
+Nothing else of a request is believed, but for GitHub's two buttons, because no list shows them. They name a commit
+and a person, and become a claim like a comment. docs.github.com, "Validating webhook deliveries"; docs.gitlab.com,
 "Webhooks".
 """
 

@@ -1,10 +1,10 @@
-"""What can keep a commit from going over; all but the last are met inside a pass.
+"""The errors of the bridge. All but the last are met inside a pass.
 
 BridgeError              nixprov's base for the bridge
-├── BridgeUnavailable    one side does not answer, or asks for patience: the next pass tries again
-├── LeaseLost            GitLab's ref is not what was seen: the next pass looks again
-├── Moved                the pull request is not what was seen: the next pass looks again
-├── Unbuildable          this commit is not taken, and somebody has to look
+├── BridgeUnavailable    one side is silent or asks for patience; the next pass tries again
+├── LeaseLost            GitLab's ref has changed since it was seen; the next pass looks again
+├── Moved                the pull request has changed since it was seen; the next pass looks again
+├── Unbuildable          this commit is refused, and a person has to look
 └── Busy                 another bridge works on the same state
 """
 

@@ -1,9 +1,9 @@
 """The only file that starts git: one argument list at a time, no shell, no name or URL of a pull request's.
 
-A stranger's commit is fetched into a folder of its own that is thrown away, with fsck, a limit of size, memory and
-time, and is pushed on from there by its id. Nothing is ever checked out, merged or walked through: the work of
-reading a tree is the runner's. The token is read by git through a credential helper from a memory file that it
-inherits; it is in no argument, URL or variable. (git-scm.com/docs: git-config "transfer.fsckObjects" and
+A stranger's commit is fetched into a throw-away folder of its own, with fsck and limits of size, memory and time.
+From there it is pushed on by its id. Nothing is ever checked out, merged or walked through: the work of
+reading a tree is the runner's. git reads the token through a credential helper, from an inherited
+memory file; the token is in no argument, URL or variable. (git-scm.com/docs: git-config "transfer.fsckObjects" and
 "credential.helper", git-push "--force-with-lease".)
 """
 
@@ -32,7 +32,7 @@ _NOTHING: Final = "0" * 40
 _CARRIED: Final = "refs/heads/carried"
 _MOST_PACKS: Final = 20
 _SAID: Final = 16 * 1024
-# What git says of objects that nobody should have, and of limits that were reached; the rest may be the network's.
+# git's words for bad objects and for limits that were reached. Everything else may be the network's fault.
 _REFUSALS: Final = (
     (
         re.compile(rb"fsck error|fsckObjects|invalid object|unresolved deltas|bad (tree|object)"),
@@ -108,7 +108,7 @@ class Git:
         self._quarantine = folder / "quarantine"
 
     def prepare(self) -> None:
-        """Make the base store, and throw away what a pass that was killed has left."""
+        """Make the base store, and throw away the rest of a killed pass."""
         self._quarantine.mkdir(parents=True, exist_ok=True, mode=0o700)
         for left in self._quarantine.iterdir():
             _throw_away(left)
@@ -124,7 +124,7 @@ class Git:
         return {ref: oid for ref, oid in heads.items() if ref in self._refs.mirrored}
 
     def target_heads(self) -> Mapping[str, str]:
-        """What GitLab has of ours; refs of others are not looked at."""
+        """Our refs on GitLab; refs of others are not looked at."""
         heads = self._heads(self._target, ["refs/heads/*"])
         return {ref: oid for ref, oid in heads.items() if self._refs.may_set(ref)}
 
@@ -145,7 +145,7 @@ class Git:
     def carry(self, number: int, oid: str, expected: str | None) -> None:
         """Bring a pull request's head over, if it still is `oid`.
 
-        `expected` is what GitLab has under its ref; another value there ends in LeaseLost. Raises Moved, LeaseLost,
+        `expected` is the ref's value on GitLab; another value there ends in LeaseLost. Raises Moved, LeaseLost,
         Unbuildable (git or a limit refused the commit), BridgeUnavailable.
         """
         with self._quarantined() as folder:
@@ -162,7 +162,7 @@ class Git:
         folder = Path(tempfile.mkdtemp(dir=self._quarantine))
         try:
             self._run("init", "--quiet", "--bare", "--template=", str(folder))
-            # Read from, never written to: what is known already need not come again.
+            # Read from, never written to: known objects need not come again.
             alternates = folder / "objects/info/alternates"
             alternates.parent.mkdir(exist_ok=True)
             alternates.write_text(f"{self._base / 'objects'}\n")
@@ -187,7 +187,7 @@ class Git:
         self._run("push", *options, self._target.url, refspec, folder=folder, remote=self._target, limits=limits)
 
     def _update(self, oid: str | None, ref: str, expected: str | None) -> tuple[str, str]:
-        """Every change of GitLab's refs is made here: only refs of ours, only ids, and only over what was seen."""
+        """Build every change of GitLab's refs: our refs only, ids only, and only over the value that was seen."""
         is_allowed = self._refs.may_delete(ref) if oid is None else self._refs.may_set(ref) and OID.fullmatch(oid)
         if not is_allowed or not OID.fullmatch(expected or _NOTHING):
             raise ValueError(f"not ours to change: {ref!r} to {oid!r}")
@@ -226,7 +226,7 @@ class Git:
         return printed
 
     def _environment(self, remote: Remote | None, credential: int | None) -> dict[str, str]:
-        """Nothing of ours or of the machine's settings, which could name programs to run."""
+        """Leave out our own and the machine's settings: they could name programs to run."""
         config = dict(_CONFIG)
         if remote:
             scheme = remote.url.partition("://")[0]
@@ -279,7 +279,7 @@ def _text(file: IO[bytes], limit: int) -> bytes:
 
 
 def _explained(side: Side, command: str, printed: bytes, said: bytes, *, timed_out: bool) -> Exception:
-    """Decide what a failure means; git's own words stay here, since a stranger's server or commit may have a say."""
+    """Give a failure its meaning. git's own words stay here: a stranger's commit may have a part in them."""
     if timed_out:
         return BridgeUnavailable(side, f"git {command} took longer than the bridge waits")
     if b"(stale info)" in printed or b"(fetch first)" in printed or b"reference already exists" in printed:

@@ -27,7 +27,7 @@ from provisioner.model import Secret
 
 EXTERNAL_ID: Final = "nixprov-bridge"
 APPROVE: Final = "approve"
-# The least that does it; a token is made with no more, whatever the App was given.
+# The least that is enough. A token is made with no more, even if the App was given more.
 PERMISSIONS: Final = MappingProxyType(
     {"metadata": "read", "contents": "read", "pull_requests": "read", "checks": "write"}
 )
@@ -86,7 +86,7 @@ class GitHub:
         self._session.close()
 
     def token(self) -> Secret:
-        """A token of the installation that lives for some minutes yet, for this repository and no more than needed."""
+        """A token of the installation that is valid for minutes yet, for this repository and the least permissions."""
         if self._token is None or self._token[1] < self._clock() + _TOKEN_SPARE_S:
             wanted = {"repositories": [self._repository.partition("/")[2]], "permissions": dict(PERMISSIONS)}
             made = _json(self._send("POST", f"{self._installation}/access_tokens", self._signed(), body=wanted))
@@ -95,7 +95,7 @@ class GitHub:
         return self._token[0]
 
     def permissions(self) -> Mapping[str, str]:
-        """What the App was given here, which may be more than a token asks for."""
+        """The permissions that the App was given here; they may be more than a token asks for."""
         found = _at(_json(self._send("GET", self._installation, self._signed())), "permissions")
         return {str(name): str(level) for name, level in _object(found).items()}
 
@@ -109,7 +109,7 @@ class GitHub:
         return None if found is None else _pull(found)
 
     def comments(self, since: str) -> tuple[Comment, ...]:
-        """What was said or changed since then on any pull request, oldest change first."""
+        """Comments made or changed since then on any pull request, oldest change first."""
         query = f"?since={since}&sort=updated&direction=asc&per_page={_PAGE}"
         return self._list("/issues/comments", query, _comment)
 
@@ -118,7 +118,7 @@ class GitHub:
         return None if found is None else _comment(found)
 
     def may_write(self, person: Person) -> bool:
-        """Whether they may now. The login is looked up, the id decides."""
+        """Ask GitHub for their permission now. The login is looked up, the id decides."""
         if not re.fullmatch(r"[A-Za-z0-9-]{1,60}(\[bot\])?", person.login):
             return False
         found = self._get_or_none(f"/collaborators/{person.login}/permission")
@@ -161,13 +161,13 @@ class GitHub:
         return f"{self._api}/app/installations/{self._installation_id}"
 
     def _signed(self) -> Secret:
-        """What proves for some minutes to be the App."""
+        """A signed proof of being the App, valid for some minutes."""
         now = int(self._clock())
         claims = {"iat": now - _CLOCK_SPARE_S, "exp": now + _JWT_S, "iss": str(self._app_id)}
         return Secret(jwt.encode(claims, self._key.reveal(), algorithm="RS256"))
 
     def _list(self, path: str, query: str, read: Callable[[Any], Item]) -> tuple[Item, ...]:
-        """All pages, or an error: a list that is cut short would look like things that are gone."""
+        """Read all pages, or fail: a short list would look like closed pull requests."""
         items: list[Item] = []
         seen: dict[str, _Page] = {}
         before = self._pages.get(path, {})
@@ -202,7 +202,7 @@ class GitHub:
             return None
 
     def _write(self, method: str, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        """GitHub asks for a second between writes; who does not wait is told to wait for minutes."""
+        """Keep a second between writes, as GitHub asks; faster clients are put off for minutes."""
         wait_s = self._last_write + self._write_interval_s - time.monotonic()
         if wait_s > 0 and self._last_write:
             self._patience.sleep(wait_s)
@@ -282,7 +282,7 @@ def _shown(check: Check) -> dict[str, Any]:
     return shown
 
 
-# --- what comes back is read by name and type, and nothing else of it is kept
+# --- replies are read by name and type, and nothing else of them is kept
 
 
 def _pull(said: Any) -> PullRequest:

@@ -1,4 +1,4 @@
-"""GitLab's API, as the bridge uses one project: pipelines, and for `check` what is set there.
+"""GitLab's API for one project: pipelines, and the settings that `check` judges.
 
 docs.gitlab.com/api: pipelines, projects, project_level_variables, protected_branches, project_job_token_scopes.
 """
@@ -57,17 +57,17 @@ class GitLab:
         return tuple(map(_pipeline, self._list("/pipelines", order_by="id", sort="asc", **query)))
 
     def retry(self, pipeline: int) -> None:
-        """Run again what failed or was cancelled in it."""
+        """Run its failed and cancelled jobs again."""
         with self._attempt("retry a pipeline"):
             self._gl.http_post(f"{self._project}/pipelines/{pipeline}/retry")
 
     def run(self, ref: str) -> Pipeline:
-        """Start a pipeline of what the ref is now."""
+        """Start a pipeline of the ref as it is now."""
         with self._attempt("start a pipeline"):
             made = self._gl.http_post(f"{self._project}/pipeline", post_data={"ref": ref.removeprefix("refs/heads/")})
         return _pipeline(made)
 
-    # --- for `check`; what the token may not see is None
+    # --- for `check`; None stands for settings beyond the token's reach
 
     def project(self) -> Json:
         return self._get("") or {}

@@ -1,7 +1,7 @@
-"""Who may have what built, where it goes, and what is said of it. Pure: every rule is a row of a table in the tests.
+"""The rules of the bridge: permissions to build, refs on GitLab, and the texts of checks. Pure.
 
-No name, ref or URL of a pull request is ever used; what leaves this file is made of numbers, object ids and
-bridge.toml.
+Every rule is a row of a table in the tests. No name, ref or URL of a pull request is ever used: all output is made of
+numbers, object ids and bridge.toml.
 """
 
 from __future__ import annotations
@@ -56,14 +56,14 @@ FINAL: Final = frozenset({"success", "failed", "canceled", "skipped"})
 
 
 class Trust(Enum):
-    """Whose pull requests are built unasked: branches of the repository, or also forks of those who may write."""
+    """The pull requests that are built unasked: branches of the repository, or also forks of its writers."""
 
     APPROVAL = "approval"
     WRITERS = "writers"
 
 
 class Ground(Enum):
-    """Why a commit may be built."""
+    """The reason for which a commit may be built."""
 
     BRANCH = "a branch of the repository"
     AUTHOR = "its author may write"
@@ -73,7 +73,7 @@ class Ground(Enum):
 def claim_of(comment: Comment) -> Claim | None:
     """The comment as an approval: one line and nothing else, never edited, by a person, of a full commit id.
 
-    A line among others may be quoted, fenced or hidden in HTML; a comment of one line is what its author meant.
+    A line among others may be quoted, fenced or hidden in HTML; a comment of one line has one meaning.
     """
     found = _COMMAND.fullmatch(comment.body.strip())
     if found is None or not comment.is_human or comment.updated_at != comment.created_at:
@@ -82,28 +82,28 @@ def claim_of(comment: Comment) -> Claim | None:
 
 
 def ground_without_asking(pull: PullRequest) -> Ground | None:
-    """A branch of the repository itself was pushed by somebody who may write; a fork may have other writers."""
+    """A branch of the repository itself was pushed by one of its writers; a fork may have writers of its own."""
     return Ground.BRANCH if pull.head_repository == pull.base_repository else None
 
 
 def author_counts(pull: PullRequest, trust: Trust) -> bool:
-    """Whether the author's own permission would do: the fork must be theirs alone to push to."""
+    """Tell if the author's own permission is enough: the fork must be the author's."""
     return trust is Trust.WRITERS and pull.head_owner == pull.author.id
 
 
 def may_write(asked: Person, answered_id: int | None, permission: str) -> bool:
-    """GitHub answers for a login; the id says whether it is still the same person's."""
+    """GitHub answers for a login; the id tells if it is still the same person's."""
     return answered_id == asked.id and permission in MAY_APPROVE
 
 
 def claims_for(pull: PullRequest, claims: Iterable[Claim]) -> tuple[Claim, ...]:
-    """Those that name what the pull request is now, newest first; an approval of an older commit is of no use."""
+    """The claims on the pull request's present head, newest first; one on an older commit is of no use."""
     matching = [one for one in claims if one.pull == pull.number and one.head == pull.head]
     return tuple(sorted(matching, key=lambda one: (one.source is not Source.OPERATOR, -one.id)))
 
 
 class Refs:
-    """Which refs of GitLab's are the bridge's: numbers behind the prefix, and the mirrored branches."""
+    """The bridge's own refs on GitLab: numbers behind the prefix, and the mirrored branches."""
 
     def __init__(self, prefix: str, branches: Iterable[str]) -> None:
         self._numbered = re.compile(rf"refs/heads/{re.escape(prefix)}([1-9][0-9]{{0,9}})")
@@ -125,7 +125,7 @@ class Refs:
 
 
 def leaders(pulls: Iterable[PullRequest]) -> Mapping[str, tuple[PullRequest, ...]]:
-    """Pull requests by head commit, the oldest first: a commit has one branch and one check, whoever shows it too.
+    """Pull requests by head commit, the oldest first: a commit has one branch and one check.
 
     Without it a stranger could open a second pull request for somebody's commit and take its check over.
     """
@@ -136,7 +136,7 @@ def leaders(pulls: Iterable[PullRequest]) -> Mapping[str, tuple[PullRequest, ...
 
 
 def surplus(observed: Mapping[str, str], wanted: Mapping[str, str], refs: Refs) -> tuple[str, ...]:
-    """What to take away, in order, and no more at once than a wrong list could cost us."""
+    """The refs to delete, in order, and few enough at once that a wrong list costs little."""
     ours = [ref for ref in observed if refs.may_delete(ref)]
     extra = sorted(ref for ref in ours if wanted.get(ref) is None)
     return tuple(extra[: max(FEW, int(len(ours) * FEW_SHARE))])
@@ -152,7 +152,7 @@ def is_within_hour(pushes: Sequence[float], now: float, limit: int) -> bool:
 
 
 def our_pipeline(build: Build, pipelines: Iterable[Pipeline]) -> Pipeline | None:
-    """The pipeline that our push or our re-run started. One by a person, a schedule or a tag proves nothing."""
+    """The pipeline of our own push or re-run. One by a person, a schedule or a tag proves nothing."""
     branch = build.ref.removeprefix("refs/heads/")
     ours = [
         one
@@ -163,16 +163,16 @@ def our_pipeline(build: Build, pipelines: Iterable[Pipeline]) -> Pipeline | None
     return newest if newest is None or build.pipeline is None or newest.id >= build.pipeline else None
 
 
-# --- what is said on GitHub: fixed sentences, numbers and links made of ids
+# --- texts on GitHub: fixed sentences, numbers, and links made of ids
 
 
 def waiting(pull: PullRequest, *, own_ci: bool) -> Check:
     """Ask for an approval; the summary has the line to paste."""
-    warning = "\n\nIt changes what the pipeline itself does. Read those files before the code." if own_ci else ""
+    warning = "\n\nIt changes the pipeline itself. Read those files before the code." if own_ci else ""
     return Check(
         "completed",
         "Waits for an approval: its pipeline is changed too" if own_ci else "Waits for an approval",
-        "Somebody who may write to this repository has to read this commit. To have it built, comment with this "
+        "A person with write permission has to read this commit. To have it built, comment with this "
         f"line alone:\n\n```\n/ci run {pull.head}\n```{warning}",
         Conclusion.ACTION_REQUIRED,
         may_approve=True,
@@ -196,8 +196,8 @@ def unreachable(link: str | None) -> Check:
 
 
 def result(build: Build, now: float, none_after_s: float, link: str | None, *, own_ci: bool) -> Check:
-    """How its pipeline stands. Whatever is not known to be good is a failure, after a while also no pipeline at all."""
-    own = "\n\nThis pull request changes what its pipeline does: success is what it says of itself." if own_ci else ""
+    """The state of its pipeline. An unknown state is a failure, and so is no pipeline after a while."""
+    own = "\n\nThis pull request changes its own pipeline, so a success is its own claim." if own_ci else ""
     if build.stage is Stage.REFUSED:
         return refused(build.reason)
     if not build.status:

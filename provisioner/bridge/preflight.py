@@ -1,6 +1,6 @@
-"""What would let a stranger's job do more than build: settings of GitLab's project, its runners and the App.
+"""Settings that would let a stranger's job do more than build: of GitLab's project, its runners and the App.
 
-Pure: `judge` looks at what was read. What may not be read counts as unsafe, because it may be.
+Pure: `judge` looks at a view of both sides. An unreadable setting counts as unsafe, because it may be.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What was read; None is what the token may not see. `plain` are hosts whose Nix trusts jobs, by inventory."""
+    """The settings as they were read; None is beyond the token's reach. `plain`: hosts whose Nix trusts jobs."""
 
     project: Json
     variables: Mapping[str, tuple[Json, ...] | None]
@@ -78,7 +78,7 @@ def _names(view: View, pulls: PullsTable) -> Iterator[Finding]:
             if could_match(str(said.get("name")), pulls.prefix):
                 yield Finding(
                     f"the protected {kind} pattern {said.get('name')} matches {pulls.prefix}1",
-                    "what is protected gets protected variables and runners: change the pattern or pulls.prefix",
+                    "protected refs get protected variables and runners: change the pattern or pulls.prefix",
                 )
     if view.tags is None:
         yield Finding("the tags cannot be read", _UNREADABLE)
@@ -88,7 +88,7 @@ def _names(view: View, pulls: PullsTable) -> Iterator[Finding]:
 
 
 def could_match(pattern: str, prefix: str) -> bool:
-    """Whether a pattern with `*` may match the prefix and a number. In doubt it may."""
+    """Tell if a pattern with `*` may match the prefix and a number. In doubt it may."""
     first, *rest = pattern.split("*")
     if not rest:
         return re.fullmatch(rf"{re.escape(prefix)}[0-9]+", first) is not None
@@ -128,7 +128,9 @@ def _runner(runner: Json, plain: frozenset[str], tag: str) -> Iterator[Finding]:
         yield Finding(f"{name} has the tag {tag} and is for protected refs", "take one of both away")
     mark = Mark.find(str(runner.get("description")))
     if is_for_pulls and mark is None:
-        yield Finding(f"{name} is not one of nixprov's", "what its jobs may do is not known: make it with `nixprov up`")
+        yield Finding(
+            f"{name} is not one of nixprov's", "the rights of its jobs are not known: make it with `nixprov up`"
+        )
     if mark and mark.host in plain and not is_protected:
         yield Finding(f"{name}: the Nix of {mark.host} trusts its jobs", "take nixprov_trust: plain away from it")
 

@@ -1,4 +1,4 @@
-"""One pass: read what is true on GitHub and on GitLab, and close the gap. It may end anywhere and be begun again."""
+"""One pass: read the truth on GitHub and on GitLab, and close the gap. It may end anywhere and begin again."""
 
 from __future__ import annotations
 
@@ -25,6 +25,8 @@ from provisioner.bridge.values import Build, Check, Claim, Person, Pipeline, Pul
 CRASH: Final = "NIXPROV_CRASH"
 EFFECTS: Final = ("intent", "carry", "delete", "rerun", "create-check", "update-check")
 _DENIED_S: Final = 600.0
+# A yes is good for so long; a first pass over many pull requests takes minutes.
+_FRESH_S: Final = 10.0
 _MOST_FAILURES: Final = 3
 _CLOCK_SPARE_S: Final = 120.0
 _CURSOR: Final = "comments"
@@ -35,7 +37,7 @@ LAST: Final = "last_pass"
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """One line of the audit log: what was decided for which commit, on whose word."""
+    """One line of the audit log: a decision, its commit, its reason and its person."""
 
     what: str
     ref: str
@@ -46,7 +48,7 @@ class Decision:
 
 @dataclass(slots=True)
 class _Pass:
-    """What one pass has seen; nothing of it outlives the pass."""
+    """The view of one pass; nothing of it outlives the pass."""
 
     pulls: tuple[PullRequest, ...]
     mirrored: Mapping[str, str]
@@ -55,6 +57,7 @@ class _Pass:
     builds: dict[str, Build]
     checks: dict[str, Check] = field(default_factory=dict)
     waiting: dict[str, PullRequest] = field(default_factory=dict)
+    allowed: dict[int, float] = field(default_factory=dict)
     denied: set[int] = field(default_factory=set)
 
     def pull(self, number: int | None) -> PullRequest | None:
@@ -122,7 +125,7 @@ class Bridge:
     # --- reading
 
     def _hear(self, pulls: tuple[PullRequest, ...]) -> None:
-        """Note what was asked for in comments since the last pass; a first pass begins with the oldest open one."""
+        """Note the claims in comments since the last pass; a first pass begins with the oldest open pull request."""
         if not pulls:
             return
         since = self._store.note(_CURSOR) or min(pull.created_at for pull in pulls)
@@ -136,7 +139,7 @@ class Bridge:
             self._store.put_note(_CURSOR, max(comment.updated_at for comment in comments))
 
     def _is_answered(self, claim: Claim) -> bool:
-        """The cursor's own second comes again each time; what was heard in it is not heard twice."""
+        """The cursor's own second comes again each time; a claim in it is not heard twice."""
         return claim.id <= int(self._store.note(f"answered {claim.pull}") or 0)
 
     def _answer(self, claim: Claim) -> None:
@@ -145,7 +148,7 @@ class Bridge:
         self._store.drop_claim(claim.source, claim.id)
 
     def _forget(self, seen: _Pass, asked_before: Iterable[Claim]) -> None:
-        """Drop what named no open head in two passes: lists may lag, and strangers may write much."""
+        """Drop claims that named no open head in two passes: lists may lag, and strangers may write much."""
         heads = {(pull.number, pull.head) for pull in seen.pulls}
         for claim in asked_before:
             if (claim.pull, claim.head) not in heads:
@@ -154,7 +157,7 @@ class Bridge:
     # --- deciding
 
     def _wanted(self, seen: _Pass) -> dict[str, str]:
-        """Which commit belongs under which ref of GitLab's; a commit of several pull requests under the oldest."""
+        """The commits by their refs on GitLab; a commit of several pull requests belongs to the oldest."""
         wanted = dict(seen.mirrored)
         for head, pulls in policy.leaders(seen.pulls).items():
             held = next((pull for pull in pulls if self._is_held(seen, pull)), None)
@@ -166,7 +169,7 @@ class Bridge:
         return wanted
 
     def _is_held(self, seen: _Pass, pull: PullRequest) -> bool:
-        """Decided earlier for this very commit, and still so: on GitLab, or refused for a reason of its own."""
+        """Tell if it was decided earlier for this very commit: on GitLab, or refused for a reason of its own."""
         ref = self._refs.of_pull(pull.number)
         build = seen.builds.get(ref)
         if build is None or build.head != pull.head:
@@ -174,17 +177,22 @@ class Bridge:
         return build.stage is Stage.REFUSED or seen.observed.get(ref) == pull.head
 
     def _may_be_built(self, seen: _Pass, pull: PullRequest) -> bool:
+        """Tell if it may be built now. A yes of this very moment is not asked for twice."""
+        if seen.allowed.get(pull.number, 0.0) > self._now() - _FRESH_S:
+            return True
         ground, by = policy.ground_without_asking(pull), pull.author
         if ground is None and (claim := self._standing_claim(seen, pull)):
             ground, by = Ground.APPROVAL, claim.person
         if ground is None and policy.author_counts(pull, self._tables.pulls.trust) and self._author_may_write(by):
             ground = Ground.AUTHOR
-        if ground:
-            self._tell(Decision("allow", self._refs.of_pull(pull.number), pull.head, ground.value, by.login))
-        return ground is not None
+        if ground is None:
+            return False
+        seen.allowed[pull.number] = self._now()
+        self._tell(Decision("allow", self._refs.of_pull(pull.number), pull.head, ground.value, by.login))
+        return True
 
     def _standing_claim(self, seen: _Pass, pull: PullRequest) -> Claim | None:
-        """An approval of this commit that is there still, by somebody who may write now. Others are heard once."""
+        """An approval of this commit that still stands, by a person with write permission. Others are heard once."""
         for claim in policy.claims_for(pull, seen.claims):
             if claim.source is Source.OPERATOR or (self._may_write(seen, claim.person) and self._is_said(claim)):
                 return claim
@@ -207,7 +215,7 @@ class Bridge:
         return False
 
     def _author_may_write(self, author: Person) -> bool:
-        """The same for authors, who are asked for in each pass: a no is remembered for some minutes."""
+        """The same for authors. Each pass asks for them, so a no is remembered for some minutes."""
         if self._denied.get(author.id, 0.0) > self._now() - _DENIED_S:
             return False
         if self._github.may_write(author):
@@ -216,7 +224,7 @@ class Bridge:
         return False
 
     def _has_own_ci(self, pull: PullRequest) -> bool:
-        """Whether a fork changes its pipeline; asked once for a commit. An unreadable file counts as changed."""
+        """Tell if a fork changes its pipeline; asked once for a commit. An unreadable file counts as changed."""
         paths = self._tables.pulls.ci_paths if pull.is_fork else ()
         report = self._store.report(pull.head)
         if report.own_ci is None:
@@ -272,6 +280,8 @@ class Bridge:
                 self._run_again_if_asked(seen, ref)
             elif (why := self._put_off(seen, ref)) is not None:
                 seen.checks[head] = policy.put_off(why)
+            elif (pull := seen.pull(self._refs.number(ref))) and not self._may_be_built(seen, pull):
+                seen.waiting[head] = pull
             else:
                 self._carry(seen, ref, head)
                 self._use_up(seen, ref)
@@ -281,14 +291,14 @@ class Bridge:
         return pull is not None and self._standing_claim(seen, pull) is not None
 
     def _use_up(self, seen: _Pass, ref: str) -> None:
-        """An approval counts once: for what is on GitLab now, or was refused, another one asks for another run."""
+        """An approval counts once; for a pushed or refused commit another one asks for another run."""
         pull, build = seen.pull(self._refs.number(ref)), seen.builds.get(ref)
         if pull and build and build.stage is not Stage.INTENT:
             for claim in policy.claims_for(pull, seen.claims):
                 self._answer(claim)
 
     def _adopt(self, seen: _Pass, ref: str, head: str, known: Build | None) -> None:
-        """It is there: pushed in this or an earlier life of the bridge, or before its state was lost."""
+        """Take a commit that is there already: pushed by an earlier pass, or before the state was lost."""
         if known is None or known.head != head:
             seen.builds[ref] = Build(ref, head, Stage.PUSHED, self._now(), is_found=True)
         elif known.stage is Stage.INTENT:
@@ -298,7 +308,7 @@ class Bridge:
         self._store.put_build(seen.builds[ref])
 
     def _put_off(self, seen: _Pass, ref: str) -> str | None:
-        """Why a pull request's commit is not pushed in this pass, if so."""
+        """The reason for not pushing a pull request's commit in this pass, or None."""
         if ref in self._refs.mirrored:
             return None
         limits = self._tables.limits
@@ -374,7 +384,7 @@ class Bridge:
     # --- following pipelines
 
     def _follow(self, seen: _Pass, wanted: Mapping[str, str]) -> None:
-        """One list for all that changed since the last pass; what was found on GitLab is older, and asked for alone."""
+        """One list for all changes since the last pass; a commit found on GitLab is older, and asked for alone."""
         waiting = [build for ref in wanted if (build := seen.builds.get(ref)) and _is_followed(build)]
         if not waiting:
             return
@@ -420,7 +430,7 @@ class Bridge:
         self._store.put_standings(titles)
 
     def _show(self, head: str, check: Check) -> None:
-        """Make or change the commit's one check, only when it would say something else."""
+        """Make or change the commit's one check, if it would say something new."""
         report = self._store.report(head)
         told = json.dumps({**asdict(check), "conclusion": check.conclusion and check.conclusion.value})
         if told == report.told:
@@ -430,13 +440,13 @@ class Bridge:
         except BridgeUnavailable:
             raise
         except BridgeError as error:
-            # One commit that GitHub wants no check for keeps no other from its own.
+            # One commit without a check keeps no other from its own.
             self._tell(Decision("not told", "", head, error.message))
         else:
             self._store.put_report(replace(report, check_id=check_id, told=told, is_final=check.is_final))
 
     def _written(self, report: Report, check: Check) -> int:
-        """The check's number. A check that is not in the store may have been made all the same."""
+        """Write the check and give its number. A check that the store lacks may exist all the same."""
         name = self._tables.check.name
         check_id = report.check_id or self._github.find_check(report.head, name)
         if check_id is None:
@@ -447,13 +457,13 @@ class Bridge:
         return check_id
 
     def _conclude(self, report: Report) -> None:
-        """A commit that is nobody's head any more: its check ends, and is forgotten here."""
+        """End the check of a commit that is no head any more, and forget it."""
         if report.check_id and not report.is_final:
             self._show(report.head, policy.overtaken())
         self._store.drop_report(report.head)
 
     def _say_unreachable(self) -> None:
-        """Once it lasts, whoever waits for a result is told why there is none."""
+        """Once the silence lasts, say so on each check that has no result."""
         since = float(self._store.note(_DOWN) or 0) or self._now()
         self._store.put_note(_DOWN, str(since))
         if self._now() - since < self._tables.check.unreachable_after_s:

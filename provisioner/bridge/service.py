@@ -135,7 +135,7 @@ def press(folder: Path, pressed: Pressed) -> None:
 
 
 def approve(settings: Settings, folder: Path, number: int, head: str, operator: str) -> None:
-    """Note an approval given at the bridge's own machine. Raises BridgeError unless it names what is there now."""
+    """Note an approval given at the bridge's own machine. Raises BridgeError unless it names the present head."""
     api = github(settings)
     store = Store(folder)
     try:
@@ -152,7 +152,7 @@ def approve(settings: Settings, folder: Path, number: int, head: str, operator: 
 
 
 def check(settings: Settings, token: Secret | None, plain: frozenset[str]) -> tuple[Finding, ...]:
-    """Look at both sides for what is unsafe; `token` sees more of GitLab than the bridge's own."""
+    """Look at both sides for unsafe settings; `token` sees more of GitLab than the bridge's own."""
     tables = settings.tables
     own = settings.secret(tables.gitlab.token_file)
     api = github(settings)

@@ -1,6 +1,6 @@
-"""What the bridge remembers between passes, in SQLite. All of it can be lost: the two sides say it again.
+"""The bridge's memory between passes, in SQLite. All of it can be lost: the two sides say it again.
 
-Each statement is a transaction of its own, and what is intended is written before it is done.
+Each statement is a transaction of its own, and an intent is written before its effect.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ CREATE TABLE note (name TEXT PRIMARY KEY, value TEXT);
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The check of one commit on GitHub and what was told last; `own_ci` is None until it was looked at."""
+    """The check of one commit on GitHub and its last text; `own_ci` is None until it was looked at."""
 
     head: str
     check_id: int | None = None
@@ -51,7 +51,7 @@ class Store:
         self._db = self._opened()
 
     def _opened(self) -> sqlite3.Connection:
-        """What is no database, or of another version, is put aside and made anew."""
+        """Open the file. A broken one, or one of another version, is put aside and made anew."""
         try:
             database = self._connected()
         except sqlite3.DatabaseError:
@@ -87,7 +87,7 @@ class Store:
                 raise Busy("another bridge works on this state", hint="`nixprov bridge status` shows it") from None
             yield
 
-    # --- claims: somebody asks for a commit to be built
+    # --- claims: a person asks for a run of a commit
 
     def add_claim(self, claim: Claim) -> None:
         person = claim.person
@@ -105,7 +105,7 @@ class Store:
         rows = self._db.execute("SELECT source, id, pull, head, user, login FROM claim ORDER BY id")
         return tuple(Claim(Source(row[0]), row[1], row[2], row[3], Person(row[4], row[5])) for row in rows)
 
-    # --- builds: what is to be, or is, under a ref of GitLab's
+    # --- builds: the wanted or present commit of each ref on GitLab
 
     def builds(self) -> Mapping[str, Build]:
         rows = self._db.execute("SELECT ref, head, stage, at, pipeline, status, reason, failures, is_found FROM build")

@@ -1,4 +1,4 @@
-"""What the bridge knows of both sides: frozen values, made by the seams and read by the policy."""
+"""The bridge's view of both sides: frozen values, made by the seams and read by the policy."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Comment:
 
 
 class Source(Enum):
-    """Where somebody asked for a run: on GitHub by a line or a button, or at the bridge's own machine."""
+    """The door of a claim: a line or a button on GitHub, or the bridge's own machine."""
 
     COMMENT = "comment"
     BUTTON = "button"
@@ -60,7 +60,7 @@ class Source(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """Somebody asks that this very commit is run. Whether they may is asked when it would be pushed.
+    """A person asks for a run of this very commit. Their permission is asked for before the push.
 
     `id` is the comment's, or counted by the store; a higher one of the same source is later.
     """
@@ -92,7 +92,7 @@ class Conclusion(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """What GitHub shows beside a commit. `status` is `queued`, `in_progress` or `completed`."""
+    """The text that GitHub shows beside a commit. `status` is `queued`, `in_progress` or `completed`."""
 
     status: str
     title: str
@@ -116,9 +116,9 @@ class Stage(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Build:
-    """What the bridge wants, or has, under one ref of GitLab's; times in seconds since the epoch.
+    """The wanted or present commit of one ref on GitLab; times in seconds since the epoch.
 
-    `pipeline` is the newest of ours, `status` its state in GitLab's words; `reason` says why the commit was refused.
+    `pipeline` is the newest of ours, `status` its state in GitLab's words, `reason` the sentence for a refusal.
     `is_found`: it was on GitLab before the bridge knew of it, so that its pipeline may be old.
     """
 

@@ -1,4 +1,4 @@
-"""`nixprov bridge`: pull requests of GitHub, built by GitLab: the service, one pass, and what people ask of it."""
+"""`nixprov bridge`: pull requests of GitHub, built by GitLab: the service, one pass, status and approvals."""
 
 from __future__ import annotations
 
@@ -200,7 +200,7 @@ def module() -> None:
 
 @contextmanager
 def _bridge() -> Iterator[None]:
-    """What the bridge needs beside nixprov is an extra."""
+    """The bridge's libraries are an extra; name it where one is missing."""
     try:
         yield
     except ModuleNotFoundError as error:

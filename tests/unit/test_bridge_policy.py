@@ -1,4 +1,4 @@
-"""Who may have what built and what is said of it: every rule of the bridge's policy as a row."""
+"""Every rule of the bridge's policy as a row: permissions, refs, and texts of checks."""
 
 from __future__ import annotations
 

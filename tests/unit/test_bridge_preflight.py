@@ -1,4 +1,4 @@
-"""What `nixprov bridge check` refuses: each setting that is unsafe is named, alone, and a safe project has none."""
+"""The findings of `nixprov bridge check`: each unsafe setting is named, and a safe project has none."""
 
 from __future__ import annotations
 

@@ -107,7 +107,7 @@ class Refused(Exception):
 
 @dataclass
 class Fault:
-    """What the next calls with this path get instead. `body` is sent as it is; None hangs up."""
+    """The reply to the next calls with this path. `body` is sent as it is; None hangs up."""
 
     path: re.Pattern[str]
     status: int = 500

@@ -1,7 +1,4 @@
-"""Both sides of a bridge on loopback: git over HTTP, GitHub's API, GitLab's API, and a clock that tests move.
-
-`Rig.never_trusted` and its neighbours are what has to hold after every pass, whatever happened before it.
-"""
+"""Both sides of a bridge on loopback: git over HTTP, GitHub's API, GitLab's API, and a clock that tests move."""
 
 from __future__ import annotations
 

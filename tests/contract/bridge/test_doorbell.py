@@ -169,7 +169,7 @@ def test_a_button_on_what_was_there_before_is_no_approval_of_what_came(rig: Rig)
 
 
 def test_a_thousand_rings_are_one_pass(rig: Rig) -> None:
-    """A replay after a force-push: whatever the payload says, GitLab gets what is true now."""
+    """A replay after a force-push: the payload counts for nothing, GitLab gets the present head."""
     pull = rig.github.open(rig.owner, rig.commit(), rig.source.refs()[MAIN], fork=False)
     port = free_port()
     rig.changed(doorbell={"port": port, "secret_file": "bell"})

@@ -1,4 +1,4 @@
-"""Any order of what people, outages and restarts do: what must hold, holds after every pass.
+"""Acts of people, outages and restarts in any order: the invariants hold after every pass.
 
 The six invariants of docs/bridge.md, over real git and both stand-ins:
 

@@ -1,4 +1,4 @@
-"""The NixOS module of the bridge: what it evaluates to, and what systemd says of the unit's exposure."""
+"""The NixOS module of the bridge: its evaluation, and systemd's verdict on the unit's exposure."""
 
 from __future__ import annotations
 

@@ -96,7 +96,7 @@ def test_a_second_pull_request_for_a_commit_does_not_take_its_check(rig: Rig) ->
     assert rig.came() == [own.head]
 
 
-# --- 4: what moves is what was read
+# --- 4: the commit that was read is the one that moves
 
 
 def test_a_force_push_after_the_approval_waits_again(rig: Rig) -> None:
@@ -198,6 +198,24 @@ def test_an_approval_that_was_edited_or_deleted_meanwhile_does_not_count(rig: Ri
     assert rig.came() == []
 
 
+def test_a_permission_is_asked_for_again_when_a_pass_takes_long(rig: Rig) -> None:
+    rig.settle()
+    first, second = opened(rig), opened(rig)
+    writer = rig.github.user("writer", "write")
+    for pull in (first, second):
+        approve(rig, pull, writer)
+
+    def take_long(request: str) -> None:
+        if "service=git-receive-pack" in request:
+            rig.clock.advance(60)
+            writer.permission = "read"
+
+    rig.target.before = take_long
+    rig.settle()
+    assert rig.came() == [first.head]
+    assert rig.check(second.head).state == "action_required"
+
+
 @pytest.mark.parametrize("type_", ["Bot", "Organization", "Mannequin"])
 def test_a_machines_comment_does_not_approve(rig: Rig, type_: str) -> None:
     pull = opened(rig)
@@ -207,7 +225,7 @@ def test_a_machines_comment_does_not_approve(rig: Rig, type_: str) -> None:
     assert rig.came() == []
 
 
-# --- 6, 7, 18: what git is told
+# --- 6, 7, 18: arguments, environment and secrets of git
 
 
 @pytest.fixture
@@ -335,7 +353,7 @@ def test_a_wrong_token_is_named_and_not_shown(rig: Rig) -> None:
     assert "wrong-and-secret" not in str(refused.value)
 
 
-# --- 8 to 11: what is in a commit
+# --- 8 to 11: contents of a commit
 
 
 def refused(rig: Rig, head: str, **limits: object) -> str:
@@ -439,7 +457,7 @@ def test_what_gitlab_refuses_is_said_once_and_tried_again_when_asked(rig: Rig) -
     assert rig.ref(1) == pull.head
 
 
-# --- 12, 13, 14: what green means
+# --- 12, 13, 14: the meaning of green
 
 
 def linked(rig: Rig) -> str:
@@ -549,7 +567,7 @@ def test_somebody_elses_pipeline_is_not_told_of(rig: Rig) -> None:
     assert rig.check(pull.head).state == "queued"
 
 
-# --- 17, 20, 21: what stays as it is
+# --- 17, 20, 21: things that stay as they are
 
 
 def test_refs_of_others_are_never_touched(rig: Rig) -> None:
@@ -695,7 +713,7 @@ def test_a_token_has_no_more_rights_than_are_used(rig: Rig) -> None:
     assert permissions == {"metadata": "read", "contents": "read", "pull_requests": "read", "checks": "write"}
 
 
-# --- 25: what is shown
+# --- 25: texts that are shown
 
 
 def test_nothing_that_a_stranger_wrote_is_shown(rig: Rig) -> None:
