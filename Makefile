@@ -1,5 +1,5 @@
 # Two commands do everything on a fresh machine: `make demo` and `make test`. CONTRIBUTING.md names the others.
-.PHONY: demo test faults attacks mutants check fix lab clean outside
+.PHONY: demo test faults attacks mutants check docs fix lab clean outside
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -25,6 +25,14 @@ faults: $(READY)
 
 check: $(READY)
 	PATH="$(abspath $(BIN)):$$PATH" scripts/check
+
+# Builds the site into site/, and fails at a broken link.
+docs: $(if $(filter outside,$(READY)),outside,$(VENV)/docs)
+	$(BIN)/zensical build --strict --clean
+
+$(VENV)/docs: $(VENV)/ready
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
+	touch $@
 
 fix: $(READY)
 	$(BIN)/ruff check --fix .

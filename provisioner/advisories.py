@@ -1,7 +1,7 @@
-"""What is known against a release of Nix by which a job gets power: templates/advisories.toml, and whom it hits.
+"""What is known against a release of Nix by which a job gets power: templates/core/advisories.toml, and whom it hits.
 
-templates/affected.nix says the same of the configuration that is built; tests/contract/test_advisories_nix.py holds
-the two together. Knows no host: what is wanted and found there is machine/flaws.py.
+templates/core/affected.nix says the same of the configuration that is built; tests/contract/test_advisories_nix.py
+holds the two together. Knows no host: what is wanted and found there is machine/flaws.py.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ class Found:
 @cache
 def known() -> tuple[Advisory, ...]:
     """The table, in order of the ids."""
-    text = (resources.templates() / "advisories.toml").read_text(encoding="utf-8")
+    text = (resources.templates() / "core" / "advisories.toml").read_text(encoding="utf-8")
     return tuple(map(_advisory, tomllib.loads(text)["advisory"]))
 
 

@@ -1,4 +1,4 @@
-"""Wiring of one run: inventory and play to hosts, settings to a forge, events to a report, results to an exit code."""
+"""Wiring of one run: inventory and play to hosts, a provider of CI, events to a report, results to an exit code."""
 
 from __future__ import annotations
 
@@ -8,22 +8,21 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Protocol
 
 from provisioner import runs
+from provisioner.ci import KINDS
+from provisioner.ci.base import Provider
 from provisioner.engine.executor import Threads
 from provisioner.engine.host import Choices, Depth, Limits
 from provisioner.engine.rollout import Rollout
 from provisioner.engine.visit import Brief, Job, Visitor
-from provisioner.errors import ForgeError, ForgeUnavailable
+from provisioner.errors import CiError, CiUnavailable
 from provisioner.events import Event, HostDone, RunDone, RunnerGone, RunStarted, Warned
-from provisioner.forge import Forge, connect
-from provisioner.forge.settings import load as load_forge_settings
 from provisioner.machine.journal import Run
 from provisioner.outcome import HostResult
 from provisioner.runs import RunFile
@@ -39,10 +38,10 @@ class Report(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a run needs beside its hosts."""
+    """What a run needs beside its hosts; `ci` is the provider's key, `ci_options` are its own, by parameter."""
 
-    gitlab_url: str | None
-    gitlab_token_file: Path | None
+    ci: str
+    ci_options: Mapping[str, str]
     ssh: SshOptions
     limits: Limits
     forks: int = 5
@@ -65,7 +64,7 @@ class App:
     def interrupt(self) -> None:
         """Once: leave what runs on the hosts to itself; twice: stop it and take it back.
 
-        Raises KeyboardInterrupt while only GitLab is asked: nothing has to be left well then, and it may be slow.
+        Raises KeyboardInterrupt while only the provider is asked: nothing has to be left well then, and it may be slow.
         """
         if not self._has_begun:
             raise KeyboardInterrupt
@@ -74,38 +73,38 @@ class App:
         self._cancel.set()
 
     def run(self, verb: Verb, fleet: Fleet) -> int:
-        """Run and report; gives the exit code. Raises ConfigError, ForgeError before any host is touched."""
+        """Run and report; gives the exit code. Raises ConfigError, CiError before any host is touched."""
         started = time.monotonic()
         for text in fleet.warnings:
             self._warn(text)
-        forge = self._open_forge(verb)
+        ci = self._open_ci(verb)
         record = RunFile(runs.directory(), new_run(verb))
         self._has_begun = True
         self._begin(verb, fleet, record)
         try:
-            results = self._execute(verb, fleet, forge, record)
+            results = self._execute(verb, fleet, ci, record)
             if verb is Verb.STATUS:
-                self._name_gone(forge, fleet)
+                self._name_gone(ci, fleet)
         finally:
-            forge.close()
-        done = self._recorded(record, RunDone(tuple(results), forge.writes, time.monotonic() - started))
+            ci.close()
+        done = self._recorded(record, RunDone(tuple(results), ci.writes, time.monotonic() - started))
         self._report.event(done)
         return done.exit_code
 
     @contextmanager
-    def forge(self) -> Iterator[Forge]:
-        """GitLab alone, for what no host takes part in. Raises ConfigError, ForgeError."""
-        forge = self._open_forge(Verb.STATUS)
+    def ci(self) -> Iterator[Provider]:
+        """The provider alone, for what no host takes part in. Raises ConfigError, CiError."""
+        ci = self._open_ci(Verb.STATUS)
         try:
-            yield forge
+            yield ci
         finally:
-            forge.close()
+            ci.close()
 
-    def known(self, forge: Forge, fleet: Fleet, *, retries: int | None = None) -> dict[str, prune.Known]:
+    def known(self, ci: Provider, fleet: Fleet, *, retries: int | None = None) -> dict[str, prune.Known]:
         """What the hosts that answer say of themselves; the others are reported and left out. Changes nothing."""
         ssh = self._settings.ssh if retries is None else replace(self._settings.ssh, retries=retries)
         brief = Brief(new_run(Verb.STATUS), Verb.STATUS, ssh)
-        threads = Threads(Visitor(forge, perform), self._settings.forks)
+        threads = Threads(Visitor(ci, perform), self._settings.forks)
         return threads.probe([Job(host, brief) for host in fleet.hosts], self._report.event, prune.Known.of)
 
     def tell(self, event: Event) -> None:
@@ -117,12 +116,12 @@ class App:
         names = tuple(host.name for host in fleet.hosts)
         if verb.changes:
             record.begin(names)
-        self._report.event(RunStarted(verb.value, record.run.id, record.run.by, names))
+        self._report.event(RunStarted(verb.value, record.run.id, record.run.by, names, KINDS[self._settings.ci].words))
 
-    def _execute(self, verb: Verb, fleet: Fleet, forge: Forge, record: RunFile) -> Sequence[HostResult]:
+    def _execute(self, verb: Verb, fleet: Fleet, ci: Provider, record: RunFile) -> Sequence[HostResult]:
         said = self._settings
         brief = Brief(record.run, verb, said.ssh, said.limits, said.choices, said.diff, said.depth)
-        threads = Threads(Visitor(forge, perform, self._stop), said.forks, said.host_limit_s, self._cancel)
+        threads = Threads(Visitor(ci, perform, self._stop), said.forks, said.host_limit_s, self._cancel)
         return Rollout(threads, lambda event: self._event(event, record), brief, self._cancel).roll_out(fleet.stages)
 
     def _event(self, event: Event, record: RunFile) -> None:
@@ -139,40 +138,37 @@ class App:
             return done
         return replace(done, run=record.run.id, failed_hosts_file=None if failed is None else str(failed))
 
-    def _name_gone(self, forge: Forge, fleet: Fleet) -> None:
-        """Hosts that left the inventory while GitLab still has a runner of ours for them.
+    def _name_gone(self, ci: Provider, fleet: Fleet) -> None:
+        """Hosts that left the inventory while the provider still has a runner of ours for them.
 
         The lists are the run's own, read once already. Runners of another inventory that serves the same group look
         the same: only a person knows.
         """
         try:
-            found = prune.marked(forge, fleet.hosts)
-        except ForgeError as error:
+            found = ci.listed(fleet.hosts)
+        except CiError as error:
             self._warn(f"hosts that left the inventory are not looked for: {error.message}")
             return
         for runner in found:
             if runner.mark is not None and runner.mark.host not in fleet.inventory:
-                gone = RunnerGone(runner.mark.host, runner.mark.runner, runner.id, runner.status.value)
+                gone = RunnerGone(runner.mark.host, runner.mark.runner, runner.id, runner.state)
                 self._report.event(gone)
 
     def _warn(self, text: str) -> None:
         self._report.event(Warned("", text))
 
-    def _open_forge(self, verb: Verb) -> Forge:
-        settings = load_forge_settings(
-            os.environ, url=self._settings.gitlab_url, token_file=self._settings.gitlab_token_file
-        )
-        for warning in settings.warnings:
+    def _open_ci(self, verb: Verb) -> Provider:
+        ci = KINDS[self._settings.ci].connect(os.environ, self._settings.ci_options)
+        for warning in ci.warnings:
             self._warn(warning)
-        forge = connect(settings)
         try:
-            forge.check()
-        except ForgeUnavailable as error:
-            # Taking a machine out must not wait for GitLab: what could not be deleted is queued.
+            ci.check()
+        except CiUnavailable as error:
+            # Taking a machine out must not wait for the provider: what could not be deleted is queued.
             if not verb.removes:
                 raise
             self._warn(error.message)
-        return forge
+        return ci
 
 
 def new_run(verb: Verb) -> Run:

@@ -1,4 +1,4 @@
-"""Unified diffs of what a plan would change: files, and settings of runners in GitLab. Secrets are stars."""
+"""Unified diffs of what a plan would change: files, and settings of runners at the provider. Secrets are stars."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Final, Literal, TypeAlias
 
 from typing_extensions import override
 
+from provisioner.ci.base import RunnerAction, RunnerVerb, Words
 from provisioner.masking import masked
-from provisioner.model import RunnerSpec
-from provisioner.plan import FileChange, HostPlan, RunnerAction, RunnerVerb
+from provisioner.plan import FileChange, HostPlan
 
 NO_NEWLINE = "\\ No newline at end of file\n"
 _CONTEXT: Final = 3
@@ -83,19 +83,19 @@ def _alike(pairs: Iterable[tuple[str, str]]) -> int:
 
 
 def plan_diffs(plan: HostPlan, files: Sequence[FileChange]) -> tuple[str, ...]:
-    """All diffs of a plan: GitLab's first, because it comes first."""
-    specs = {runner.name: runner for runner in plan.wanted.host.runners} if plan.wanted else {}
-    runners = (runner_diff(action, specs.get(action.name)) for action in plan.forge_changes)
+    """All diffs of a plan: the provider's first, because it comes first."""
+    runners = (runner_diff(action, plan.words) for action in plan.runner_changes)
     return tuple(text for text in (*runners, *map(unified, files)) if text)
 
 
-def runner_diff(action: RunnerAction, spec: RunnerSpec | None = None) -> str:
+def runner_diff(action: RunnerAction, words: Words) -> str:
     """A runner's settings before and after, in the form of a unified diff; empty when none of them changes."""
-    changes = list(_settings(action, spec))
+    changes = list(_settings(action))
     if not changes and action.verb is not RunnerVerb.DELETE:
         return ""
-    known = f"GitLab runner {_one_line(action.name)}" + (f" #{action.id}" if action.id is not None else "")
-    old = "/dev/null" if action.verb is RunnerVerb.CREATE else f"{known}\t(GitLab)"
+    id_ = "" if action.id is None else f" #{action.id}"
+    known = f"{words.name} {words.runner} {_one_line(action.name)}{id_}"
+    old = "/dev/null" if action.verb is RunnerVerb.CREATE else f"{known}\t({words.name})"
     new = "/dev/null" if action.verb is RunnerVerb.DELETE else f"{known}\t(nixprov)"
     body = "".join(
         f"{sign}{name}: {_one_line(value)}\n"
@@ -106,27 +106,9 @@ def runner_diff(action: RunnerAction, spec: RunnerSpec | None = None) -> str:
     return masked(f"--- {old}\n+++ {new}\n{body}")
 
 
-def _settings(action: RunnerAction, spec: RunnerSpec | None) -> Iterator[tuple[str, str | None, str | None]]:
-    if action.verb is RunnerVerb.CREATE and spec is not None:
-        yield from ((name, None, value) for name, value in _wanted(spec))
-    for difference in action.differences:
-        yield difference.name, difference.before, difference.after
-
-
-def _wanted(spec: RunnerSpec) -> Iterator[tuple[str, str]]:
-    yield "type", spec.type.value
-    if spec.owner is not None:
-        yield "owner", spec.owner
-    if spec.description:
-        yield "description", spec.description
-    yield "tags", ", ".join(sorted(set(spec.tags))) or "none"
-    for name in ("run_untagged", "locked", "paused"):
-        yield name, "yes" if getattr(spec, name) else "no"
-    yield "access_level", spec.access_level.value
-    if spec.maximum_timeout_s is not None:
-        yield "maximum_timeout", f"{spec.maximum_timeout_s} s"
-    if spec.maintenance_note:
-        yield "maintenance_note", spec.maintenance_note
+def _settings(action: RunnerAction) -> Iterator[tuple[str, str | None, str | None]]:
+    yield from ((name, None, value) for name, value in action.settings)
+    yield from ((difference.name, difference.before, difference.after) for difference in action.differences)
 
 
 def _one_line(text: str) -> str:

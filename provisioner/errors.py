@@ -17,9 +17,9 @@
     │   ├── BuildFailed        evaluation or build said no; nothing was activated
     │   └── SwitchFailed       the activation failed
     ├── NotUnsealed            what was sealed with another key, or changed on its way
-    └── ForgeError             GitLab, seen from the operator
-        ├── ForgeUnavailable   no usable answer: down, timed out, 5xx, rate limit for too long
-        └── ForgeRefused       GitLab understood and said no: token, scope, role, bad value
+    └── CiError                the provider of CI, seen from the operator
+        ├── CiUnavailable      no usable answer: down, timed out, 5xx, rate limit for too long
+        └── CiRefused          understood, and said no: token, scope, role, bad value
 
 A message is one line, lower case, names what is wrong; `hint` is what to do next. Each error pickles, whatever its
 `__init__` takes; its cause and its traceback stay behind.
@@ -129,13 +129,13 @@ class NotUnsealed(NixprovError):
     pass
 
 
-class ForgeError(NixprovError):
+class CiError(NixprovError):
     pass
 
 
-class ForgeUnavailable(ForgeError):
+class CiUnavailable(CiError):
     pass
 
 
-class ForgeRefused(ForgeError):
+class CiRefused(CiError):
     pass

@@ -1,12 +1,14 @@
-"""The second line of defence: what looks like a secret in foreign text becomes stars."""
+"""Stars for secrets in foreign text: the second line of defence."""
 
 from __future__ import annotations
 
 import re
 from typing import Final
 
-# Tokens by the prefixes GitLab gives them (doc/security/tokens, "Token prefixes").
-_TOKENS: Final = re.compile(r"\b(gl(?:pat|rt|rtr|cbt|dt|ptt|oas|soat|agent|imt|ft)-)[\w.-]{6,}")
+from provisioner.ci import KINDS
+
+# Credentials of every provider there is, whichever runs.
+_TOKENS: Final = tuple(re.compile(kind.secrets) for kind in KINDS.values())
 # In Nix or in JSON. Repetitions are bounded: a file of nothing but `tokentokentoken` must not take the square of its
 # length.
 _SECRET_VALUE: Final = re.compile(
@@ -16,8 +18,10 @@ _SECRET_VALUE: Final = re.compile(
 
 
 def without_tokens(text: str) -> str:
-    """What looks like one of GitLab's tokens is cut to its prefix."""
-    return _TOKENS.sub(r"\1***", text)
+    """What looks like a credential of a provider is cut to its prefix."""
+    for tokens in _TOKENS:
+        text = tokens.sub(r"\1***", text)
+    return text
 
 
 def masked(text: str) -> str:

@@ -7,12 +7,14 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Final, Generic, Self, TypeVar, final
+from typing import Final, Generic, Self, TypeAlias, TypeVar, final
 
 from typing_extensions import override
 
 MARK_PATTERN: Final = re.compile(r"\[nixprov (?P<host>[^\s/\]]+)/(?P<runner>[^\s/\]]+) (?P<machine>[0-9a-f]{12})\]")
 NAME_PATTERN: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
+# A provider's id of a runner, opaque to all others; GitLab's are numbers.
+Identity: TypeAlias = int | str
 
 
 Key = TypeVar("Key")
@@ -161,8 +163,9 @@ class RunnerSpec:
 
     `owner` is a group or project, numeric id or full path, for those types.
     `maximum_timeout_s` is in seconds, at least 600; None is GitLab's default.
-    From `concurrent` (jobs at once) on, what is None or empty is left to the module's defaults (templates/options.nix);
-    `memory` and `cpus` are of one container, in Docker's spelling. `cap_add` is beside the usual ones.
+    From `concurrent` (jobs at once) on, what is None or empty is left to the module's defaults
+    (templates/core/options.nix); `memory` and `cpus` are of one container, in Docker's spelling. `cap_add` is beside
+    the usual ones.
     """
 
     name: str = "default"
@@ -191,8 +194,8 @@ class RunnerSpec:
 class ModuleSpec:
     """What is wanted of the module on one host beside its runners; what is not said has the module's default.
 
-    `settings` are options of templates/options.nix by group and name, such as `limits` and `buildTimeout`.
-    `accepted_advisories` are ids (templates/advisories.toml).
+    `settings` are options of templates/core/options.nix by group and name, such as `limits` and `buildTimeout`.
+    `accepted_advisories` are ids (templates/core/advisories.toml).
     `share_socket`: the host's users may use the jobs' socket too.
     """
 
@@ -236,7 +239,7 @@ class Mark:
         return cls(found["host"], found["runner"], found["machine"]) if found else None
 
     def describe(self, text: str) -> str:
-        """The description GitLab gets: the operator's text, then the mark."""
+        """The description that the provider gets: the operator's text, then the mark."""
         return f"{text} {self}".lstrip()
 
     def is_same_runner(self, other: Mark) -> bool:
@@ -246,55 +249,3 @@ class Mark:
 def machine_key(machine_id: str) -> str:
     """Hash a machine id for use outside the machine, as machine-id(5) asks (12 hex digits)."""
     return hashlib.sha256(b"nixprov\0" + machine_id.strip().encode()).hexdigest()[:12]
-
-
-class RunnerStatus(Enum):
-    """GitLab's REST `status` of a runner, or of a manager (never PAUSED there)."""
-
-    ONLINE = "online"
-    OFFLINE = "offline"
-    STALE = "stale"
-    NEVER_CONTACTED = "never_contacted"
-    PAUSED = "paused"
-    UNKNOWN = "unknown"
-
-
-@dataclass(frozen=True, slots=True)
-class Manager:
-    """One polling process of a runner; `contacted_at` is ISO 8601 as GitLab sends it, or None."""
-
-    id: int
-    system_id: str
-    contacted_at: str | None
-    status: RunnerStatus
-    version: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class ForgeRunner:
-    """A runner as GitLab has it (details entity); from a list alone the last fields keep their defaults."""
-
-    id: int
-    description: str
-    type: RunnerType
-    paused: bool
-    status: RunnerStatus
-    tags: tuple[str, ...] = ()
-    run_untagged: bool = True
-    locked: bool = False
-    access_level: AccessLevel = AccessLevel.NOT_PROTECTED
-    maximum_timeout_s: int | None = None
-    maintenance_note: str = ""
-
-    @property
-    def mark(self) -> Mark | None:
-        return Mark.find(self.description)
-
-
-@dataclass(frozen=True, slots=True)
-class Registration:
-    """A runner just made or whose token was just reset: GitLab shows the token this once."""
-
-    id: int
-    token: Secret
-    token_expires_at: str | None = None

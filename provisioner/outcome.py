@@ -18,7 +18,7 @@ class Outcome(Enum):
     UNREACHABLE = "unreachable"
     NOT_DESCRIBED = "not described"
     FAILED = "failed"
-    FORGE = "gitlab"
+    CI = "gitlab"
     ROLLED_BACK = "rolled back"
     ROLLBACK_FAILED = "rollback failed"
     INTERRUPTED = "interrupted"
@@ -63,7 +63,7 @@ def exit_code(results: Sequence[HostResult]) -> int:
     for outcome, code in (
         (Outcome.UNREACHABLE, 6),
         (Outcome.ROLLED_BACK, 7),
-        (Outcome.FORGE, 9),
+        (Outcome.CI, 9),
         (Outcome.NOT_DESCRIBED, 10),
     ):
         if set(bad) == {outcome}:

@@ -1,7 +1,7 @@
 """The operator's side of a run: which hosts, how each ended, so that a later command can take the rest.
 
 Files in $XDG_STATE_HOME/nixprov/runs (0700), one run each: RUN.jsonl, written as results come, and RUN.failed, names
-for `--limit @FILE`. A convenience: the truth is on the hosts and in GitLab, and losing all of this loses nothing.
+for `--limit @FILE`. A convenience: the truth is on the hosts and at the provider, and losing all of this loses nothing.
 Holds names, outcomes and the errors that were printed; never a variable of the inventory.
 """
 

@@ -5,7 +5,7 @@
     sealer.loads(sealed)            # equal to host
 
 A value without secrets needs none of this: `pickle` takes it. The seal is Fernet (https://github.com/fernet/spec):
-encrypted and authenticated, so bytes of a stranger are refused before pickle, which obeys what it reads, sees them.
+encrypted and authenticated. Pickle executes its input, so it gets no bytes but those of a holder of the key.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """From what the operator names to the hosts of a run: inventory, pattern, limit, play, and what went before.
 
-Touches no host and no GitLab. Knows nothing of options' spelling beyond what a hint must say.
+Touches no host and no provider. Knows nothing of options' spelling beyond what a hint must say.
 """
 
 from __future__ import annotations

@@ -22,8 +22,8 @@ import requests
 from provisioner.bridge import policy
 from provisioner.bridge.errors import BridgeError, BridgeUnavailable, Side
 from provisioner.bridge.values import OID, Check, Comment, Person, PullRequest
-from provisioner.forge.transport import Patience, Transport, asked_wait, reason
 from provisioner.model import Secret
+from provisioner.transport import Patience, Transport, asked_wait, reason
 
 EXTERNAL_ID: Final = "nixprov-bridge"
 APPROVE: Final = "approve"

@@ -16,8 +16,8 @@ import requests
 
 from provisioner.bridge.errors import BridgeError, BridgeUnavailable, Side
 from provisioner.bridge.values import OID, Pipeline
-from provisioner.forge.transport import Patience, RateLimitedError, Transport, reason
 from provisioner.model import Secret
+from provisioner.transport import Patience, RateLimitedError, Transport, reason
 
 _PAGE: Final = 100
 _TIMEOUT_S: Final = 30.0

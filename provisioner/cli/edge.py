@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import wraps
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Self, TypeVar
 
 import click
+
+from provisioner.ci import CI_OPTIONS
+from provisioner.model import FrozenDict
 
 CONFIRM_LIMIT_S: Final = 180
 CONNECT_RETRIES: Final = 2
@@ -20,9 +23,10 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What was typed, by the names of click's parameters; what a command does not have keeps its default.
+    """A command as it was typed, by the names of click's parameters; a field without a parameter keeps its default.
 
-    Times are in seconds. Holds names of files with secrets, and no secret.
+    `ci` has the options of providers of CI, by the same names. Times are in seconds. Holds names of files with
+    secrets, and no secret.
     """
 
     pattern: str | None = None
@@ -39,8 +43,7 @@ class Options:
     max_fail_percentage: float | None = None
     any_errors_fatal: bool = False
 
-    gitlab_url: str | None = None
-    gitlab_token_file: str | None = None
+    ci: Mapping[str, str] = FrozenDict()
 
     ask_become_pass: bool = False
     become_password_file: str | None = None
@@ -71,10 +74,16 @@ class Options:
     adopt_configuration: bool = False
     force: bool = False
 
+    @classmethod
+    def of(cls, parameters: Mapping[str, Any]) -> Self:
+        names = {option.parameter for option in CI_OPTIONS}
+        ci = {name: value for name, value in parameters.items() if name in names and value is not None}
+        return cls(ci=FrozenDict(ci), **{name: value for name, value in parameters.items() if name not in names})
+
 
 @dataclass(frozen=True, slots=True)
 class PlayFile:
-    """What `nixprov play FILE` leaves for the command after it."""
+    """The word of `nixprov play FILE` to the command after it."""
 
     path: str
 
@@ -88,6 +97,6 @@ def with_options(command: Callable[[Options], Result]) -> Callable[..., Result]:
             if parameters["play"]:
                 raise click.UsageError("--play and `nixprov play FILE` both name a play: leave one out")
             parameters["play"] = of_group.path
-        return command(Options(**parameters))
+        return command(Options.of(parameters))
 
     return typed

@@ -12,6 +12,8 @@ from typing import Any, Final
 
 import click
 
+from provisioner.ci import CI_OPTIONS
+
 RARE: Final = frozenset(
     {
         "--accept-new-host-keys",
@@ -28,8 +30,6 @@ RARE: Final = frozenset(
         "--downgrade",
         "--drain-limit",
         "--force",
-        "--gitlab-token-file",
-        "--gitlab-url",
         "--help",
         "--junit",
         "--log-dir",
@@ -42,6 +42,7 @@ RARE: Final = frozenset(
         "--ssh-config",
         "--take-over",
         "--timeout",
+        *(option.flag for option in CI_OPTIONS),
         "--vault-password-file",
         "--verbose",
     }

@@ -12,6 +12,7 @@ from typing import Final
 import click
 
 from provisioner import __version__
+from provisioner.ci import DEFAULT, KINDS
 from provisioner.cli.help import Command
 
 EXIT_CODES: Final = (
@@ -24,19 +25,13 @@ EXIT_CODES: Final = (
     ("6", "all that failed could not be reached"),
     ("7", "all that failed were rolled back: they are as before the run"),
     ("8", "a rollback failed: a host is somewhere between"),
-    ("9", "GitLab said no, or did not answer"),
+    ("9", f"{DEFAULT.words.name} said no, or did not answer"),
     ("10", "all that failed run another system than their configuration describes; nothing was changed"),
     ("130", "interrupted"),
 )
 ENVIRONMENT: Final = (
     ("NIXPROV_INVENTORY", "Inventories, separated by colons, when there is no -i."),
-    ("NIXPROV_GITLAB_URL", "GitLab's address, when there is no --gitlab-url."),
-    ("NIXPROV_GITLAB_TOKEN_FILE", "File with the access token, when there is no --gitlab-token-file."),
-    ("NIXPROV_GITLAB_TOKEN", "The access token itself, when no file is named."),
-    ("NIXPROV_GITLAB_CONFIG", "Section of python-gitlab's files (PYTHON_GITLAB_CFG) for what is not said above."),
-    ("NIXPROV_GITLAB_CA", "File of the authorities (PEM) that GitLab's certificate is checked against."),
-    ("NIXPROV_GITLAB_SSL_VERIFY", "no: GitLab's certificate is not checked, and a warning says so."),
-    ("NIXPROV_GITLAB_TIMEOUT", "Seconds that GitLab may be silent; default: 30."),
+    *(variable for kind in KINDS.values() for variable in kind.variables),
     ("NIXPROV_LAB", "The lab that `nixprov lab` commands mean; default: the newest."),
     (
         "NO_COLOR, CLICOLOR, CLICOLOR_FORCE, FORCE_COLOR, TERM",

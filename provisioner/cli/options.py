@@ -8,12 +8,13 @@ from typing import Any, Final, TypeVar
 
 import click
 
+from provisioner.ci import CI_OPTIONS
 from provisioner.cli.completion import hosts
 from provisioner.cli.edge import CONNECT_RETRIES, CONNECT_TIMEOUT_S, FORKS
 from provisioner.cli.reports import FILE_OPTIONS, TOLD_OPTIONS
 from provisioner.cli.safety import SAFETY_OPTIONS
 from provisioner.cli.values import NAMED, Percent, Seconds
-from provisioner.errors import ConfigError, ForgeError, NixprovError, NothingSelected, Unreachable
+from provisioner.errors import CiError, ConfigError, NixprovError, NothingSelected, Unreachable
 
 EXIT_BUG: Final = 1
 EXIT_CUT_SHORT: Final = 1
@@ -21,7 +22,7 @@ EXIT_USAGE: Final = 2
 EXIT_NOTHING: Final = 3
 EXIT_FAILED: Final = 5
 EXIT_UNREACHABLE: Final = 6
-EXIT_FORGE: Final = 9
+EXIT_CI: Final = 9
 EXIT_INTERRUPTED: Final = 130
 
 _SECONDS: Final = Seconds(min=0, min_open=True)
@@ -44,12 +45,7 @@ _HOST_OPTIONS: Final = (
     click.option("--play", type=NAMED, metavar="FILE", help="What runners to make; default: the shipped play."),
     click.option("-f", "--forks", default=FORKS, show_default=True, type=_HOSTS, metavar="N", help="Hosts at once."),
     click.option("--timeout", "host_limit_s", type=_SECONDS, metavar="SECONDS", help="Time that each host has."),
-    click.option(
-        "--gitlab-url", type=NAMED, metavar="URL", help="GitLab; else NIXPROV_GITLAB_URL, python-gitlab's files."
-    ),
-    click.option(
-        "--gitlab-token-file", type=NAMED, metavar="FILE", help="Access token; else NIXPROV_GITLAB_TOKEN_FILE, ..."
-    ),
+    *(click.option(option.flag, type=NAMED, metavar=option.metavar, help=option.help) for option in CI_OPTIONS),
     VAULT,
     click.option("-K", "--ask-become-pass", is_flag=True, help="Ask once for sudo's password."),
     click.option("--become-password-file", type=NAMED, metavar="FILE", help="Read sudo's password from a file."),
@@ -82,7 +78,7 @@ _CHANGE_OPTIONS: Final = (
 
 
 def host_options(command: Command) -> Command:
-    """Which hosts and which GitLab, how they are reached, and who is told."""
+    """Which hosts and which CI server, how they are reached, and who is told."""
     return _decorate(command, _HOST_OPTIONS)
 
 
@@ -106,8 +102,8 @@ def exit_status(error: NixprovError) -> int:
             return EXIT_NOTHING
         case ConfigError():
             return EXIT_USAGE
-        case ForgeError():
-            return EXIT_FORGE
+        case CiError():
+            return EXIT_CI
         case Unreachable():
             return EXIT_UNREACHABLE
         case _:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from provisioner.ci import DEFAULT
 from provisioner.cli.edge import Options, with_options
 from provisioner.cli.help import Command
 from provisioner.cli.options import host_options
@@ -18,8 +19,7 @@ from provisioner.verb import Verb
 
 if TYPE_CHECKING:
     from provisioner.app import App
-    from provisioner.forge import Forge
-    from provisioner.model import ForgeRunner
+    from provisioner.ci.base import Enrolled, Provider
     from provisioner.selection import Fleet
     from provisioner.verbs.prune import Finding, Known
 
@@ -39,14 +39,14 @@ def prune(options: Options) -> int:
     fleet = select(options, Verb.STATUS)
     with opened(options, Verb.STATUS) as app:
         dialogue = _Dialogue(app, yes=options.yes, as_json=options.as_json)
-        with app.forge() as forge:
-            view = pruning.look(forge, fleet.hosts, fleet.inventory, lambda: app.known(forge, fleet))
-            dialogue.settle(forge, pruning.findings(view))
+        with app.ci() as ci:
+            view = pruning.look(ci, fleet.hosts, fleet.inventory, lambda: app.known(ci, fleet))
+            dialogue.settle(ci, pruning.findings(view))
         return _finish(app, fleet, view.known, dialogue)
 
 
 def _finish(app: App, fleet: Fleet, known: Mapping[str, Known], dialogue: _Dialogue) -> int:
-    """The `down`s that GitLab kept from their end. Hosts that were turned into runners again since are none of them."""
+    """The `down`s that wait for the provider. Hosts that were turned into runners again since are none of them."""
     from provisioner.batches import Stage
 
     waiting = tuple(host for host in fleet.hosts if host.name in known and known[host.name].waits_for_down)
@@ -58,20 +58,21 @@ def _finish(app: App, fleet: Fleet, known: Mapping[str, Known], dialogue: _Dialo
 
 
 def gone(target: str, options: Options) -> int:
-    """GitLab's side of a machine that is no more; its own side is gone with it. An id needs no inventory."""
+    """The provider's side of a machine that is no more; its own side is gone with it. An id needs no inventory."""
     from provisioner.verbs import prune as pruning
 
     if file := next((name for name in ("junit", "report", "log_dir") if getattr(options, name)), None):
         raise click.UsageError(f"--gone runs on no host: leave --{file.replace('_', '-')} out")
-    fleet = None if target.isdigit() else select(replace(options, all_hosts=True), Verb.STATUS)
-    with opened(options, Verb.STATUS) as app, app.forge() as forge:
+    runner, words = DEFAULT.identify(target), DEFAULT.words
+    fleet = select(replace(options, all_hosts=True), Verb.STATUS) if runner is None else None
+    with opened(options, Verb.STATUS) as app, app.ci() as ci:
         if fleet is None:
-            found = pruning.gone(forge, target, (), dict)
+            found = [] if runner is None else pruning.named(ci, runner)
         else:
             one = fleet.only(target)
-            found = pruning.gone(forge, target, fleet.hosts, lambda: app.known(forge, one, retries=0))
+            found = pruning.gone(ci, target, fleet.hosts, lambda: app.known(ci, one, retries=0))
         dialogue = _Dialogue(app, yes=options.yes, as_json=options.as_json, check=options.check)
-        dialogue.settle(forge, found, f"GitLab has no runner of ours for {target}")
+        dialogue.settle(ci, found, f"{words.name} has no {words.runner} of ours for {target}")
     return 0
 
 
@@ -84,30 +85,30 @@ class _Dialogue:
     as_json: bool
     check: bool = False
 
-    def settle(self, forge: Forge, findings: Sequence[Finding], if_none: str = "") -> None:
+    def settle(self, ci: Provider, findings: Sequence[Finding], if_none: str = "") -> None:
         from provisioner.report.wording import count as told
         from provisioner.verbs import prune as pruning
 
         for finding in findings:
             self.app.tell(pruning.told(finding))
-            self._say(f"{'delete' if finding.deletes else 'note  '}  {finding}")
+            self._say(f"{'delete' if finding.deletes else 'note  '}  {finding.told(ci.server.words)}")
         count = sum(finding.deletes for finding in findings)
         if not count:
-            self._say((not findings and if_none) or "nothing to delete in GitLab")
-        elif not self.check and self.may(f"Delete {told(count, 'runner')}?"):
-            pruning.delete(forge, findings, self._deleted, self._spared)
+            self._say((not findings and if_none) or f"nothing to delete in {ci.server.words.name}")
+        elif not self.check and self.may(f"Delete {told(count, ci.server.words.runner)}?"):
+            pruning.delete(ci, findings, self._deleted, self._spared)
 
     def may(self, question: str) -> bool:
         return self.yes or _may(question)
 
-    def _deleted(self, runner: ForgeRunner) -> None:
+    def _deleted(self, runner: Enrolled) -> None:
         from provisioner.events import RunnerDeleted
 
         self.app.tell(RunnerDeleted(runner.id))
-        self._say(f"deleted runner {runner.id}")
+        self._say(f"deleted {DEFAULT.words.runner} {runner.id}")
 
-    def _spared(self, runner: ForgeRunner) -> None:
-        self._say(f"runner {runner.id} is not what it was when it was listed: left alone")
+    def _spared(self, runner: Enrolled) -> None:
+        self._say(f"{DEFAULT.words.runner} {runner.id} is not what it was when it was listed: left alone")
 
     def _say(self, text: str) -> None:
         from provisioner.report.wording import clean

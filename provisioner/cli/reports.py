@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from provisioner.ci import CI_OPTIONS
 from provisioner.cli.edge import Options
 from provisioner.cli.values import NAMED
 from provisioner.errors import ConfigError
@@ -48,8 +49,6 @@ _REPEATED: Final = {
     "sources": "-i",
     "play": "--play",
     "vault_password_file": "--vault-password-file",
-    "gitlab_url": "--gitlab-url",
-    "gitlab_token_file": "--gitlab-token-file",
     "become_password_file": "--become-password-file",
     "ssh_config": "--ssh-config",
 }
@@ -82,6 +81,9 @@ def typed(options: Options, verb: Verb) -> Typed:
     from provisioner.report.advice import Typed
 
     words: list[str] = []
+    for option in CI_OPTIONS:
+        if value := options.ci.get(option.parameter):
+            words += [option.flag, value]
     for name, flag in _REPEATED.items():
         value = getattr(options, name)
         for one in value if isinstance(value, tuple) else [value] if value else []:

@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from provisioner.model import HostSpec
 
 
-@click.command(cls=Command, short_help="Turn hosts into GitLab runners.")
+@click.command(cls=Command, short_help="Turn hosts into CI runners.")
 @run_options
 @change_options
 @click.option("--new-tokens", is_flag=True, help="Replace the runners' tokens; the old ones end at once.")
 @safety.DOWNGRADE
 @with_options
 def up(options: Options) -> int:
-    r"""Turn the hosts that PATTERN names (default: all) into GitLab runners.
+    r"""Turn the hosts that PATTERN names (default: all) into CI runners.
 
     \b
     Example: nixprov up ci -i inventory --gitlab-token-file ~/.gitlab-token
@@ -44,7 +44,7 @@ def up(options: Options) -> int:
 @safety.DOWNGRADE
 @with_options
 def plan(options: Options) -> int:
-    r"""Say what `up` would change on the hosts and in GitLab; change nothing.
+    r"""Say what `up` would change on the hosts and at the CI server; change nothing.
 
     \b
     Example: nixprov plan --diff host1
@@ -52,11 +52,11 @@ def plan(options: Options) -> int:
     return _run(Verb.PLAN, options)
 
 
-@click.command(cls=Command, short_help="Machine, module and GitLab side by side.")
+@click.command(cls=Command, short_help="Machine, module and CI server side by side.")
 @run_options
 @with_options
 def status(options: Options) -> int:
-    r"""Show machine, module and GitLab side by side, and name every drift.
+    r"""Show machine, module and CI server side by side, and name every drift.
 
     \b
     Example: nixprov status --json
@@ -64,13 +64,13 @@ def status(options: Options) -> int:
     return _run(Verb.STATUS, options)
 
 
-@click.command(cls=Command, short_help="Take everything back, on hosts and in GitLab.")
+@click.command(cls=Command, short_help="Take everything back, on hosts and in CI.")
 @run_options
 @change_options
-@click.option("--gone", type=NAMED, metavar="HOST", help="A dead host or a runner's id: GitLab's side only.")
+@click.option("--gone", type=NAMED, metavar="HOST", help="A dead host or a runner's id: the CI server's side only.")
 @with_options
 def down(options: Options) -> int:
-    r"""Take everything back: drain, remove from the hosts, delete in GitLab.
+    r"""Take everything back: drain, remove from the hosts, withdraw from CI.
 
     \b
     Example: nixprov down host1 --yes

@@ -36,7 +36,7 @@ SAFETY_OPTIONS: Final = (
     click.option(
         "--adopt-configuration",
         is_flag=True,
-        help="Go on where a host runs another system than /etc/nixos describes: it is replaced.",
+        help="Go on where a host runs another system than its configuration describes: it is replaced.",
     ),
     click.option("--force", is_flag=True, help="Do not wait for jobs that run: end them."),
 )

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from provisioner.ci import DEFAULT
 from provisioner.cli import safety
 from provisioner.cli.passwords import become_password
 from provisioner.cli.reports import reporting
@@ -79,8 +80,8 @@ def _settings(options: Options) -> Settings:
     from provisioner.ssh.session import SshOptions
 
     return Settings(
-        gitlab_url=options.gitlab_url,
-        gitlab_token_file=expanded(options.gitlab_token_file) if options.gitlab_token_file else None,
+        ci=DEFAULT.words.key,
+        ci_options=options.ci,
         ssh=SshOptions(
             accept_new_host_keys=options.accept_new_host_keys,
             debug=options.debug,

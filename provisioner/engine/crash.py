@@ -36,7 +36,7 @@ def reach(*points: str) -> None:
 
 @contextmanager
 def around(effect: str, name: str = "") -> Iterator[None]:
-    """One effect on a host or on GitLab; `after` is reached only when it succeeded. `name`: of the runner it is for."""
+    """One effect on a host or at the provider; `after` is reached only when it succeeded. `name` is of its runner."""
     reach(f"before:{effect}", f"before:{effect}:{name}")
     yield
     reach(f"after:{effect}", f"after:{effect}:{name}")

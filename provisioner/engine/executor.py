@@ -29,8 +29,8 @@ class Executor(Protocol):
     def run(self, jobs: Sequence[Job], emit: Emit, may_begin: Callable[[], bool]) -> Iterator[HostResult]:
         """Yield the result of each job that was begun, as they come; never raises for one of them.
 
-        `may_begin` is asked before each job, between results. What happens is told to `emit`, from any thread, and
-        nothing more of a host once its result is out.
+        `may_begin` is asked before each job, between results. Events go to `emit`, from any thread, and none of a host
+        follows its result.
         """
         ...
 
@@ -58,7 +58,7 @@ class Threads:
             yield result
 
     def probe(self, jobs: Sequence[Job], emit: Emit, found: Callable[[Machine], T]) -> dict[str, T]:
-        """What `found` makes of each host that answers, by name; the others are a warning. Changes nothing."""
+        """Apply `found` to each host that answers; its results by name. The others are a warning. Changes nothing."""
         answers: dict[str, T] = {}
 
         def ask(job: Job) -> None:

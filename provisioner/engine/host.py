@@ -9,19 +9,21 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Final
 
+from provisioner import steps
+from provisioner.ci.base import Provider, RunnerAction, Words
 from provisioner.engine import crash
 from provisioner.errors import (
+    CiError,
     ConnectionLost,
-    ForgeError,
     Locked,
     NothingChanged,
     RemoteFailed,
     SwitchFailed,
 )
 from provisioner.events import Emit, Logged, PhaseBegun, Warned
-from provisioner.forge import Forge
+from provisioner.hooks import Hook
 from provisioner.machine import lock, switch
-from provisioner.machine.facts import Facts, probe_script
+from provisioner.machine.facts import Facts
 from provisioner.machine.journal import Checked, Journal, Phase, Run, RunnerRecord
 from provisioner.machine.origin import Origin
 from provisioner.machine.preview import Preview
@@ -35,11 +37,10 @@ from provisioner.machine.transaction import (
     Transaction,
     unchanged_because,
 )
-from provisioner.model import HostSpec, Mark, Secret
-from provisioner.plan import FileChange, HostPlan, RunnerAction, file_changes
+from provisioner.model import HostSpec, Identity, Mark, Secret
+from provisioner.plan import FileChange, HostPlan, file_changes, hook_of
 from provisioner.ssh.exec import Completed
 from provisioner.ssh.session import Cancelled, Session
-from provisioner.steps import STEPS
 from provisioner.verb import Verb
 
 TRANSACTION_S: Final = 15
@@ -94,7 +95,7 @@ class Context:
     """
 
     spec: HostSpec
-    forge: Forge
+    ci: Provider
     emit: Emit
     run: Run
     verb: Verb
@@ -107,6 +108,10 @@ class Context:
     @property
     def host(self) -> str:
         return self.spec.name
+
+    @property
+    def words(self) -> Words:
+        return self.ci.server.words
 
     @property
     def goes_on(self) -> str:
@@ -140,7 +145,7 @@ class Machine:
 
     def probe(self, *, after: str = "") -> None:
         """Read the host anew, when the shell of `after` has ended: one remote command. Raises HostError."""
-        done = self.command(after.encode() + probe_script(step.probe() for step in STEPS))
+        done = self.command(after.encode() + steps.probe())
         self.facts = Facts.parse(self.context.host, done.stdout)
         # From here on: a claim makes the journal this machine's, and who comes after it must not find them there.
         self.journal = Journal.read(self.facts).of_machine(self.facts.machine)
@@ -267,19 +272,20 @@ class Ledger:
     """What this run has done so far, for unwinding; `remains`: what stays in spite of that, in words.
 
     `before`: facts and journal before the first change. `switched`: how the switch ended.
-    `created`: runners in GitLab that are this run's. `ended`: names of those whose token before is not to be relied on.
-    `records`, `tokens`: of each runner that got a new token. `pending`: runners that GitLab did not let us delete.
+    `created`: runners at the provider that are this run's. `ended`: names of those whose token before is not to be
+    relied on. `records`, `tokens`: of each runner that got a new token. `pending`: runners that the provider did not
+    let us withdraw.
     """
 
     before: tuple[Facts, Journal] = field(init=False)
     switched: SwitchResult = field(init=False)
     checked: Checked | None = None
-    created: list[int] = field(default_factory=list)
+    created: list[Identity] = field(default_factory=list)
     ended: set[str] = field(default_factory=set)
     records: dict[str, RunnerRecord] = field(default_factory=dict)
     tokens: dict[str, Secret] = field(default_factory=dict)
     updated: list[RunnerAction] = field(default_factory=list)
-    pending: list[tuple[RunnerRecord, ForgeError]] = field(default_factory=list)
+    pending: list[tuple[RunnerRecord, CiError]] = field(default_factory=list)
     remains: list[str] = field(default_factory=list)
     is_claimed: bool = False
     is_drained: bool = False
@@ -302,6 +308,7 @@ class Host:
     machine: Machine
     ledger: Ledger = field(default_factory=Ledger)
     plan: HostPlan = field(init=False)
+    hook: Hook = field(init=False)
     files: tuple[FileChange, ...] = ()
     own: Origin | None = None
     preview: Preview | None = None
@@ -311,14 +318,16 @@ class Host:
         return self.context.host
 
     def mark(self, runner: str) -> Mark:
-        """What says "ours" in GitLab."""
+        """What says "ours" at the provider."""
         return Mark(self.name, runner, self.machine.facts.machine)
 
     def decide(self, plan: HostPlan) -> None:
-        """Keep the plan, and the texts behind it where the operator wants to see them."""
+        """Keep the plan, the hook that goes with it, and the texts behind it where the operator wants to see them."""
+        facts, journal = self.machine.facts, self.machine.journal
         self.plan = plan
+        self.hook = hook_of(plan, facts, journal)
         if self.context.diff:
-            self.files = file_changes(plan, self.machine.facts, self.machine.journal)
+            self.files = file_changes(plan, facts, journal)
 
     def claim(self, phase: Phase, **changes: object) -> None:
         """Take the host for this run, before anything else anywhere is changed. Raises Locked."""

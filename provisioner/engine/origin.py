@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from provisioner import hooks
 from provisioner.engine import aside
 from provisioner.engine.host import Host
 from provisioner.errors import BuildFailed, HookRefused, Locked, NotDescribed, RemoteFailed
@@ -14,11 +15,9 @@ from provisioner.machine import origin
 from provisioner.machine.facts import Facts
 from provisioner.machine.journal import Checked, Journal, Phase
 from provisioner.machine.origin import Expected, Kind
-from provisioner.nix import imports
-from provisioner.plan import HostPlan, changes_of, file_changes
+from provisioner.plan import HostPlan, changes_of, edits, file_changes
 from provisioner.steps import STEPS
-from provisioner.steps.hook import ABSOLUTE_LINE, Hook
-from provisioner.steps.hook import PATH as HOOK_PATH
+from provisioner.steps.hook import Hooked
 from provisioner.steps.module import is_as_built
 
 _MEND: Final = "mend it: `nixos-rebuild build` on the host shows the whole error"
@@ -38,10 +37,11 @@ def look(host: Host) -> None:
     asked = _asked(host.machine.facts, host.machine.journal, host.plan)
     if asked is None:
         return
-    done = aside.ask(host.machine, origin.script(host.context.run.id, asked.edits))
+    configuration = host.hook.configuration
+    done = aside.ask(host.machine, origin.script(host.context.run.id, configuration, asked.edits))
     if done.status:
         raise RemoteFailed(host.name, f"the host cannot say from where its system is ({aside.last_words(done)})")
-    found = origin.read(host.name, done.stdout, asked.expected)
+    found = origin.read(host.name, done.stdout, configuration, asked.expected)
     if found.running != host.machine.facts.system:
         raise Locked(host.name, "another system was switched to a moment ago", hint="run again")
     host.ledger.checked = Checked(found.running, adopted=not found.is_described)
@@ -54,10 +54,10 @@ def require(host: Host) -> None:
     if found is None or found.is_described:
         return
     host.context.emit(OriginFound(host.name, found))
+    file = host.hook.configuration.file
     if found.kind is Kind.UNREAD:
-        hint = f"have in its imports: {ABSOLUTE_LINE}"
-        raise HookRefused(host.name, f"{HOOK_PATH} is not what is built: {found.why}", hint=hint)
-    message = f"the running system is not what {HOOK_PATH} describes: {found.why}"
+        raise HookRefused(host.name, f"{file} is not what is built: {found.why}", hint=host.hook.by_hand)
+    message = f"the running system is not what {file} describes: {found.why}"
     if host.context.choices.adopt_configuration:
         host.context.warn(f"{message}; it is replaced all the same (--adopt-configuration)")
     elif found.kind is Kind.BROKEN:
@@ -95,10 +95,10 @@ def _before_down(facts: Facts, journal: Journal) -> _Asked | None:
     """Of what runs and what boots, the one that is not ours must be what `down` would build."""
     if facts.revision and facts.revision_at_boot:
         return None
-    edits = _without_ours(facts, journal)
+    others = _without_ours(facts, journal)
     if facts.revision:
-        return _Asked(edits, Expected(None))
-    return _Asked(edits, Expected(facts.system, {facts.text("profile")} if facts.revision_at_boot else ()))
+        return _Asked(others, Expected(None))
+    return _Asked(others, Expected(facts.system, {facts.text("profile")} if facts.revision_at_boot else ()))
 
 
 def _as_we_made_it(facts: Facts, journal: Journal, wanted: HostPlan) -> _Asked | None:
@@ -108,11 +108,11 @@ def _as_we_made_it(facts: Facts, journal: Journal, wanted: HostPlan) -> _Asked |
     where a person has, the configuration without ours must still be what was there before us.
     """
     expected = Expected(facts.system, _known_boots(facts, journal))
-    if is_as_built(facts) and _is_hooked(facts):
+    hook = hooks.choose(facts)
+    if is_as_built(facts) and hook.is_in(facts):
         return _Asked({}, expected)
     if wanted.wanted is not None and wanted.wanted.revision == facts.revision:
-        edits = {change.path: change.after for change in file_changes(wanted, facts, journal)}
-        return _Asked(edits, expected)
+        return _Asked(edits(file_changes(wanted, facts, journal), hook), expected)
     if _has_looked(facts, journal):
         return None
     before = journal.baseline.system if journal.baseline else facts.system
@@ -136,20 +136,10 @@ def _was_adopted(facts: Facts, journal: Journal) -> bool:
     return _has_looked(facts, journal) and journal.checked is not None and journal.checked.adopted
 
 
-def _is_hooked(facts: Facts) -> bool:
-    present = (imports.Presence.PRESENT, imports.Presence.ELSEWHERE)
-    return imports.find(facts.records.get("configuration.data", b"")) in present
-
-
 def _without_ours(facts: Facts, journal: Journal) -> dict[str, bytes | None]:
     """Without the module our line does nothing; it goes too where it was us who put it into the folder's own file."""
-    file = facts.file("configuration", HOOK_PATH)
-    is_ours = (
-        file is not None
-        and file.real == f"{facts.text('etc-nixos')}/configuration.nix"
-        and journal.hook is not None
-        and file.sha256 != journal.hook.sha256_before
-    )
-    steps = [step for step in STEPS if step.feeds_system and (is_ours or step.name != Hook.name)]
+    hook = hooks.installed(journal)
+    is_ours = hook.is_our_edit(facts, journal.hook)
+    steps = [step for step in STEPS if step.feeds_system and (is_ours or step.name != Hooked.name)]
     parts = [part for step in steps for part in step.remove(facts, journal)]
-    return {change.path: change.after for change in changes_of(parts, facts)}
+    return edits(changes_of(parts, facts, hook), hook)

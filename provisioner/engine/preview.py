@@ -8,7 +8,7 @@ from provisioner.engine import aside
 from provisioner.engine.host import Depth, Host
 from provisioner.machine import preview
 from provisioner.machine.preview import Preview
-from provisioner.plan import HostPlan
+from provisioner.plan import HostPlan, edits
 
 
 def is_evaluated(host: Host) -> bool:
@@ -20,7 +20,7 @@ def is_built(host: Host) -> bool:
 
 
 def evaluate(host: Host) -> None:
-    """Only `plan --diff`: the system that would come of it, from a copy of /etc/nixos (ADR 0015).
+    """Only `plan --diff`: the system that would come of it, from a copy of the configuration (ADR 0015).
 
     Raises HostError.
     """
@@ -41,8 +41,9 @@ def _is_wanted(host: Host) -> bool:
 
 
 def _look(host: Host, *, build: bool) -> Preview:
-    edits = {change.path: change.after for change in host.files}
-    done = aside.ask(host.machine, preview.script(host.context.run.id, edits, build=build))
+    hook = host.hook
+    script = preview.script(host.context.run.id, hook.configuration, edits(host.files, hook), build=build)
+    done = aside.ask(host.machine, script)
     if done.status:
         return Preview(unknown=f"the host cannot look ({aside.last_words(done)})")
     return checked(preview.read(host.name, done.stdout), host.plan)

@@ -15,6 +15,7 @@ from provisioner.engine import crash
 from provisioner.engine.host import Context, Machine
 from provisioner.engine.undo import undo
 from provisioner.errors import ConnectionLost, HostError, Locked, RemoteFailed, SwitchFailed
+from provisioner.hooks import Hook
 from provisioner.machine import lock
 from provisioner.machine import switch as scripts
 from provisioner.machine.journal import Journal, Phase
@@ -57,26 +58,27 @@ class Switch:
 
     # Push and start: parts of the transaction that writes what the switch is to build.
 
-    def to(self, revision: str, parts: Sequence[Part], journal: Journal) -> list[Part]:
+    def to(self, hook: Hook, revision: str, parts: Sequence[Part], journal: Journal) -> list[Part]:
         """`parts`, and after them the switch; before them their undoing, for the machine to do alone when nobody comes.
 
         `journal` is the one that is written with `parts`.
         """
         confirm_s = self.machine.context.limits.confirm_s
-        undoing = self._undoing(parts, journal) if confirm_s else None
-        start = scripts.start("switch", revision, confirm_s=confirm_s, crash=crash.in_unit())
+        undoing = self._undoing(hook, parts, journal) if confirm_s else None
+        build = hook.configuration.build
+        start = scripts.start("switch", revision, *build, confirm_s=confirm_s, crash=crash.in_unit())
         return [*scripts.push(undoing), *parts, start]
 
     def back_to(self, generation: int) -> list[Part]:
         """The switch to a generation that is there already: nothing is built, and nobody has to confirm it."""
         return [*scripts.push(), scripts.start("rollback", str(generation), crash=crash.in_unit())]
 
-    def _undoing(self, parts: Sequence[Part], journal: Journal) -> bytes:
+    def _undoing(self, hook: Hook, parts: Sequence[Part], journal: Journal) -> bytes:
         machine = self.machine
         run = machine.context.run.id
         renewed = [name for name, record in journal.runners.items() if record.token_version == run]
         gone_back = replace(journal, phase=Phase.WENT_BACK, nixprov=machine.journal.nixprov)
-        undone = (*undo(parts, machine.facts), *restarts(renewed))
+        undone = (*undo(parts, machine.facts, hook), *restarts(renewed))
         return Transaction(undone, journal.written().sha256, gone_back.render(), wait_s=_UNDO_WAIT_S).script()
 
     # Follow and judge.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from provisioner.hooks import Hook
 from provisioner.machine.facts import Facts, FileFact, digest
 from provisioner.machine.transaction import (
     STAGED_SUFFIX,
@@ -15,35 +16,35 @@ from provisioner.machine.transaction import (
     WriteFile,
 )
 
-FOLDER = "/etc/nixos"
 
-
-def undo(parts: Iterable[Part], before: Facts) -> tuple[Part, ...]:
+def undo(parts: Iterable[Part], before: Facts, hook: Hook) -> tuple[Part, ...]:
     """Parts that give back the user's files as `before` has them; newest change first.
 
     Each expects what `parts` leaves: a file that a person edited meanwhile stops it, and nothing is lost.
     """
-    files = _Files(before)
+    files = _Files(before, hook)
     undone = [opposite for part in parts for opposite in _opposite(part, files)][::-1]
-    time = before.text("etc-nixos-mtime")
-    times = [SetMtime(FOLDER, int(time))] if undone and time.isdigit() else []
+    time = hook.folder_time(before)
+    times = [SetMtime(hook.folder, time)] if undone and time is not None else []
     return (*undone, *times)
 
 
 class _Files:
-    """What was found where a part's path leads to: /etc/nixos may be a link, and so may configuration.nix."""
+    """What was found where a part's path leads to: the folder may be a link, and so may a file in it."""
 
-    def __init__(self, facts: Facts) -> None:
+    def __init__(self, facts: Facts, hook: Hook) -> None:
         self._found = facts.files()
-        self._folder = facts.text("etc-nixos") or FOLDER
+        self._known, self._real = f"{hook.folder}/", f"{hook.real_folder(facts)}/"
 
     def get(self, path: str) -> FileFact | None:
-        real = f"{self._folder}{path.removeprefix(FOLDER)}" if path.startswith(f"{FOLDER}/") else path
-        return self._found.get(real)
+        return self._found.get(self._real + path.removeprefix(self._known) if self.is_in(path) else path)
+
+    def is_in(self, path: str) -> bool:
+        return path.startswith(self._known)
 
     def has_had(self, path: str) -> bool:
         """Whether `path` is of those that are to be given back: all of the folder, and what its links lead to."""
-        return path.startswith(f"{FOLDER}/") or self.get(path) is not None
+        return self.is_in(path) or self.get(path) is not None
 
 
 def _opposite(part: Part, before: _Files) -> Iterator[Part]:
@@ -54,9 +55,9 @@ def _opposite(part: Part, before: _Files) -> Iterator[Part]:
             yield from _back(path, digest(content), before.get(path))
         case RemoveFile(path=path) if before.get(path) is not None:
             yield from _back(path, digest(None), before.get(path))
-        case MakeDir(path=path) if path.startswith(f"{FOLDER}/"):
+        case MakeDir(path=path) if before.is_in(path):
             yield RemoveEmptyDir(path)
-        case RemoveEmptyDir(path=path) if path.startswith(f"{FOLDER}/"):
+        case RemoveEmptyDir(path=path) if before.is_in(path):
             # It stands in front of the files that go back into it once the order is turned round.
             yield MakeDir(path)
         case _:

@@ -37,9 +37,10 @@ def unwind(host: Host) -> None:
     Raises Locked, with nothing undone, when another run has taken the host over; RollbackFailed; HostError for a host
     that was only claimed.
     """
+    words = host.context.words
     for action in host.ledger.updated:
         told = ", ".join(map(str, action.differences))
-        host.context.warn(f"runner {action.name} keeps in GitLab what this run changed there: {told}")
+        host.context.warn(f"{words.runner} {action.name} keeps in {words.name} what this run changed there: {told}")
     host.machine.shield()
     try:
         if host.ledger.is_written:
@@ -161,11 +162,13 @@ def _release(host: Host, facts: Facts, journal: Journal) -> None:
 
 
 def _without_lost(host: Host, before: Journal, replaced: Collection[str]) -> Journal:
-    """`before`, which must not say that a runner has its token when the host has one that GitLab takes no more."""
-    kept = _renewed(host, before, replaced)
+    """`before`, which must not say that a runner has its token when the host has one that is taken no more."""
+    kept, words = _renewed(host, before, replaced), host.context.words
     lost = sorted(name for name in replaced if name in before.runners and name not in kept)
     for name in lost:
-        host.context.warn(f"the token that runner {name} has on the host has ended: `nixprov up` makes another")
+        host.context.warn(
+            f"the {words.credential} that {words.runner} {name} has on the host has ended: `nixprov up` makes another"
+        )
     return before.without_tokens(lost)
 
 

@@ -10,25 +10,25 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from provisioner import limits
+from provisioner.ci.base import Provider
 from provisioner.engine.host import Choices, Context, Depth, Host, Limits, Machine
 from provisioner.engine.pool import Task
 from provisioner.engine.unwind import RollbackFailed, RolledBack
-from provisioner.errors import ForgeError, NixprovError, NotDescribed, Unreachable
+from provisioner.errors import CiError, NixprovError, NotDescribed, Unreachable
 from provisioner.events import BugMet, Emit
-from provisioner.forge import Forge
 from provisioner.machine.journal import Run
 from provisioner.model import HostSpec
 from provisioner.outcome import HostResult, Outcome
 from provisioner.ssh.session import Cancelled, Session, SshOptions
 from provisioner.verb import Verb
 
-# A verb at a host; what it is given beside tells, once, whether it may still begin to change something.
+# A verb at a host; the function beside tells, once, whether it may still begin to change something.
 Perform: TypeAlias = Callable[[Host, Callable[[], bool]], Outcome]
 
 
 @dataclass(frozen=True, slots=True)
 class Brief:
-    """What all hosts of a run share. `diff`: plans carry the texts that would change; `depth`: how far a plan looks."""
+    """All hosts' share of a run. `diff`: plans carry the texts that would change; `depth`: how far a plan looks."""
 
     run: Run
     verb: Verb
@@ -41,7 +41,7 @@ class Brief:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A host, and what is done with it. Pickles, and is sealed where it holds a password (provisioner/sealing.py)."""
+    """A host, and the verb for it. Pickles, and is sealed where it holds a password (provisioner/sealing.py)."""
 
     spec: HostSpec
     brief: Brief
@@ -49,13 +49,13 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Visitor:
-    """What a process brings along to do jobs. `stop` is set by a second interrupt: switches end and are rolled back.
+    """A process' own part in its jobs. `stop` is set by a second interrupt: switches end and are rolled back.
 
     `names`: the machines that its jobs are at, with the name by which it came to each. Two names of one machine are
     noticed within one process only.
     """
 
-    forge: Forge
+    ci: Provider
     perform: Perform
     stop: threading.Event = field(default_factory=threading.Event)
     names: dict[str, str] = field(default_factory=dict)
@@ -108,7 +108,7 @@ class Visitor:
         brief = job.brief
         return Context(
             job.spec,
-            self.forge,
+            self.ci,
             emit,
             brief.run,
             brief.verb,
@@ -122,7 +122,7 @@ class Visitor:
 
 @dataclass(slots=True)
 class _Account:
-    """What a host came to, however it ended."""
+    """The numbers of one host, however it ended."""
 
     commands: int = 0
     connections: int = 0
@@ -141,8 +141,8 @@ def _outcome(failure: NixprovError) -> Outcome:
             return Outcome.UNREACHABLE
         case NotDescribed():
             return Outcome.NOT_DESCRIBED
-        case ForgeError():
-            return Outcome.FORGE
+        case CiError():
+            return Outcome.CI
         case _:
             return Outcome.FAILED
 

@@ -1,4 +1,4 @@
-"""Runners that this run made in GitLab, when it unwinds: deleted where nobody can use them, else left and named."""
+"""Runners that this run made, when it unwinds: withdrawn where nobody can use them, else left and named."""
 
 from __future__ import annotations
 
@@ -6,23 +6,25 @@ from typing import Final
 
 from provisioner.engine import crash
 from provisioner.engine.host import Host, Machine
-from provisioner.errors import ForgeError, HostError
+from provisioner.errors import CiError, HostError
+from provisioner.model import Identity
 
 # Between two looks at a host that somebody else works on.
 PAUSE_S: Final = 3.0
 
 
-def withdraw(host: Host, runner: int) -> None:
+def withdraw(host: Host, runner: Identity) -> None:
     try:
         with crash.around("disown"):
-            host.context.forge.delete(runner)
-    except ForgeError as error:
+            host.context.ci.withdraw(runner)
+    except CiError as error:
         leave(host, runner, error.message)
 
 
-def leave(host: Host, runner: int, why: str) -> None:
-    host.ledger.remains.append(f"runner {runner} in GitLab")
-    text = f"runner {runner} was created by this run and is left in GitLab: {why}"
+def leave(host: Host, runner: Identity, why: str) -> None:
+    words = host.context.words
+    host.ledger.remains.append(f"{words.runner} {runner} in {words.name}")
+    text = f"{words.runner} {runner} was created by this run and is left in {words.name}: {why}"
     host.context.warn(f"{text}; the next `up` or `down` finds it by its mark")
 
 
@@ -32,13 +34,13 @@ def withdraw_unused(host: Host) -> None:
     Only when that run has ended it is known whether it found one by its mark and uses it. What is not sure is left and
     said: it carries our mark, so the next `up`, `down` or `prune` finds it.
     """
-    ledger = host.ledger
+    ledger, words = host.ledger, host.context.words
     if ledger.created:
         _withdraw_unnamed(host)
     for name, record in ledger.records.items():
         if record.id not in ledger.created:
-            text = f"the token of runner {name} was replaced by this run too"
-            host.context.warn(f"{text}; if GitLab is polled no more, `nixprov up --new-tokens` mends it")
+            text = f"the {words.credential} of {words.runner} {name} was replaced by this run too"
+            host.context.warn(f"{text}; if {words.name} is polled no more, `nixprov up --new-tokens` mends it")
 
 
 def _withdraw_unnamed(host: Host) -> None:

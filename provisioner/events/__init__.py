@@ -1,13 +1,12 @@
-"""What happens during a run, as frozen values: the engine emits them, reports show them. Never holds a secret.
+"""The events of a run, as frozen values: the engine emits them, reports show them. None holds a secret.
 
-An event is one class, and `to_json()` is the document that `--json` prints of it (`documents`). Reports match on the
-class:
+Each kind is a class, and its `to_json()` gives its line of `--json` (`documents`). Reports match on the class:
 
     match event:
         case PhaseBegun(host, phase): ...
         case Warned(host, text): ...
 
-Events hold names, words and numbers, never a host's specification or a file's content: they may leave the process.
+They hold names, words and numbers, never a host's specification or a file's content: they may leave the process.
 """
 
 from __future__ import annotations
@@ -21,16 +20,17 @@ from typing import TYPE_CHECKING, Self, TypeAlias
 from typing_extensions import override
 
 from provisioner.events import documents, shapes
+from provisioner.model import Identity
 from provisioner.outcome import HostResult, Outcome, exit_code
 
 if TYPE_CHECKING:
+    from provisioner.ci.base import Enrolled, Presence, RunnerAction, Words
     from provisioner.machine.counters import Counters
     from provisioner.machine.facts import UnitFact
     from provisioner.machine.flaws import Flaws
     from provisioner.machine.origin import Origin
     from provisioner.machine.preview import Preview
-    from provisioner.model import ForgeRunner, Manager
-    from provisioner.plan import HostPlan, RunnerAction, StepAction
+    from provisioner.plan import HostPlan, StepAction
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +54,13 @@ Emit: TypeAlias = Callable[[Event], None]
 
 @dataclass(frozen=True, slots=True)
 class RunStarted(Event):
+    """`words` are those of the run's provider, for people."""
+
     verb: str
     run: str
     operator: str
     hosts: tuple[str, ...]
+    words: Words
 
     @override
     def to_json(self) -> documents.Start:
@@ -95,7 +98,7 @@ class PhaseBegun(HostEvent):
 
 @dataclass(frozen=True, slots=True)
 class Planned(HostEvent):
-    """What would change, or is about to. `check`: nothing follows, the plan is all that was asked for.
+    """The changes to come. `check`: nothing follows, the plan is all that was asked for.
 
     `changes` are lines for people; `diffs` are unified diffs with their secrets masked.
     """
@@ -184,12 +187,12 @@ class Warned(HostEvent):
 
 @dataclass(frozen=True, slots=True)
 class RunnerReport:
-    """One runner as both sides see it; `contacted_at` is GitLab's time of the last poll, ISO 8601."""
+    """One runner as both sides see it; `contacted_at` is the provider's time of the last poll, ISO 8601."""
 
     name: str
     unit: UnitFact | None
-    runner: ForgeRunner | None
-    managers: tuple[Manager, ...]
+    runner: Enrolled | None
+    managers: tuple[Presence, ...]
 
     @property
     def contacted_at(self) -> str | None:
@@ -200,10 +203,10 @@ class RunnerReport:
         return {
             "name": self.name,
             "id": self.runner.id if self.runner else None,
-            "gitlab_status": self.runner.status.value if self.runner else None,
-            "paused": self.runner.paused if self.runner else None,
+            "gitlab_status": self.runner.state if self.runner else None,
+            "paused": self.runner.is_paused if self.runner else None,
             "contacted_at": self.contacted_at,
-            "managers": [{"system_id": one.system_id, "status": one.status.value} for one in self.managers],
+            "managers": [{"system_id": one.name, "status": one.state} for one in self.managers],
             "unit": self.unit.name if self.unit else None,
             "unit_state": self.unit.active if self.unit else "inactive",
         }
@@ -211,7 +214,7 @@ class RunnerReport:
 
 @dataclass(frozen=True, slots=True)
 class StatusRead(HostEvent):
-    """What `status` shows of a host; `drift` are the lines of what `up` would change, empty when converged.
+    """A host as `status` shows it; `drift` are the lines of the changes that `up` would make, empty when converged.
 
     `nixprov` is the version that wrote the module there, or empty.
     """
@@ -250,11 +253,11 @@ class StatusRead(HostEvent):
 
 @dataclass(frozen=True, slots=True)
 class RunnerGone(Event):
-    """GitLab has a runner of ours for `host`, and the inventory has no such host."""
+    """The provider has a runner of ours for `host`, and the inventory has no such host."""
 
     host: str
     runner: str
-    id: int
+    id: Identity
     gitlab_status: str
 
     @override
@@ -274,7 +277,7 @@ class LeftoverFound(Event):
 
     host: str
     runner: str | None
-    id: int | None
+    id: Identity | None
     gitlab_status: str | None
     system_id: str | None
     contacted_at: str | None
@@ -298,7 +301,7 @@ class LeftoverFound(Event):
 
 @dataclass(frozen=True, slots=True)
 class RunnerDeleted(Event):
-    id: int
+    id: Identity
 
     @override
     def to_json(self) -> documents.Deleted:

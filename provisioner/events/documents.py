@@ -16,12 +16,12 @@ VERSION: Final = 1
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """What is said of a field in the docs and, as its description, in the schema."""
+    """A field's description, in the docs and in the schema."""
 
     text: str
 
     def __get_pydantic_json_schema__(self, core: Any, make: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
-        """Pydantic's own hook, so that only who makes the schema imports pydantic."""
+        """Pydantic's own hook, found by name: this module need not import pydantic."""
         return {**make(core), "description": self.text}
 
 
@@ -82,9 +82,9 @@ class Difference(TypedDict):
 class RunnerPlan(TypedDict):
     name: str
     verb: Literal["keep", "create", "update", "reset token", "delete"]
-    id: Annotated[int | None, Note("GitLab's; null while it is to be created")]
+    id: Annotated[int | str | None, Note("the provider's; null while it is to be created")]
     why: str
-    differences: Annotated[list[Difference], Note("settings in GitLab, before and after")]
+    differences: Annotated[list[Difference], Note("settings at the provider, before and after")]
 
 
 class StepPlan(TypedDict):
@@ -192,10 +192,10 @@ class ManagerStatus(TypedDict):
 
 class RunnerStatus(TypedDict):
     name: str
-    id: Annotated[int | None, Note("null: not in GitLab")]
+    id: Annotated[int | str | None, Note("null: the provider has none")]
     gitlab_status: Annotated[str | None, Note("online, offline, stale, never_contacted, ...")]
     paused: bool | None
-    contacted_at: Annotated[str | None, Note("GitLab's time of the last poll, ISO 8601")]
+    contacted_at: Annotated[str | None, Note("the provider's time of the last poll, ISO 8601")]
     managers: list[ManagerStatus]
     unit: str | None
     unit_state: Annotated[str, Note("systemd's ActiveState")]
@@ -203,8 +203,8 @@ class RunnerStatus(TypedDict):
 
 class JobCounters(TypedDict):
     runner: str
-    job: Annotated[int, Note("GitLab's id")]
-    project: Annotated[int | None, Note("GitLab's id")]
+    job: Annotated[int, Note("the provider's id")]
+    project: Annotated[int | None, Note("the provider's id")]
     started: Annotated[str, Note("ISO 8601")]
     seconds: Annotated[float | None, Note("from its first container to the end of its last; null: it runs")]
     built: int
@@ -240,7 +240,7 @@ class NixStatus(TypedDict):
 
 
 class Status(TypedDict):
-    """Machine, module and GitLab side by side."""
+    """Machine, module and CI server side by side."""
 
     event: Literal["status"]
     host: str
@@ -257,12 +257,12 @@ class Status(TypedDict):
 
 
 class Gone(TypedDict):
-    """GitLab has a runner of ours for a host that this inventory does not have (`status`)."""
+    """The provider has a runner of ours for a host that this inventory does not have (`status`)."""
 
     event: Literal["gone"]
     host: str
     runner: str
-    id: int
+    id: int | str
     gitlab_status: str
 
 
@@ -272,7 +272,7 @@ class Finding(TypedDict):
     event: Literal["finding"]
     host: Annotated[str, Note("as the mark or the inventory has it")]
     runner: str | None
-    id: Annotated[int | None, Note("the runner's in GitLab; null: it is about a host")]
+    id: Annotated[int | str | None, Note("the runner's at the provider; null: it is about a host")]
     gitlab_status: Annotated[str | None, Note("the manager's, if it is about one, else the runner's")]
     system_id: Annotated[str | None, Note("the manager's; null: it is about no manager")]
     contacted_at: Annotated[str | None, Note("the manager's last contact, ISO 8601")]
@@ -281,10 +281,10 @@ class Finding(TypedDict):
 
 
 class Deleted(TypedDict):
-    """A runner was deleted in GitLab (`prune`, `down --gone`)."""
+    """A runner was deleted at the provider (`prune`, `down --gone`)."""
 
     event: Literal["deleted"]
-    id: int
+    id: int | str
 
 
 class Host(TypedDict):

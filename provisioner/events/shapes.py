@@ -8,11 +8,11 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from provisioner.advisories import Advisory
+    from provisioner.ci.base import RunnerAction
     from provisioner.events import documents
     from provisioner.machine.counters import Counters, JobCount
     from provisioner.machine.flaws import Flaws
     from provisioner.machine.preview import Closure, Preview, UnitChange
-    from provisioner.plan import RunnerAction
 
 
 def runner_plan(action: RunnerAction) -> documents.RunnerPlan:

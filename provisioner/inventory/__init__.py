@@ -3,7 +3,7 @@
     inventory = load(["inventory"])
     for host in inventory.select("web:!old", limit=None): ...
 
-Owns everything from the operator's files to `model.HostSpec`. Knows nothing of ssh, GitLab or Nix.
+Owns everything from the operator's files to `model.HostSpec`. Knows nothing of ssh, CI or Nix.
 """
 
 from provisioner.inventory.fleet import Inventory, InventoryGroup, InventoryHost, load

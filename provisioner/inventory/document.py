@@ -1,6 +1,6 @@
 """Reading YAML and JSON texts into plain values that know their lines; also plain files, as text.
 
-Owns: the YAML loader, the tags `!vault` and `!unsafe`, and their JSON forms as `ansible-inventory` writes them.
+Owns: the tags `!vault` and `!unsafe` in their JSON forms, as `ansible-inventory` writes them; YAML is `yaml_text`'s.
 Knows nothing of inventories: what the values mean is the callers' business.
 """
 
@@ -11,41 +11,16 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
-
-import yaml
-from typing_extensions import override
+from typing import Final
 
 from provisioner import limits
 from provisioner.errors import InventoryError
-from provisioner.inventory.origin import Notices, Where, kind_of
+from provisioner.inventory.origin import Located, Notices, Where, kind_of, line_of
 from provisioner.inventory.vault import HEADER, VaultReader, open_vault
 from provisioner.model import Secret
 from provisioner.paths import read
 
-if TYPE_CHECKING:
-    from yaml import SafeLoader as _FastLoader
-else:
-    _FastLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-
-# what PyYAML's constructors let through for scalars and shapes they do not expect
-_LEAKS: Final = (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, RecursionError)
 _JSON_KEY: Final = re.compile(r'"((?:[^"\\]|\\.)*)"\s*:')
-
-
-class Located(dict[object, object]):
-    """A mapping that remembers the line of itself and of each key (0 where it is not known)."""
-
-    __slots__ = ("line", "lines")
-
-    def __init__(self, line: int = 0) -> None:
-        super().__init__()
-        self.line = line
-        self.lines: dict[object, int] = {}
-
-
-def line_of(mapping: Mapping[Any, object], key: object) -> int:
-    return mapping.lines.get(key, mapping.line) if isinstance(mapping, Located) else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +48,10 @@ class Reader:
                 return self._json(text, file)
             except (ValueError, RecursionError):
                 pass
-        return self._yaml(text, file)
+        # PyYAML takes a sixth of the time of a completion, and an inventory in INI's form needs none of it.
+        from provisioner.inventory import yaml_text
+
+        return yaml_text.load(text, file, self.notices, self.vault)
 
     def parse_json(self, text: str, where: Where, what: str) -> object:
         """A program's answer, which must be JSON. Raises InventoryError with the line of the answer."""
@@ -114,89 +92,6 @@ class Reader:
             if key == "__ansible_vault" and isinstance(value, str):
                 return Secret(open_vault(value, Where(file, found.line), self.vault))
         return found
-
-    def _yaml(self, text: str, file: str) -> object:
-        try:
-            loader = _Loader(text, file, self)
-            try:
-                return loader.get_single_data()
-            finally:
-                loader.dispose()
-        except yaml.MarkedYAMLError as error:
-            mark = error.problem_mark or error.context_mark
-            problem = " ".join(str(error.problem or error.context or "cannot be read").split())
-            raise InventoryError(f"not valid YAML: {problem}", file=file, line=_within(text, mark)) from None
-        except yaml.reader.ReaderError as error:
-            line = text.count("\n", 0, error.position) + 1 if isinstance(error.position, int) else 1
-            raise InventoryError(f"not valid YAML: {error.reason}", file=file, line=line) from None
-        except (yaml.YAMLError, *_LEAKS) as error:
-            raise InventoryError(f"not valid YAML ({type(error).__name__})", file=file, line=1) from None
-
-
-class _Loader(_FastLoader):
-    def __init__(self, text: str, file: str, reader: Reader) -> None:
-        super().__init__(text)
-        self.file = file
-        self.reader = reader
-
-    @override
-    def construct_object(self, node: yaml.Node, deep: bool = False) -> object:
-        try:
-            return super().construct_object(node, deep)
-        except _LEAKS as error:
-            problem = f"this value cannot be read ({type(error).__name__})"
-            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark) from None
-
-    def mapping(self, node: yaml.MappingNode) -> Located:
-        """Built deeply at once, so that PyYAML itself refuses mappings that contain themselves."""
-        found = Located(node.start_mark.line + 1)
-        self._warn_of_duplicates(node)
-        self.flatten_mapping(node)
-        for key_node, value_node in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if key.__hash__ is None:
-                raise yaml.constructor.ConstructorError(None, None, "a key must be a scalar", key_node.start_mark)
-            found[key] = self.construct_object(value_node, deep=True)
-            found.lines[key] = key_node.start_mark.line + 1
-        return found
-
-    def sequence(self, node: yaml.SequenceNode) -> list[object]:
-        return [self.construct_object(child, deep=True) for child in node.value]
-
-    def unsafe(self, node: yaml.Node) -> object:
-        return self._without_tag(node)
-
-    def vaulted(self, node: yaml.Node) -> object:
-        where = Where(self.file, node.start_mark.line + 1)
-        ciphertext = self._without_tag(node)
-        if not isinstance(ciphertext, str):
-            raise where.error("a !vault value must be a string")
-        return Secret(open_vault(ciphertext, where, self.reader.vault))
-
-    def _without_tag(self, node: yaml.Node) -> object:
-        tag = self.resolve(type(node), node.value, (True, False))  # type: ignore[no-untyped-call]
-        return self.construct_object(type(node)(tag, node.value, node.start_mark, node.end_mark), deep=True)
-
-    def _warn_of_duplicates(self, node: yaml.MappingNode) -> None:
-        seen: set[str] = set()
-        for key_node, _ in node.value:
-            if isinstance(key_node, yaml.ScalarNode):
-                if key_node.value in seen and key_node.value != "<<":
-                    where = Where(self.file, key_node.start_mark.line + 1)
-                    self.reader.notices.warn(f"{key_node.value!r} is given twice, the last one counts", where)
-                seen.add(key_node.value)
-
-
-_Loader.add_constructor("tag:yaml.org,2002:map", _Loader.mapping)
-_Loader.add_constructor("tag:yaml.org,2002:seq", _Loader.sequence)
-_Loader.add_constructor("!unsafe", _Loader.unsafe)
-_Loader.add_constructor("!vault", _Loader.vaulted)
-_Loader.add_constructor("!vault-encrypted", _Loader.vaulted)
-
-
-def _within(text: str, mark: yaml.Mark | None) -> int:
-    """The line of a mark; that of the end of a text is its last line, not the one after it."""
-    return min(mark.line, text.rstrip("\n").count("\n")) + 1 if mark else 1
 
 
 def read_bytes(file: str) -> bytes:

@@ -1,7 +1,7 @@
 """What may be said about the module on a host, in a play or in `nixprov_*` variables.
 
-Owns the keys and their ranges; the defaults are the module's alone (templates/options.nix). A variable is one setting
-(`nixprov_limits_tasks`), so that a group and a host of it may each say theirs.
+Owns the keys and their ranges; the defaults are the module's alone (templates/core/options.nix). A variable is one
+setting (`nixprov_limits_tasks`), so that a group and a host of it may each say theirs.
 """
 
 from __future__ import annotations

@@ -5,10 +5,10 @@ Owns: positions in files, values with their position, the collected warnings. Kn
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from typing_extensions import override
 
@@ -32,6 +32,21 @@ class Where(NamedTuple):
     @override
     def __str__(self) -> str:
         return f"{self.file}:{self.line}" if self.line else self.file
+
+
+class Located(dict[object, object]):
+    """A mapping that remembers the line of itself and of each key (0 where it is not known)."""
+
+    __slots__ = ("line", "lines")
+
+    def __init__(self, line: int = 0) -> None:
+        super().__init__()
+        self.line = line
+        self.lines: dict[object, int] = {}
+
+
+def line_of(mapping: Mapping[Any, object], key: object) -> int:
+    return mapping.lines.get(key, mapping.line) if isinstance(mapping, Located) else 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,10 +15,10 @@ from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, Validation
 from provisioner import resources
 from provisioner.errors import InventoryError
 from provisioner.inventory import patterns
-from provisioner.inventory.document import Located, Reader, line_of
+from provisioner.inventory.document import Reader
 from provisioner.inventory.fields import explain, first_error
 from provisioner.inventory.module import GROUPS, ModuleSettings
-from provisioner.inventory.origin import Notices, Where, kind_of, nearest
+from provisioner.inventory.origin import Located, Notices, Where, kind_of, line_of, nearest
 from provisioner.inventory.runners import KEYS, RunnerSettings
 
 _PERCENT = re.compile(r"(?:100|[1-9][0-9]?)%")

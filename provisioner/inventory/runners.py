@@ -52,15 +52,17 @@ class RunnerSettings(BaseModel):
     ] = None
     group: Annotated[Owner | None, Field(description="id or full path of the group it serves")] = None
     project: Annotated[Owner | None, Field(description="id or full path of the project it serves")] = None
-    description: Annotated[Line, Field(max_length=900, description="shown by GitLab, before nixprov's mark")] = ""
+    description: Annotated[Line, Field(max_length=900, description="shown by the CI server, before nixprov's mark")] = (
+        ""
+    )
     tags: Annotated[Tags, Field(max_length=50, description="which jobs it takes")] = ()
     run_untagged: Annotated[Flag, Field(description="whether it takes jobs without tags")] = True
     locked: Annotated[Flag, Field(description="whether it stays with its project")] = False
     protected: Annotated[Flag, Field(description="whether it serves protected branches and tags only")] = False
     maximum_timeout: Annotated[Whole | None, Field(ge=600, description="longest time of a job, in seconds")] = None
     paused: Annotated[Flag, Field(description="whether it takes no jobs for now")] = False
-    maintenance_note: Annotated[Text, Field(max_length=1024, description="shown by GitLab to maintainers")] = ""
-    # What follows is the module's, and so are its defaults (templates/options.nix).
+    maintenance_note: Annotated[Text, Field(max_length=1024, description="shown by the CI server to maintainers")] = ""
+    # What follows is the module's, and so are its defaults (templates/core/options.nix).
     concurrent: Annotated[Whole | None, Field(ge=1, le=1000, description="how many jobs at once")] = None
     image: Annotated[Image | None, Field(description="image of jobs that name none")] = None
     allowed_images: Annotated[Images, Field(description="patterns of the images that jobs may name; none is any")] = ()

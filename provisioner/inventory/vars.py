@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from provisioner.inventory.document import Reader, line_of, variables_of
-from provisioner.inventory.origin import Var, Where
+from provisioner.inventory.document import Reader, variables_of
+from provisioner.inventory.origin import Var, Where, line_of
 from provisioner.inventory.sources import YAML_EXTENSIONS
 from provisioner.inventory.tree import ALL, Group, Host, Tree
 

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from provisioner.inventory import addresses
-from provisioner.inventory.document import line_of, variables_of
-from provisioner.inventory.origin import Where, kind_of, nearest
+from provisioner.inventory.document import variables_of
+from provisioner.inventory.origin import Where, kind_of, line_of, nearest
 from provisioner.inventory.tree import Group, Tree
 
 _SECTIONS: Final = ("hosts", "vars", "children")

@@ -14,20 +14,22 @@ from typing import Final
 
 from provisioner.machine.lock import CONNECTION
 
-FOLDER: Final = "/etc/nixos"
 LIMIT_S: Final = 3600
 # The record that stands last in an answer that is whole.
 LAST: Final = "answer-end"
 
 
-def script(purpose: str, run: str, question: str, edits: Mapping[str, bytes | None], *arguments: str) -> bytes:
-    """For `sh -s`, as root: `question` names the file that asks; `edits` are files below FOLDER as they would be.
+def script(
+    purpose: str, run: str, question: str, folder: str, edits: Mapping[str, bytes | None], *arguments: str
+) -> bytes:
+    """For `sh -s`, as root: `question` names the file that asks, `folder` is that of the configuration.
 
-    A file of None is absent.
+    `edits` are files below it as they would be, by their paths; a file of None is absent.
     """
-    frame = _text("aside.sh").replace("@EDITS@", "\n  ".join(_edit(path, content) for path, content in edits.items()))
+    others = [_edit(path.removeprefix(f"{folder}/"), content) for path, content in edits.items()]
+    frame = _text("aside.sh").replace("@EDITS@", "\n  ".join(others))
     unit = f"nixprov-{purpose}-{run}"
-    values = {"unit": unit, "purpose": purpose, "limit": LIMIT_S, "arguments": shlex.join(arguments)}
+    values = {"unit": unit, "purpose": purpose, "limit": LIMIT_S, "arguments": shlex.join([folder, *arguments])}
     return _START.format(**values, find=CONNECTION, program=frame + _text(question)).encode()
 
 
@@ -53,7 +55,7 @@ def _text(name: str) -> str:
 
 
 def _edit(path: str, content: bytes | None) -> str:
-    place = shlex.quote(path.removeprefix(f"{FOLDER}/"))
+    place = shlex.quote(path)
     if content is None:
         return f"rm -f {place}"
     data = base64.b64encode(content).decode()

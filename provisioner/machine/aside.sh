@@ -1,14 +1,14 @@
 # The frame of what a host is asked beside its running system (aside.py): what it evaluates to, what would be built.
 # Runs in a unit of its own, which ends with this script or with the connection that asked for it, and takes
-# $RUNTIME_DIRECTORY with it. Its mounts are private: only here /etc/nixos may be a copy with other files, so that Nix
-# reads what it would read after `up` or `down`, from the same paths.
+# $RUNTIME_DIRECTORY with it. Its mounts are private: only here the folder of the configuration may be a copy with other
+# files, so that Nix reads what it would read after `up` or `down`, from the same paths.
 #
-#   PROCESS START ...   the sshd of the connection, then what the question itself takes
+#   PROCESS START FOLDER ...   the sshd of the connection, the configuration's folder, what the question itself takes
 #
 # The answer is lines: `log TEXT`, and `NAME BASE64` for the records that the one who asked reads.
 set -u
-process=${1-} start=${2-}
-shift 2
+process=${1-} start=${2-} configuration=$3
+shift 3
 here=$RUNTIME_DIRECTORY
 
 export HOME=/root USER=root
@@ -46,8 +46,8 @@ if [ -n "$process" ]; then
   { while [ "$(started "$process")" = "$start" ]; do sleep 1; done; kill -9 $$; } > /dev/null 2>&1 &
 fi
 
-other_files() { # /etc/nixos is a copy with the other files from here on
-  folder=$(readlink -f /etc/nixos) || cannot '/etc/nixos is not there'
+other_files() { # the folder is a copy with the other files from here on
+  folder=$(readlink -f "$configuration") || cannot "$configuration is not there"
   [ "$(du -sk "$folder" | cut -f1)" -le 65536 ] || cannot "$folder is larger than 64 MiB"
   cp -a "$folder" "$here/nixos" || cannot "$folder cannot be copied"
   cd "$here/nixos" || cannot "$folder cannot be copied"

@@ -1,4 +1,4 @@
-"""The host's book of jobs (templates/counters.py), as values: what Nix built and found for each. Pure."""
+"""The host's book of jobs (templates/core/counters.py), as values: what Nix built and found for each. Pure."""
 
 from __future__ import annotations
 

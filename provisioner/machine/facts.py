@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from provisioner.errors import HostRefused, RemoteFailed
-from provisioner.machine import counters, lock, preflight
+from provisioner.machine import counters, lock
 from provisioner.machine.counters import Counters
 from provisioner.machine.transaction import ABSENT
 from provisioner.model import Trust, machine_key
@@ -52,10 +52,6 @@ done
 echo "$switch" | say switch
 { cat /var/lib/nixprov/switch/result 2>/dev/null; } | say switch-result
 { systemctl list-units --failed --plain --no-legend --no-pager 2>/dev/null | cut -d' ' -f1; } | say failed-units
-{ systemctl show -p Id,ActiveState,SubState,NRestarts 'nixprov-runner-*' 'nixprov-image.*' 'nixprov-podman.*' \
-  'nixprov-nix-*' 'nixprov-*network.*' 'nixprov-switch.*' 'nixprov-counters.*' 'nixprov-collect.*' \
-  'nixprov-back.*' 2>/dev/null; } | say units
-[ ! -e /etc/nixos/flake.nix ] || echo yes | say flake
 """
 
 
@@ -257,5 +253,5 @@ def digest(content: bytes | None) -> str:
 
 def probe_script(parts: Iterable[str]) -> bytes:
     """All probes as one script for `sh -s`; its answer is read by Facts.parse."""
-    shared = (PROLOGUE, COMMON, lock.PROBE, preflight.PROBE, counters.PROBE)
+    shared = (PROLOGUE, COMMON, lock.PROBE, counters.PROBE)
     return "\n".join([*shared, *parts, "echo yes | say probe-end", ""]).encode()

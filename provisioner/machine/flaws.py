@@ -1,7 +1,7 @@
 """What jobs could do by known flaws of the Nix that a host runs now, and what of it its owner accepts.
 
-The daemon of the jobs will run the package of the configuration that is built: templates/advisories.nix says the same
-of that one, and has the last word. Patches do not show in a version: a mended Nix may be named here too.
+The daemon of the jobs will run the package of the configuration that is built: templates/core/advisories.nix says the
+same of that one, and has the last word. Patches do not show in a version: a mended Nix may be named here too.
 """
 
 from __future__ import annotations

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import MISSING, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from enum import Enum
 from typing import Any, Final, Self, TypeAlias, TypeVar
 
 from provisioner.errors import HostRefused
 from provisioner.machine.facts import Facts, digest
-from provisioner.machine.transaction import ABSENT, JOURNAL
-from provisioner.model import FrozenDict
+from provisioner.machine.transaction import ABSENT, JOURNAL, SetMtime
+from provisioner.model import FrozenDict, Identity
 
 T = TypeVar("T")
 Unknown: TypeAlias = Mapping[str, Any]
@@ -90,7 +90,10 @@ class Checked:
 
 @dataclass(frozen=True, slots=True)
 class HookRecord:
-    """The user's file before our edit; `backup` is where its bytes lie on the host, times are seconds of the epoch."""
+    """The user's file before our edit; `backup` is where its bytes lie on the host, times are seconds of the epoch.
+
+    `kind` is that of the hook; journals from before there was another one do not say it.
+    """
 
     path: str
     mode: int
@@ -99,14 +102,23 @@ class HookRecord:
     directory_mtime: int
     sha256_before: str
     backup: str
+    kind: str = "classic"
     unknown: Unknown = field(default=_NOTHING, compare=False)
+
+    @property
+    def folder(self) -> str:
+        return self.path.rpartition("/")[0]
+
+    def time_back(self) -> SetMtime:
+        """Gives the user's folder the time that it had before us, after what changed it last."""
+        return SetMtime(self.folder, self.directory_mtime)
 
 
 @dataclass(frozen=True, slots=True)
 class RunnerRecord:
-    """Which runner of which GitLab the host's secret belongs to."""
+    """Which runner of which CI server the host's secret belongs to."""
 
-    id: int
+    id: Identity
     url: str
     token_version: str
     unknown: Unknown = field(default=_NOTHING, compare=False)
@@ -186,6 +198,10 @@ class Journal:
         }
         return cls(sha256=digest(content), unknown=data, **known)
 
+    def ids_at(self, url: str) -> frozenset[Identity]:
+        """The runners that the host has at the server of `url`."""
+        return frozenset(record.id for record in self.runners.values() if record.url == url)
+
     def render(self) -> bytes:
         document = {
             "about": "nixprov's journal: `nixprov up` or `nixprov down` of any operator goes on from here",
@@ -224,10 +240,11 @@ def _maybe(kind: type[T], found: Mapping[str, Any] | None) -> T | None:
 
 
 def _record(kind: type[T], found: Mapping[str, Any]) -> T:
-    known = {one.name for one in fields(kind)} - {"unknown"}  # type: ignore[arg-type]
+    known = {one.name: one for one in fields(kind) if one.name != "unknown"}  # type: ignore[arg-type]
     rest = {name: value for name, value in found.items() if name not in known}
+    said = {name: found[name] for name, one in known.items() if name in found or one.default is MISSING}
     make: Callable[..., T] = kind
-    return make(**{name: found[name] for name in known}, unknown=rest)
+    return make(**said, unknown=rest)
 
 
 def _fields(value: object) -> dict[str, Any] | None:

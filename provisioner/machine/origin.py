@@ -19,11 +19,11 @@ from typing import Any, Final
 
 from provisioner.errors import RemoteFailed
 from provisioner.machine import aside
+from provisioner.machine.configuration import Configuration
 from provisioner.machine.facts import read_records
 from provisioner.machine.preview import UnitChange, complaint, unit_changes
 
 _OURS: Final = "nixprov-"
-CLASSIC: Final = f"{aside.FOLDER}/configuration.nix"
 
 
 class Kind(Enum):
@@ -82,12 +82,13 @@ class Origin:
         return self.kind is Kind.DESCRIBED
 
 
-def script(run: str, edits: Mapping[str, bytes | None]) -> bytes:
-    """For `sh -s`, as root: `edits` are files below /etc/nixos as they are for this evaluation."""
-    return aside.script("origin", run, "origin.sh", edits, "yes" if edits else "no")
+def script(run: str, of: Configuration, edits: Mapping[str, bytes | None]) -> bytes:
+    """For `sh -s`, as root: `edits` are files of the configuration as they are for this evaluation."""
+    arguments = ("yes" if edits else "no", of.file, of.evaluated)
+    return aside.script("origin", run, "origin.sh", of.folder, edits, *arguments)
 
 
-def read(host: str, answer: bytes, expected: Expected) -> Origin:
+def read(host: str, answer: bytes, of: Configuration, expected: Expected) -> Origin:
     """Raises RemoteFailed for an answer that is cut short, or whose description is not one."""
     records = read_records(host, answer, aside.LAST)
     text = {name: content.decode("utf-8", "replace").strip() for name, content in records.items()}
@@ -97,12 +98,13 @@ def read(host: str, answer: bytes, expected: Expected) -> Origin:
         described = None
     if not isinstance(described, dict):
         raise RemoteFailed(host, "what its configuration describes cannot be read", hint="run again with --debug")
-    return _Answer(text, expected, described)()
+    return _Answer(text, of, expected, described)()
 
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
     text: Mapping[str, str]
+    of: Configuration
     expected: Expected
     described: Mapping[str, Any]
 
@@ -132,14 +134,15 @@ class _Answer:
         if "cannot" in self.text:
             yield Kind.UNKNOWN, f"it cannot be compared: {self.get('cannot')}"
         if "flake" in self.text:
-            yield Kind.FLAKE, f"{aside.FOLDER}/flake.nix is what nixos-rebuild builds"
+            yield Kind.FLAKE, f"{self.of.folder}/flake.nix is what nixos-rebuild builds"
         yield from self._unread()
         yield from self._same()
         yield from self._from_elsewhere()
         if not self.configured:
-            yield Kind.BROKEN, f"{CLASSIC} does not evaluate: {complaint(self.get('failed'))}"
+            yield Kind.BROKEN, f"{self.of.file} does not evaluate: {complaint(self.get('failed'))}"
         yield from self._not_switched()
-        yield Kind.OTHER_FILE, f"it was built from another file, or channel: nothing in {aside.FOLDER} is newer than it"
+        nothing = f"nothing in {self.of.folder} is newer than it"
+        yield Kind.OTHER_FILE, f"it was built from another file, or channel: {nothing}"
 
     def _unread(self) -> Iterator[tuple[Kind, str]]:
         config, real = self.get("config"), self.get("config-real")
@@ -156,11 +159,11 @@ class _Answer:
         if is_expected and may_boot:
             yield Kind.DESCRIBED, ""
         elif is_expected:
-            yield Kind.TRIED, f"it is only tried: {_name(boot)} boots next, which {CLASSIC} does not describe"
+            yield Kind.TRIED, f"it is only tried: {_name(boot)} boots next, which {self.of.file} does not describe"
         elif name := self.get("specialisation"):
             yield Kind.SPECIALISATION, f"it is the specialisation {name.splitlines()[0]} of the system that boots"
         elif boot == configured:
-            yield Kind.NEXT_BOOT, f"{_name(boot)} is what {CLASSIC} describes, and waits for the next boot"
+            yield Kind.NEXT_BOOT, f"{_name(boot)} is what {self.of.file} describes, and waits for the next boot"
 
     def _from_elsewhere(self) -> Iterator[tuple[Kind, str]]:
         deployers = [_DEPLOYERS[sign] for sign in self.get("deployers").splitlines() if sign in _DEPLOYERS]

@@ -1,21 +1,23 @@
 # Says what the configuration describes, what runs and what boots, and from where the running system may come.
 #
-#   OTHER   yes: the configuration is the one with the other files
-other=$1
+#   OTHER       yes: the configuration is the one with the other files
+#   FILE        the one that describes the system
+#   EVALUATED   a Nix expression of the system
+other=$1 file=$2 evaluated=$3
 
 profile=/nix/var/nix/profiles/system
 running=$(readlink -f /run/current-system)
 boot=$(readlink -f "$profile")
-folder=$(readlink -f /etc/nixos)
+folder=$(readlink -f "$configuration")
 
 # NIXOS_CONFIG beats nixos-config in NIX_PATH (nixpkgs, nixos/default.nix).
 config=${NIXOS_CONFIG-}
 [ -n "$config" ] || config=$(nix-instantiate --find-file nixos-config 2>/dev/null)
 echo "$config" | say config
 readlink -f "$config" 2>/dev/null | say config-real
-readlink -f /etc/nixos/configuration.nix | say classic
-! grep -qsE '/etc/nixos/(nixprov|configuration\.nix)' "$config" || echo yes | say config-imports-ours
-[ ! -e /etc/nixos/flake.nix ] || echo yes | say flake
+readlink -f "$file" | say classic
+! grep -qsF -e "$configuration/nixprov" -e "$file" "$config" || echo yes | say config-imports-ours
+[ ! -e "$configuration/flake.nix" ] || echo yes | say flake
 
 echo "$running" | say running
 echo "$boot" | say boot
@@ -50,8 +52,9 @@ find "$folder" -name .git -prune -o -path "$folder/nixprov" -prune -o \
 
 # Read-write, so that imports from derivations work as they do for nixos-rebuild; nothing is built for it but those.
 cat > "$here/question.nix" << 'END'
+{ system }:
 let
-  config = (import <nixpkgs/nixos> { }).config;
+  inherit (system) config;
   attempt = value: let tried = builtins.tryEval value; in if tried.success then tried.value else null;
 in {
   system = config.system.build.toplevel.outPath;
@@ -64,7 +67,8 @@ in {
   users = attempt (map (user: user.name) (builtins.attrValues config.users.users));
 }
 END
-if nix-instantiate --eval --strict --json --read-write-mode "$here/question.nix" > "$here/described" 2> "$here/said"; then
+if nix-instantiate --eval --strict --json --read-write-mode --arg system "$evaluated" "$here/question.nix" \
+  > "$here/described" 2> "$here/said"; then
   say described < "$here/described"
   system=$(sed -n 's/.*"system":"\([^"]*\)".*/\1/p' "$here/described")
   # What the activation would do can be told when it happens to be built.

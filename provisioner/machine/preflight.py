@@ -5,26 +5,33 @@ Pure but for its probe. Limits are what a switch of our size needs, with room to
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 from provisioner.model import Engine
 
-_ROOM_KIB: Final = {"/nix/store": 200 * 1024, "/var/lib": 16 * 1024, "/etc/nixos": 1024, "/boot": 8 * 1024}
+_ROOM_KIB: Final = {"/nix/store": 200 * 1024, "/var/lib": 16 * 1024, "/boot": 8 * 1024}
+# What a folder of configuration needs beside what is in it.
+_FILES_KIB: Final = 1024
 _MAX_SKEW_S: Final = 24 * 3600
 _MEMORY: Final = ("tmpfs", "ramfs")
 
 # /boot counts only where it is a disk of its own: a full one can let a switch end with 0 (NixOS/nixpkgs#189966).
-PROBE: Final = """\
+_PROBE: Final = """\
 date +%s | say clock
-for place in /nix/store /var/lib /etc/nixos /boot; do
+for place in /nix/store /var/lib @FOLDERS@ /boot; do
   [ "$place" != /boot ] || grep -q ' /boot ' /proc/mounts || continue
   df -Pk "$place" 2>/dev/null | awk -v place="$place" 'NR == 2 { print place, $4 }'
 done | say room
-for place in /etc/nixos /var/lib; do [ -w "$place" ] || echo "$place"; done | say read-only
+for place in @FOLDERS@ /var/lib; do [ -w "$place" ] || echo "$place"; done | say read-only
 stat -f -c %T /var/lib 2>/dev/null | say var-lib-disk
 ! systemctl is-active --quiet docker.socket 2>/dev/null || echo yes | say docker
 """
+
+
+def probe(folders: Iterable[str]) -> str:
+    """Shell text in the functions of facts.PROLOGUE; `folders` are those of the configuration."""
+    return _PROBE.replace("@FOLDERS@", " ".join(folders))
 
 
 def problems(records: Mapping[str, bytes], now_s: float, engine: Engine = Engine.PODMAN) -> Iterator[tuple[str, str]]:
@@ -34,16 +41,16 @@ def problems(records: Mapping[str, bytes], now_s: float, engine: Engine = Engine
         yield f"{place} is read-only", "is the disk mounted read-only after an error? see dmesg and mount"
     for line in text["room"].splitlines():
         place, _, free = line.partition(" ")
-        if free.isdigit() and int(free) < _ROOM_KIB.get(place, 0):
-            needs = _ROOM_KIB[place] // 1024
-            yield f"{place} has {int(free) // 1024} MiB left, {needs} are needed", "make room there, then run again"
+        if free.isdigit() and int(free) < (needed := _ROOM_KIB.get(place, _FILES_KIB)):
+            said = f"{place} has {int(free) // 1024} MiB left, {needed // 1024} are needed"
+            yield said, "make room there, then run again"
     if engine is Engine.DOCKER and not text["docker"]:
         yield "nixprov_engine is docker, and it has none", "set virtualisation.docker.enable and switch, or take podman"
     if text["var-lib-disk"] in _MEMORY:
         yield "/var/lib is in memory, and would forget the runner at the next boot", "give /var/lib/nixprov* a disk"
     if text["clock"].isdigit() and abs(int(text["clock"]) - now_s) > _MAX_SKEW_S:
         days = round(abs(int(text["clock"]) - now_s) / 86400)
-        yield f"its clock is {days} days off from ours", "set it (timedatectl), TLS with GitLab would fail"
+        yield f"its clock is {days} days off from ours", "set it (timedatectl), TLS with the CI server would fail"
 
 
 def warnings(records: Mapping[str, bytes], engine: Engine) -> Iterator[str]:

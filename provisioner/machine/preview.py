@@ -1,6 +1,6 @@
-"""What a system would bring that is not there yet: evaluated, or built, on the host, from a copy of its /etc/nixos.
+"""What a system would bring that is not there yet: evaluated, or built, on the host, from a copy of its configuration.
 
-`preview.sh` beside this file does the work. It changes nothing but the store: no file in /etc/nixos, no profile, no
+`preview.sh` beside this file does the work. It changes nothing but the store: no file of the owner, no profile, no
 unit. Here are the script that starts it and the reading of its answer (ADR 0015).
 
 Formats: nix-build --dry-run (Nix, src/libmain/shared.cc, printMissing); the names of store paths (Nix, src/libstore/
@@ -10,11 +10,13 @@ names.cc, DrvName); switch-to-configuration dry-activate (nixpkgs, "would restar
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from provisioner.machine import aside
+from provisioner.machine.configuration import Configuration
 from provisioner.machine.facts import read_records
 
 
@@ -63,9 +65,10 @@ class Preview:
     unknown: str = ""
 
 
-def script(run: str, edits: Mapping[str, bytes | None], *, build: bool) -> bytes:
-    """For `sh -s`, as root: `edits` are files below /etc/nixos as they would be; `build` what is missing."""
-    return aside.script("plan", run, "preview.sh", edits, "yes" if build else "no")
+def script(run: str, of: Configuration, edits: Mapping[str, bytes | None], *, build: bool) -> bytes:
+    """For `sh -s`, as root: `edits` are files of the configuration as they would be; `build` what is missing."""
+    commands = (shlex.join(of.build), shlex.join(of.dry_build))
+    return aside.script("plan", run, "preview.sh", of.folder, edits, "yes" if build else "no", *commands)
 
 
 def read(host: str, answer: bytes) -> Preview:

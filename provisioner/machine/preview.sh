@@ -1,12 +1,13 @@
-# Says what a system made from some other files in /etc/nixos would bring, without touching the ones that are there.
+# Says what a system made from some other files of the configuration would bring, without touching those that are there.
 #
 #   BUILD   yes: build what is missing
-build=$1
+#   MAKES   the command that leaves the system as ./result, and then the one that says what it takes, as shell words
+build=$1 makes=$2 would_make=$3
 
-rebuild() { # ACTION
+rebuild() { # COMMAND
   mkdir -p "$here/build"
   cd "$here/build" || cannot 'there is no room in /run'
-  logged nixos-rebuild "$1" || { say failed < "$here/said"; end; }
+  eval "logged $1" || { say failed < "$here/said"; end; }
 }
 
 only_in() { # 1 or 2, of ./old and ./new: SIZE PATH
@@ -19,13 +20,13 @@ units() { find -L "$1/etc/systemd/system" -maxdepth 1 -type f -name '*.*' 2>/dev
 other_files
 
 if [ "$build" != yes ]; then
-  rebuild dry-build
+  rebuild "$would_make"
   if grep -qE 'will be (built|fetched)|know how to build' "$here/said"; then
     say dry-run < "$here/said"
     end
   fi
 fi
-rebuild build
+rebuild "$makes"
 old=$(readlink -f /run/current-system)
 new=$(readlink -f "$here/build/result")
 for system in old new; do

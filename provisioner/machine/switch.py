@@ -134,7 +134,7 @@ umask 022
 if mkdir -p {_CONTROL}/multi-user.target.wants 2>/dev/null; then
   cat > {_CONTROL}/nixprov-back.service << 'END'
 [Unit]
-Description=nixprov: give back what a switch that was cut off has left in /etc/nixos
+Description=nixprov: give back what a switch that was cut off has left of files
 ConditionPathExists={DIR}/undo.sh
 Before=sshd.service nixos-upgrade.service
 
@@ -171,11 +171,12 @@ BOOT_MENU: Final = f"""\
   [ "$status" = 0 ]"""
 
 
-def start(verb: str, argument: str, *, confirm_s: int = 0, crash: str = "") -> Part:
+def start(verb: str, argument: str, *build: str, confirm_s: int = 0, crash: str = "") -> Part:
     """The part that starts the program as UNIT, refused (LOCKED_STATUS) while another one runs.
 
-    `confirm_s`: seconds that the new system is given to be confirmed before the host goes back by itself; 0: it is made
-    the boot default at once. `crash` is for tests: where to die.
+    `build` is the command that leaves the new system as ./result. `confirm_s`: seconds that the new system is given to
+    be confirmed before the host goes back by itself; 0: it is made the boot default at once. `crash` is for tests:
+    where to die.
     """
     return Shell(
         _START.format(
@@ -183,7 +184,7 @@ def start(verb: str, argument: str, *, confirm_s: int = 0, crash: str = "") -> P
             alive=_ALIVE,
             status=LOCKED_STATUS,
             dir=DIR,
-            argv=shlex.join([verb, argument, str(confirm_s)]),
+            argv=shlex.join([verb, argument, str(confirm_s), *build]),
             crash=f"--setenv=NIXPROV_CRASH={shlex.quote(crash)} " if crash else "",
         )
     )

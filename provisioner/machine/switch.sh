@@ -2,8 +2,10 @@
 # Builds and activates a system, or goes back to an earlier one. Pushed to /var/lib/nixprov/switch/run.sh and started by
 # systemd as a unit of its own, so that a lost connection cannot stop it half-way (NixOS/nixpkgs#39118, #462179).
 #
-#   run.sh switch REVISION LIMIT   REVISION: what /etc/nixprov-revision of the new system must say; "none": must not exist
+#   run.sh switch REVISION LIMIT COMMAND ...
+#                                  REVISION: what /etc/nixprov-revision of the new system must say; "none": must not exist
 #                                  LIMIT: seconds to wait for a verdict once it is active; 0: none is asked for
+#                                  COMMAND ...: what builds it, run in a folder in which it leaves it as ./result
 #   run.sh rollback GENERATION 0
 #   run.sh settle                  what systemd runs when the above has ended in whatever way (ExecStopPost)
 #   run.sh switch or rollback      again: what systemd runs when both of these were killed (Restart)
@@ -20,6 +22,7 @@ set -u
 verb=$1
 wanted=${2-}
 limit=${3-0}
+[ $# -lt 3 ] || shift 3
 state=/var/lib/nixprov/switch
 profile=/nix/var/nix/profiles/system
 control=/etc/systemd/system.control
@@ -184,7 +187,7 @@ failed_units() { systemctl list-units --failed --plain --no-legend --no-pager | 
 
 give_back() { # the files as they were: a transaction that came with the one that changed them
   [ -f "$state/undo.sh" ] || return 0
-  sh "$state/undo.sh" || echo 'the files in /etc/nixos could not all be given back: `nixprov up` or `down` goes on'
+  sh "$state/undo.sh" || echo 'the files could not all be given back: `nixprov up` or `down` goes on'
 }
 
 disarm() { # what waits for the next boot; the manager may know it already, from the switch's own reload
@@ -329,7 +332,7 @@ if [ "$verb" = boot ]; then
     disarm
     exit 0
   fi
-  echo 'a switch was cut off before anybody confirmed it: giving back /etc/nixos'
+  echo 'a switch was cut off before anybody confirmed it: giving back the files'
   give_back
   rm -f "$state/open" "$state/aborted" "$state/expired"
   result back 0 power
@@ -352,14 +355,14 @@ phase build
 rm -rf "$state/build"
 mkdir -p "$state/build"
 cd "$state/build" || unbuilt build 20
-nixos-rebuild build || unbuilt build 20
+"$@" || unbuilt build 20
 system=$(readlink -f "$state/build/result")
 closure "$(readlink -f /run/current-system)" "$system"
 cd /
 point built
 found=$(cat "$system/etc/nixprov-revision" 2>/dev/null || echo none)
 if [ "$found" != "$wanted" ]; then
-  echo "the system that was built has nixprov revision $found instead of $wanted: does configuration.nix import it?"
+  echo "the system that was built has nixprov revision $found instead of $wanted: does the configuration import it?"
   unbuilt check 21
 fi
 

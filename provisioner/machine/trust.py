@@ -1,6 +1,6 @@
 """Whether this host's Nix can be kept from taking a job for root, as far as the facts tell before anything is built.
 
-templates/filter.nix asserts the same of the configuration that is built, and has the last word.
+templates/core/filter.nix asserts the same of the configuration that is built, and has the last word.
 """
 
 from __future__ import annotations

@@ -105,8 +105,8 @@ class _Traces:
         return min(syntax.line_of(node) for node in (*self.hooks, *self.commented, *self.references))
 
 
-def add(source: bytes) -> Edit:
-    """Put the hook into the module's `imports`, in the style of the file.
+def add(source: bytes, folder: str) -> Edit:
+    """Put the hook into the module's `imports`, in the style of the file; `folder` is where the file lies.
 
     Line ends, indentation and bytes that are not UTF-8 stay as they are. Raises Refused for a file that has the hook
     already, that does not parse, or whose imports cannot be extended surely by one insertion.
@@ -119,17 +119,17 @@ def add(source: bytes) -> Edit:
     root = syntax.parse(source)
     if root is None:
         raise Refused(Presence.UNREADABLE.value)
-    presence = find(source)
+    presence = find(source, folder)
     if presence is not Presence.ABSENT:
-        raise Refused(f"line {_traces(root, source).line}: {presence.value}")
+        raise Refused(f"line {_traces(root, source, folder).line}: {presence.value}")
     offset, inserted, style = _place(root, source)
     edit = Edit(source[:offset] + inserted + source[offset:], offset, inserted, style)
-    if find(edit.text) is not Presence.PRESENT or remove(edit.text) != source:
+    if find(edit.text, folder) is not Presence.PRESENT or remove(edit.text, folder) != source:
         raise Refused("the edit could not be taken back exactly")
     return edit
 
 
-def remove(source: bytes) -> bytes | None:
+def remove(source: bytes, folder: str) -> bytes | None:
     """Take the hook out wherever it now stands, with its mark; None when there is none.
 
     An entry that was reformatted, repeated or commented out is found too; what people put beside it stays. Raises
@@ -139,24 +139,24 @@ def remove(source: bytes) -> bytes | None:
     if root is None:
         return _remove_lines(source)
     text = source
-    while spans := _next_spans(_traces(root, text), text):
+    while spans := _next_spans(_traces(root, text, folder), text):
         for start, end in sorted(spans, reverse=True):
             text = text[:start] + text[end:]
         root = syntax.parse(text)
         if root is None:
             raise Refused("without the hook the file would not parse")
-    left = _traces(root, text).references
+    left = _traces(root, text, folder).references
     if left:
         raise Refused(f"line {syntax.line_of(left[0])}: {Presence.CHANGED.value}")
     return None if text == source else text
 
 
-def find(source: bytes) -> Presence:
+def find(source: bytes, folder: str) -> Presence:
     """Say whether the hook is in the file: once, unchanged but for its layout, and where NixOS reads it."""
     root = syntax.parse(source)
     if root is None:
         return Presence.UNREADABLE
-    traces = _traces(root, source)
+    traces = _traces(root, source, folder)
     if traces.references:
         return Presence.CHANGED
     if len(traces.hooks) > 1:
@@ -166,23 +166,23 @@ def find(source: bytes) -> Presence:
     return Presence.COMMENTED_OUT if traces.commented else Presence.ABSENT
 
 
-def _traces(root: Node, source: bytes) -> _Traces:
+def _traces(root: Node, source: bytes, folder: str) -> _Traces:
     if b"nixprov" not in source:
         return _Traces()
     nodes = list(syntax.walk(root))
-    hooks = [node for node in nodes if _is_hook(node, source)]
+    hooks = [node for node in nodes if _is_hook(node, source, folder)]
     commented = [node for node in nodes if node.type == "comment" and _COMMENTED.fullmatch(_text(node, source))]
-    paths = [node for node in nodes if node.type == "path_expression" and _is_ours(_text(node, source))]
+    paths = [node for node in nodes if node.type == "path_expression" and _is_ours(_text(node, source), folder)]
     outside = [path for path in paths if not any(_contains(hook, path) for hook in hooks)]
     return _Traces(tuple(hooks), tuple(commented), tuple(outside))
 
 
-def _is_hook(node: Node, source: bytes) -> bool:
+def _is_hook(node: Node, source: bytes, folder: str) -> bool:
     is_entry = node.type == "parenthesized_expression" and node.parent and node.parent.type == "list_expression"
     if not is_entry or node.end_byte - node.start_byte > _LONGEST_HOOK:
         return False
     # The absolute path is what people add by hand where configuration.nix is a link.
-    return [token.replace(b"/etc/nixos/", b"./") for token in _tokens(node, source)] == _hook_tokens()
+    return [token.replace(f"{folder}/".encode(), b"./") for token in _tokens(node, source)] == _hook_tokens()
 
 
 @cache
@@ -195,9 +195,9 @@ def _tokens(top: Node, source: bytes) -> list[bytes]:
     return [_text(node, source) for node in syntax.walk(top) if not node.children and node.type != "comment"]
 
 
-def _is_ours(path: bytes) -> bool:
+def _is_ours(path: bytes, folder: str) -> bool:
     clean = posixpath.normpath(path.decode("latin-1"))
-    return clean.removeprefix("/etc/nixos/").split("/")[0] == "nixprov"
+    return clean.removeprefix(f"{folder}/").split("/")[0] == "nixprov"
 
 
 def _contains(outer: Node, inner: Node) -> bool:

@@ -23,7 +23,7 @@ COLOURS: Final = {
     Outcome.UNREACHABLE: "yellow",
     Outcome.NOT_DESCRIBED: "yellow",
     Outcome.FAILED: "red",
-    Outcome.FORGE: "red",
+    Outcome.CI: "red",
     Outcome.ROLLED_BACK: "magenta",
     Outcome.ROLLBACK_FAILED: "red",
     Outcome.INTERRUPTED: "yellow",

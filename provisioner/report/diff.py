@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from itertools import groupby
 
 from provisioner.diff import label
+from provisioner.hooks import HOOKS
 from provisioner.report.wording import count
-from provisioner.steps.module import DIR as MODULE_DIR
 from provisioner.steps.wanted import SETTINGS
 
 
@@ -22,15 +22,22 @@ def for_people(diffs: Sequence[str]) -> tuple[str, ...]:
 
 def _whole_code_of_ours(text: str) -> tuple[bool, bool]:
     """Whether it is code of ours that comes, and whether it is such that goes, as a whole file."""
-    old, new = (line.split("\t")[0][len("+++ ") :] for line in text.split("\n", 2)[:2])
-    path = max(old, new, key=len)
-    is_ours = path.startswith(f"{MODULE_DIR}/") and path != f"{MODULE_DIR}/{SETTINGS}"
+    old, new = _names(text)
+    folder, _, name = max(old, new, key=len).rpartition("/")
+    is_ours = any(folder == hook.module for hook in HOOKS) and name != SETTINGS
     return is_ours and old == "/dev/null", is_ours and new == "/dev/null"
+
+
+def _names(text: str) -> tuple[str, str]:
+    """The two paths in the head of a unified diff."""
+    old, new = (line.split("\t")[0][len("+++ ") :] for line in text.split("\n", 2)[:2])
+    return old, new
 
 
 def _in_short(texts: Sequence[str], *, comes: bool) -> str:
     head = 3  # both names, and the one hunk
     lines = sum(text.count("\n") - head for text in texts)
-    old, new = ("/dev/null", MODULE_DIR) if comes else (MODULE_DIR, "/dev/null")
+    module = max(_names(texts[0]), key=len).rpartition("/")[0]
+    old, new = ("/dev/null", module) if comes else (module, "/dev/null")
     said = f"{count(len(texts), 'file')}, {count(lines, 'line')} of nixprov's own"
     return f"--- {label(old, 'host')}\n+++ {label(new, 'nixprov')}\n@@ {said} @@\n"

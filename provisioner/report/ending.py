@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from provisioner.ci.base import Words
 from provisioner.events import RunnerReport, StatusRead
 from provisioner.machine.counters import Counters, Counts
 from provisioner.machine.flaws import Flaws
@@ -53,7 +54,7 @@ class Ending:
         result = first.result
         assert result is not None  # noqa: S101 - only what ended badly comes here
         phase = f" in {clean(first.phase_of_failure)}" if first.phase_of_failure else ""
-        what = f"{result.outcome.value}{phase} after {elapsed(result.seconds)}"
+        what = f"{self.record.word(result.outcome)}{phase} after {elapsed(result.seconds)}"
         yield self.paint(f"{SYMBOLS[result.outcome]} {clean(first.name)}: {what}", "bold", COLOURS[result.outcome])
         for line in that_matter(first.log):
             yield from self._wrap(line, "  │ ")
@@ -78,7 +79,7 @@ class Ending:
         for outcome in Outcome:
             hosts = [host.name for host in self.record.hosts.values() if host.outcome is outcome]
             if hosts and not outcome.is_good:
-                label = self.paint.outcome(outcome, f"{SYMBOLS[outcome]} {outcome.value}")
+                label = self.paint.outcome(outcome, f"{SYMBOLS[outcome]} {self.record.word(outcome)}")
                 yield f"{label}: {names(hosts)}"
 
     def advice(self) -> Iterator[str]:
@@ -103,8 +104,8 @@ class Ending:
 def _total(record: RunRecord) -> str:
     told = totals([(number, word) for word, _, number in told_counts(record)])
     writes = record.done.gitlab_writes if record.done else 0
-    gitlab = f"; {count(writes, 'write')} to GitLab" if writes else ""
-    return f"{count(len(record.hosts), 'host')}: {told}; {elapsed(record.seconds)}{gitlab}"
+    written = f"; {count(writes, 'write')} to {record.words.name}" if writes else ""
+    return f"{count(len(record.hosts), 'host')}: {told}; {elapsed(record.seconds)}{written}"
 
 
 def alike(hosts: Sequence[HostRecord]) -> list[list[HostRecord]]:
@@ -158,7 +159,7 @@ def plan_lines(hosts: Sequence[HostRecord], paint: Painter, *, diff: bool) -> It
     yield from (f"  {paint(line, '' if line.startswith(' ') else 'cyan')}" for line in (*host.system, *host.origin))
 
 
-def status_lines(report: StatusRead, paint: Painter) -> Iterator[str]:
+def status_lines(report: StatusRead, words: Words, paint: Painter) -> Iterator[str]:
     state = paint("installed", "green") if report.is_installed else "not installed"
     state += f" by nixprov {clean(report.nixprov)}" if report.is_installed and report.nixprov else ""
     system = f"{clean(report.nixos)}, generation {report.generation}" + (
@@ -166,7 +167,7 @@ def status_lines(report: StatusRead, paint: Painter) -> Iterator[str]:
     )
     yield f"{paint(clean(report.host), 'bold')}: {state}, {system}"
     for runner in report.runners:
-        yield f"  runner {clean(runner.name)}: {_runner(runner, paint)}"
+        yield f"  {words.runner} {clean(runner.name)}: {_runner(runner, words, paint)}"
     if report.counters:
         yield from (f"  {line}" for line in counter_lines(report.counters))
     yield from (f"  {line}" for line in flaw_lines(report.flaws, paint))
@@ -196,21 +197,21 @@ def _counts(counts: Counts) -> str:
     return f"{counts.built} built ({size(counts.size)}), {counts.found} found"
 
 
-def _runner(report: RunnerReport, paint: Painter) -> str:
+def _runner(report: RunnerReport, words: Words, paint: Painter) -> str:
     unit = clean(report.unit.active) if report.unit else "no unit"
     unit = paint(unit, "green" if unit == "active" else "red")
     if report.runner is None:
-        return f"{unit}; not in GitLab"
+        return f"{unit}; not in {words.name}"
     polled = f"polled {clean(ago(report.contacted_at, datetime.now(UTC)))}" if report.contacted_at else "never polled"
-    paused = ", paused" if report.runner.paused else ""
-    return f"{unit}; GitLab #{report.runner.id} {report.runner.status.value}{paused}, {polled}"
+    paused = ", paused" if report.runner.is_paused else ""
+    return f"{unit}; {words.name} #{report.runner.id} {clean(report.runner.state)}{paused}, {polled}"
 
 
 def asked_for(record: RunRecord, paint: Painter, *, diff: bool, applied: bool = False) -> Iterator[str]:
     """What was asked for, in the order of the inventory: status; plans not carried out, with `applied` all plans."""
     for host in record.hosts.values():
         if host.status is not None:
-            yield from status_lines(host.status, paint)
+            yield from status_lines(host.status, record.words, paint)
     planned = [host for host in record.hosts.values() if host.check or applied]
     for hosts in plan_groups(planned, diff=diff):
         yield from plan_lines(hosts, paint, diff=diff)

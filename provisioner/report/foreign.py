@@ -1,4 +1,4 @@
-r"""The one way of foreign text to a person: what a host, an inventory, GitLab or the command line said.
+r"""The one way of foreign text to a person: what a host, an inventory, a provider or the command line said.
 
 A terminal obeys escape sequences, and every screen reorders at a bidirectional control. So each character that is not
 drawn is spelled, in one spelling everywhere: `\x1b`, `\u202e`, `\U000e0041`. Lines are joined from such text; what was

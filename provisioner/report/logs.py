@@ -32,7 +32,7 @@ class HostLogs:
     def event(self, event: Event) -> None:
         if isinstance(event, RunDone):
             self.close()
-        elif isinstance(event, HostEvent) and event.host and (line := _line(event)):
+        elif isinstance(event, HostEvent) and event.host and (line := _line(event, self.record)):
             with self._lock, suppress(OSError):
                 self._file(event.host).write(f"{self.record.now_s:8.1f}  {clean(line)}\n")
                 if isinstance(event, HostDone):
@@ -50,7 +50,7 @@ class HostLogs:
         return self._files[host]
 
 
-def _line(event: HostEvent) -> str:
+def _line(event: HostEvent, record: RunRecord) -> str:
     match event:
         case PhaseBegun(phase=phase):
             return f"== {phase}"
@@ -59,12 +59,10 @@ def _line(event: HostEvent) -> str:
         case Warned(text=text):
             return f"warning: {text}"
         case HostDone(result=result):
-            return _ended(result)
+            return _ended(result, record.word(result.outcome))
         case _:
             return ""
 
 
-def _ended(result: HostResult) -> str:
-    return "; ".join(
-        text for text in (f"== {result.outcome.value}", result.error, *result.remains, result.hint) if text
-    )
+def _ended(result: HostResult, word: str) -> str:
+    return "; ".join(text for text in (f"== {word}", result.error, *result.remains, result.hint) if text)

@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
 
+from provisioner.ci import DEFAULT
+from provisioner.ci.base import Words
 from provisioner.events import (
     BatchBegun,
     BugMet,
@@ -114,6 +116,7 @@ class RunRecord:
         self.verb = ""
         self.run_id = ""
         self.operator = ""
+        self.words = DEFAULT.words
         self.began = datetime.now(UTC)
         self.hosts: dict[str, HostRecord] = {}
         self.warnings: list[str] = []
@@ -135,7 +138,9 @@ class RunRecord:
             yield
 
     def word(self, outcome: Outcome) -> str:
-        """A plan has changed nothing."""
+        """For people. A plan has changed nothing; where CI failed, it is named as itself."""
+        if outcome is Outcome.CI:
+            return self.words.key
         is_plan = bool(self.verb) and Verb(self.verb).plans
         return "to change" if is_plan and outcome is Outcome.CHANGED else outcome.value
 
@@ -159,7 +164,7 @@ class RunRecord:
                 case HostEvent(host):
                     self._host_event(self.host(host), event)
                 case RunnerGone():
-                    self.gone.append(_gone(event))
+                    self.gone.append(_gone(event, self.words))
                 case Interrupted():
                     self.interrupted = True
                 case RunDone():
@@ -170,6 +175,7 @@ class RunRecord:
 
     def _started(self, event: RunStarted) -> None:
         self.verb, self.run_id, self.operator = event.verb, event.run, event.operator
+        self.words = event.words
         self._start = self._clock()
         for name in event.hosts:
             self.host(name)
@@ -215,6 +221,6 @@ def _log(host: HostRecord, text: str) -> None:
         host.system = (f"system: {said[1]}",)
 
 
-def _gone(event: RunnerGone) -> str:
-    runner = f"{event.runner} (#{event.id}, {event.gitlab_status})"
-    return clean(f"{event.host}: not in the inventory, but GitLab has its runner {runner}")
+def _gone(event: RunnerGone, words: Words) -> str:
+    runner = f"{words.runner} {event.runner} (#{event.id}, {event.gitlab_status})"
+    return clean(f"{event.host}: not in the inventory, but {words.name} has its {runner}")

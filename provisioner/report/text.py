@@ -115,7 +115,7 @@ class PlainText:
             for line in that_matter(self.record.host(result.host).log):
                 self._say(result.host, f"  {line}")
         hint = f"; {clean(result.hint)}" if result.hint else ""
-        outcome = self.paint.outcome(result.outcome, result.outcome.value)
+        outcome = self.paint.outcome(result.outcome, self.record.word(result.outcome))
         self._say(result.host, f"{outcome}: {clean(result.error)}{hint}")
         for line in result.remains:
             self._say(result.host, f"left behind: {clean(line)}")

@@ -17,7 +17,7 @@ SYMBOLS: Final = {
     Outcome.UNREACHABLE: "!",
     Outcome.NOT_DESCRIBED: "≠",
     Outcome.FAILED: "✗",
-    Outcome.FORGE: "✗",
+    Outcome.CI: "✗",
     Outcome.ROLLED_BACK: "↶",
     Outcome.ROLLBACK_FAILED: "✗",
     Outcome.INTERRUPTED: "■",
@@ -77,7 +77,7 @@ def names(hosts: Sequence[str], limit: int = 8) -> str:
 
 
 def clean(text: str) -> str:
-    """One line of foreign text that can neither steer a terminal nor show one of GitLab's tokens."""
+    """One line of foreign text that can neither steer a terminal nor show a token."""
     return without_tokens(visible(without_colours(text).replace("\n", " ").expandtabs(4)))
 
 

@@ -1,13 +1,17 @@
-"""The module's files in /etc/nixos/nixprov: code from templates/, settings as data."""
+"""The module on the host: code from templates/, settings as data, and what it brings: units, and what they make."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Final
 
-from provisioner import version
+from typing_extensions import override
+
+from provisioner import hooks, version
+from provisioner.hooks import Hook
 from provisioner.machine.facts import Facts, FileFact, digest
 from provisioner.machine.journal import Journal
+from provisioner.machine.things import Files, Folder, Remnant, Thing, Unit
 from provisioner.machine.transaction import (
     STAGED_SUFFIX,
     KeepCopy,
@@ -15,16 +19,44 @@ from provisioner.machine.transaction import (
     Part,
     RemoveEmptyDir,
     RemoveFile,
-    SetMtime,
     WriteFile,
 )
 from provisioner.nix.header import Header
-from provisioner.steps.base import Comparison, State, Step, Wanted
+from provisioner.steps.base import Comparison, State, Step, Wanted, time_back
 from provisioner.steps.wanted import SETTINGS
 
-DIR: Final = "/etc/nixos/nixprov"
 MODE: Final = 0o644
 KEPT: Final = ".edited-"
+
+# Of templates/, where each stands or falls with an option.
+UNITS: Final = (
+    Unit("nixprov-runner-*.service"),
+    Unit("nixprov-image.service", is_foundation=True),
+    Unit("nixprov-podman.socket", is_foundation=True),
+    Unit("nixprov-podman.service"),
+    Unit("nixprov-network.service", is_foundation=True),
+    Unit("nixprov-docker-network.service", is_foundation=True),
+    Unit("nixprov-nix-daemon.socket", is_foundation=True),
+    Unit("nixprov-nix-daemon.service"),
+    Unit("nixprov-nix-jobs.socket", is_foundation=True),
+    Unit("nixprov-nix-shared.socket", is_foundation=True),
+    Unit("nixprov-nix-filter.service"),
+    Unit("nixprov-counters.socket", is_foundation=True),
+    Unit("nixprov-counters.service"),
+    Unit("nixprov-collect.service"),
+    Unit("nixprov-collect.timer"),
+    Unit("nixprov.slice", is_asked=False),
+)
+# The system brings the units that make these, so they go after it.
+REMNANTS: Final = (
+    Remnant("/var/lib/nixprov-runner"),
+    Remnant("/var/lib/nixprov-containers"),
+    Remnant("/var/lib/nixprov-counters"),
+    Remnant("/var/cache/nixprov-nix-daemon"),
+    Remnant("/run/nixprov"),
+    Remnant("/nix/var/nix/gcroots/nixprov"),
+    Remnant("/nix/var/nix/nixprov-builds"),
+)
 
 
 class ModuleFiles(Step):
@@ -36,18 +68,18 @@ class ModuleFiles(Step):
     name = "module"
     feeds_system = True
 
-    def probe(self) -> str:
-        return (
-            f"say_file module-dir {DIR}\nstat -L -c %Y /etc/nixos 2>/dev/null | say etc-nixos-mtime\n"
-            f'for entry in {DIR}/*; do [ ! -e "$entry" ] || say_file "module/${{entry##*/}}" "$entry"; done\n'
-        )
+    @override
+    def things(self, hook: Hook) -> tuple[Thing, ...]:
+        return (Folder(hook.module, record="module-dir"), Files("module", hook.module), *UNITS, *REMNANTS)
 
+    @override
     def compare(self, wanted: Wanted, facts: Facts, journal: Journal) -> Comparison:
-        found = _found(facts)
+        hook = hooks.choose(facts)
+        found = _found(facts, hook)
         if not found:
-            return Comparison(State.ABSENT, f"{DIR} is not there")
+            return Comparison(State.ABSENT, f"{hook.module} is not there")
         if not any(_header(file) for file in found.values()):
-            return Comparison(State.FOREIGN, f"{DIR} is there and is not ours")
+            return Comparison(State.FOREIGN, f"{hook.module} is there and is not ours")
         for name, content in wanted.files.items():
             why = _difference(name, content, found.get(name))
             if why:
@@ -57,35 +89,38 @@ class ModuleFiles(Step):
             Comparison(State.DRIFTED, f"{surplus[0]} is of another version") if surplus else Comparison(State.PRESENT)
         )
 
+    @override
     def write(self, wanted: Wanted, facts: Facts, journal: Journal) -> tuple[Part, ...]:
-        found = _found(facts)
+        hook = hooks.choose(facts)
+        found = _found(facts, hook)
         changed = [
-            WriteFile(f"{DIR}/{name}", content, MODE, expect=_digest(found.get(name)))
+            WriteFile(f"{hook.module}/{name}", content, MODE, expect=_digest(found.get(name)))
             for name, content in wanted.files.items()
             if _difference(name, content, found.get(name))
         ]
         surplus = [
-            RemoveFile(f"{DIR}/{name}", expect=file.sha256)
-            for name, file in _ours(found).items()
-            if name not in wanted.files
+            RemoveFile(file.path, expect=file.sha256) for name, file in _ours(found).items() if name not in wanted.files
         ]
-        return (MakeDir(DIR, 0o755), *_copies_of(found, [*changed, *surplus]), *changed, *surplus)
+        return (MakeDir(hook.module), *_copies_of(found, [*changed, *surplus]), *changed, *surplus)
 
+    @override
     def remains(self, facts: Facts, journal: Journal) -> tuple[str, ...]:
-        return tuple(f"{DIR}/{name}" for name in _ours(_found(facts)))
+        return tuple(file.path for file in _ours(_found(facts, hooks.installed(journal))).values())
 
+    @override
     def remove(self, facts: Facts, journal: Journal) -> tuple[Part, ...]:
         """Ours go; what a person put beside them stays, and then so does the folder."""
-        if facts.file("module-dir", DIR) is None:
+        hook = hooks.installed(journal)
+        if facts.file("module-dir", hook.module) is None:
             return ()
-        found = _found(facts)
-        files = [RemoveFile(f"{DIR}/{name}", expect=file.sha256) for name, file in _ours(found).items()]
-        before = journal.hook
-        times = [SetMtime("/etc/nixos", before.directory_mtime)] if before else []
-        return (*_copies_of(found, files), *files, RemoveEmptyDir(DIR), *times)
+        found = _found(facts, hook)
+        files = [RemoveFile(file.path, expect=file.sha256) for file in _ours(found).values()]
+        return (*_copies_of(found, files), *files, RemoveEmptyDir(hook.module), *time_back(journal))
 
+    @override
     def restore(self, before: Facts, now: Facts, journal: Journal) -> tuple[Part, ...]:
-        old, new = _found(before), _found(now)
+        hook = hooks.installed(journal)
+        old, new = _found(before, hook), _found(now, hook)
         if not old:
             return self.remove(now, journal)
         back = [
@@ -96,20 +131,22 @@ class ModuleFiles(Step):
             and not _is_theirs(file, new.get(name))
         ]
         surplus = [RemoveFile(file.path, expect=file.sha256) for name, file in _ours(new).items() if name not in old]
-        folder = [MakeDir(DIR, 0o755)] if back else []
+        folder = [MakeDir(hook.module)] if back else []
         return (*folder, *_copies_of(new, [*back, *surplus]), *back, *surplus)
 
 
 def has_bodies(wanted: Wanted, facts: Facts) -> bool:
     """Whether the host's files have been written with the bodies of `wanted`, whoever edited them since."""
-    found = {name: header.digest for name, file in _found(facts).items() if (header := _header(file))}
+    found = {
+        name: header.digest for name, file in _found(facts, hooks.choose(facts)).items() if (header := _header(file))
+    }
     meant = {name: header.digest for name, content in wanted.files.items() if (header := Header.read(content))}
     return found == meant
 
 
 def written_by(facts: Facts, journal: Journal) -> str:
     """The version of the nixprov that wrote the host's files; empty when nobody knows, or there are none."""
-    found = _ours(_found(facts)).values()
+    found = _ours(_found(facts, hooks.installed(journal))).values()
     named = [header.version for file in found if (header := _header(file)) and header.version]
     return journal.nixprov or max(named, key=version.order, default="")
 
@@ -119,7 +156,7 @@ def newer_writer(wanted: Wanted, facts: Facts, journal: Journal) -> str:
     writer = written_by(facts, journal)
     if not version.is_newer(writer, wanted.version):
         return ""
-    if _ours(_found(facts)):
+    if _ours(_found(facts, hooks.installed(journal))):
         return "" if has_bodies(wanted, facts) else writer
     # Somebody took the files away; what was built from them is there as long as a system has it.
     return writer if {facts.revision, facts.revision_at_boot} - {"", wanted.revision} else ""
@@ -127,7 +164,7 @@ def newer_writer(wanted: Wanted, facts: Facts, journal: Journal) -> str:
 
 def is_as_built(facts: Facts) -> bool:
     """Whether the files of ours are those that the running system was built with."""
-    found = _ours(_found(facts))
+    found = _ours(_found(facts, hooks.choose(facts)))
     settings = found.get(SETTINGS)
     headers = [_header(file) for file in found.values()]
     # By the digest alone: an older nixprov wrote the settings in another form.
@@ -148,10 +185,10 @@ def _is_theirs(old: FileFact, new: FileFact | None) -> bool:
     return not _header(old) and not (new and _header(new))
 
 
-def _found(facts: Facts) -> dict[str, FileFact]:
+def _found(facts: Facts, hook: Hook) -> dict[str, FileFact]:
     names = [record[len("module/") : -len(".stat")] for record in facts.records if record.startswith("module/")]
     ours = [name for name in names if name and KEPT not in name and not name.endswith(STAGED_SUFFIX)]
-    files = {name: facts.file(f"module/{name}", f"{DIR}/{name}") for name in ours}
+    files = {name: facts.file(f"module/{name}", f"{hook.module}/{name}") for name in ours}
     return {name: file for name, file in files.items() if file is not None}
 
 

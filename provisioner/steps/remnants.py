@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
+from typing_extensions import override
+
+from provisioner import hooks
+from provisioner.hooks import Hook
 from provisioner.machine.facts import Facts
 from provisioner.machine.journal import Journal
 from provisioner.machine.switch import AT_BOOT, BOOT_MENU, DISARM
 from provisioner.machine.switch import DIR as SWITCH_DIR
 from provisioner.machine.switch import UNIT as SWITCH_UNIT
+from provisioner.machine.things import Folder, Record, Remnant, Thing, Unit, of_kind
 from provisioner.machine.transaction import Part, RemoveTree, Shell
 from provisioner.steps.base import Step
-
-PATHS: Final = (
-    "/var/lib/nixprov-runner",
-    "/var/lib/nixprov-containers",
-    "/var/lib/nixprov-counters",
-    "/var/cache/nixprov-nix-daemon",
-    "/run/nixprov",
-    "/nix/var/nix/gcroots/nixprov",
-    "/nix/var/nix/nixprov-builds",
-)
 
 # The engine takes it away with its last container, unless it is killed as that one goes.
 _BRIDGE: Final = "nixprov0"
@@ -64,15 +60,34 @@ systemctl reset-failed 'nixprov-*' 2>/dev/null || :"""
 
 
 class Remnants(Step):
+    """Of all `owners`, whose units have ended by then; a switch's own are declared here, for it is no step."""
+
     name = "remnants"
 
-    def probe(self) -> str:
-        paths = " ".join((*PATHS, AT_BOOT, f"/sys/class/net/{_BRIDGE}"))
-        return f'{{ for path in {paths}; do [ ! -e "$path" ] || echo "$path"; done; }} | say remnants\n'
+    def __init__(self, owners: Sequence[Step]) -> None:
+        self._owners = owners
 
+    @override
+    def things(self, hook: Hook) -> tuple[Thing, ...]:
+        paths = " ".join(remnant.path for remnant in self._remnants(hook))
+        return (
+            Record("remnants", f'for path in {paths}; do [ ! -e "$path" ] || echo "$path"; done'),
+            Folder(SWITCH_DIR, 0o700),
+            Unit(SWITCH_UNIT),
+            Unit(AT_BOOT.rpartition("/")[2]),
+        )
+
+    def _remnants(self, hook: Hook) -> tuple[Remnant, ...]:
+        theirs = (remnant for step in self._owners for remnant in of_kind(step.things(hook), Remnant))
+        return (*theirs, Remnant(AT_BOOT, is_tree=False), Remnant(f"/sys/class/net/{_BRIDGE}", is_tree=False))
+
+    @override
     def remains(self, facts: Facts, journal: Journal) -> tuple[str, ...]:
         return tuple(facts.text("remnants").split())
 
+    @override
     def remove(self, facts: Facts, journal: Journal) -> tuple[Part, ...]:
+        remnants = self._remnants(hooks.installed(journal))
+        trees = [RemoveTree(remnant.path) for remnant in remnants if remnant.is_tree]
         bridge = Shell(f"ip link delete {_BRIDGE} 2>/dev/null || :")
-        return (Shell(_GENERATIONS), Shell(DISARM), Shell(_WATCHERS), bridge, *(RemoveTree(path) for path in PATHS))
+        return (Shell(_GENERATIONS), Shell(DISARM), Shell(_WATCHERS), bridge, *trees)

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from typing import Final
 
+from typing_extensions import override
+
+from provisioner.hooks import Hook
 from provisioner.machine.facts import Facts, FileFact
 from provisioner.machine.journal import Journal
-from provisioner.machine.transaction import STATE_DIR, MakeDir, Part, RemoveFile, RemoveTree, Shell, WriteFile
+from provisioner.machine.things import Files, Folder, Thing
+from provisioner.machine.transaction import STATE_DIR, MakeDir, Part, RemoveFile, Shell, WriteFile
 from provisioner.steps.base import Comparison, State, Step, Wanted
 
 DIR: Final = f"{STATE_DIR}/secrets"
@@ -15,15 +19,14 @@ DIR: Final = f"{STATE_DIR}/secrets"
 class Secrets(Step):
     """Contents are never probed: which token a file holds is known from the journal, written with it."""
 
-    # Not taken back by a rollback either: the token before this one died in GitLab when this one was made.
+    # Not taken back by a rollback either: the token before this one may have died when this one was made.
     name = "secrets"
 
-    def probe(self) -> str:
-        return (
-            f"for entry in {DIR}/*.token; do\n"
-            '  [ ! -e "$entry" ] || stat -c "%a %u %g %Y %F" "$entry" | say "secrets/${entry##*/}.stat"\ndone\n'
-        )
+    @override
+    def things(self, hook: Hook) -> tuple[Thing, ...]:
+        return (Folder(DIR, 0o700, is_whole=True), Files("secrets", DIR, "*.token", is_secret=True))
 
+    @override
     def compare(self, wanted: Wanted, facts: Facts, journal: Journal) -> Comparison:
         for name, version in wanted.token_versions.items():
             file = _file(facts, name)
@@ -39,6 +42,7 @@ class Secrets(Step):
             Comparison(State.DRIFTED, f"token of former runner {surplus[0]}") if surplus else Comparison(State.PRESENT)
         )
 
+    @override
     def write(self, wanted: Wanted, facts: Facts, journal: Journal) -> tuple[Part, ...]:
         new = [WriteFile(f"{DIR}/{name}.token", token, 0o600) for name, token in wanted.tokens.items()]
         surplus = [RemoveFile(f"{DIR}/{name}.token") for name in sorted(_names(facts) - wanted.token_versions.keys())]
@@ -47,11 +51,9 @@ class Secrets(Step):
         parts: tuple[Part, ...] = (*new, *surplus, *(Shell(make_private(f"{DIR}/{name}.token")) for name in open_))
         return (MakeDir(DIR, 0o700), *parts) if parts else ()
 
+    @override
     def remains(self, facts: Facts, journal: Journal) -> tuple[str, ...]:
         return tuple(f"{DIR}/{name}.token" for name in sorted(_names(facts)))
-
-    def remove(self, facts: Facts, journal: Journal) -> tuple[Part, ...]:
-        return (RemoveTree(DIR),)
 
 
 def make_private(path: str) -> str:

@@ -1,58 +1,77 @@
-"""What an ended run left behind: files beside their places that were never renamed, a folder for them, a lock."""
+"""Leftovers of an ended run: files beside their places that were never renamed, a folder for them, a lock."""
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Sequence
 
+from typing_extensions import override
+
+from provisioner import hooks
+from provisioner.hooks import Hook
 from provisioner.machine.facts import Facts
 from provisioner.machine.journal import Journal
-from provisioner.machine.transaction import STAGED_SUFFIX, STATE_DIR, Part, RemoveEmptyDir, RemoveFile, SetMtime
-from provisioner.steps.base import Comparison, State, Step, Wanted
-from provisioner.steps.module import DIR
-
-_USERS: Final = ("/etc/nixos", DIR)
-_OURS: Final = (STATE_DIR, f"{STATE_DIR}/secrets", f"{STATE_DIR}/backup", f"{STATE_DIR}/switch")
+from provisioner.machine.things import Folder, Record, Thing, folders, of_kind
+from provisioner.machine.transaction import STAGED_SUFFIX, STATE_DIR, Part, RemoveEmptyDir, RemoveFile
+from provisioner.steps.base import Comparison, State, Step, Wanted, time_back
 
 
 class Staged(Step):
-    """Nobody reads them, so they feed no system. Its parts come after those of all who rename what they staged."""
+    """Beside the files of all `owners`. Nobody reads them, so they feed no system.
+
+    Its parts come after those of all who rename what they staged.
+    """
 
     name = "staged"
 
-    def probe(self) -> str:
-        patterns = " ".join(f"{place}/*{STAGED_SUFFIX}" for place in (*_USERS, *_OURS))
-        return f'for entry in {patterns}; do [ ! -f "$entry" ] || echo "$entry"; done | say staged\n'
+    def __init__(self, owners: Sequence[Step]) -> None:
+        self._owners = owners
 
+    @override
+    def things(self, hook: Hook) -> tuple[Thing, ...]:
+        places = folders(thing for step in self._owners for thing in step.things(hook))
+        patterns = " ".join(f"{place}/*{STAGED_SUFFIX}" for place in places)
+        return (Record("staged", f'for entry in {patterns}; do [ ! -f "$entry" ] || echo "$entry"; done'),)
+
+    @override
     def compare(self, wanted: Wanted, facts: Facts, journal: Journal) -> Comparison:
         left = _staged(facts)
         if left:
             return Comparison(State.DRIFTED, f"a run that was ended left {', '.join(left)}")
         return Comparison(State.DRIFTED if facts.has_dead_lock else State.PRESENT, "a run that was ended left its lock")
 
+    @override
     def write(self, wanted: Wanted, facts: Facts, journal: Journal) -> tuple[Part, ...]:
         return tuple(map(RemoveFile, _staged(facts)))
 
+    @override
     def remains(self, facts: Facts, journal: Journal) -> tuple[str, ...]:
-        # What is ours goes with our folder.
-        return (*_of_users(facts), *([f"an empty {DIR}"] if _is_empty(facts) else []))
+        hook = hooks.installed(journal)
+        files = filter(_is_elsewhere, _staged(facts))
+        return (*files, *([f"an empty {hook.module}"] if _is_empty(facts, hook) else []))
 
+    @override
     def remove(self, facts: Facts, journal: Journal) -> tuple[Part, ...]:
         # The folder's time once more: a `down` that died may have changed it last, and nothing else tells.
-        time = (SetMtime("/etc/nixos", journal.hook.directory_mtime),) if journal.hook else ()
         if not self.remains(facts, journal):
-            return time
-        return (*map(RemoveFile, _of_users(facts)), RemoveEmptyDir(DIR), *time)
+            return time_back(journal)
+        hook = hooks.installed(journal)
+        declared = [thing for step in self._owners for thing in step.things(hook)]
+        # They could not go with their step, while these files were in them.
+        emptied = [folder.path for folder in reversed(of_kind(declared, Folder)) if _is_elsewhere(folder.path)]
+        files = filter(_is_elsewhere, _staged(facts))
+        return (*map(RemoveFile, files), *map(RemoveEmptyDir, emptied), *time_back(journal))
 
 
 def _staged(facts: Facts) -> list[str]:
     return facts.text("staged").splitlines()
 
 
-def _of_users(facts: Facts) -> list[str]:
-    return [path for path in _staged(facts) if path.startswith("/etc/nixos/")]
+def _is_elsewhere(path: str) -> bool:
+    """Our own folder goes as a whole."""
+    return not f"{path}/".startswith(f"{STATE_DIR}/")
 
 
-def _is_empty(facts: Facts) -> bool:
+def _is_empty(facts: Facts, hook: Hook) -> bool:
     names = {record for record in facts.records if record.startswith("module/") and record.endswith(".stat")}
     staged = {f"module/{path.rpartition('/')[2]}.stat" for path in _staged(facts)}
-    return facts.file("module-dir", DIR) is not None and names <= staged
+    return facts.file("module-dir", hook.module) is not None and names <= staged

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing_extensions import override
+
+from provisioner.hooks import Hook
 from provisioner.machine.facts import Facts
 from provisioner.machine.journal import Journal
-from provisioner.machine.transaction import JOURNAL, STATE_DIR, Part, RemoveTree
+from provisioner.machine.things import Folder, Seen, Thing
+from provisioner.machine.transaction import JOURNAL, STATE_DIR
 from provisioner.steps.base import Comparison, State, Step, Wanted
 
 
@@ -13,14 +17,10 @@ class StateDir(Step):
 
     name = "state"
 
-    def probe(self) -> str:
-        return f"say_file journal {JOURNAL}\nsay_file state {STATE_DIR}\n"
+    @override
+    def things(self, hook: Hook) -> tuple[Thing, ...]:
+        return (Seen("journal", JOURNAL), Folder(STATE_DIR, 0o700, record="state", is_whole=True))
 
+    @override
     def compare(self, wanted: Wanted, facts: Facts, journal: Journal) -> Comparison:
         return Comparison(State.PRESENT if journal.exists else State.ABSENT)
-
-    def remains(self, facts: Facts, journal: Journal) -> tuple[str, ...]:
-        return (STATE_DIR,) if facts.file("state", STATE_DIR) else ()
-
-    def remove(self, facts: Facts, journal: Journal) -> tuple[Part, ...]:
-        return (RemoveTree(STATE_DIR),)

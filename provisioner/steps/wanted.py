@@ -8,13 +8,15 @@ from functools import cache
 from typing import Any, Final
 
 from provisioner import resources, version
+from provisioner.ci.base import HostSide, Server
 from provisioner.machine.journal import RunnerRecord
 from provisioner.model import Engine, HostSpec, ModuleSpec, RunnerSpec, Secret, Trust
 from provisioner.nix.header import managed
 from provisioner.nix.values import to_nix
 from provisioner.steps.base import Wanted
 
-CODE: Final = (
+# On the host they lie in one folder: a file there is known by its name.
+CORE: Final = (
     "advisories.nix",
     "advisories.toml",
     "affected.nix",
@@ -36,26 +38,24 @@ CODE: Final = (
     "network.nix",
     "nix-settings.nix",
     "options.nix",
-    "runner.nix",
     "session.py",
     "tally.py",
-    "toml.nix",
     "wire.py",
 )
 SETTINGS: Final = "settings.nix"
 
 
 def build(
-    host: HostSpec, url: str, runners: Mapping[str, RunnerRecord], tokens: Mapping[str, Secret] | None = None
+    host: HostSpec, server: Server, runners: Mapping[str, RunnerRecord], tokens: Mapping[str, Secret] | None = None
 ) -> Wanted:
-    """Render the module for `host`; `runners` says which runner of GitLab each is, and the version of its token.
+    """Render the module for `host`; `runners` says which runner of `server` each is, and the version of its token.
 
     The revision is a digest of everything that reaches the system, so a built system tells by itself what it is.
     """
-    code = _code()
+    code = _code(server.host_side)
     settings: dict[str, Any] = {
         **_module(host.module),
-        "gitlabUrl": url,
+        server.host_side.address: server.url,
         "runners": {spec.name: _runner(spec, runners[spec.name], host.name) for spec in host.runners},
     }
     revision = _revision(code, _file(settings))
@@ -65,13 +65,19 @@ def build(
     return Wanted(host, files, revision, version.OWN, versions, dict(tokens or {}))
 
 
+def code_files(side: HostSide) -> tuple[str, ...]:
+    """The module's code, below templates/."""
+    return (*(f"core/{name}" for name in CORE), *(f"{side.templates}/{name}" for name in side.files))
+
+
 @cache
-def _code() -> Mapping[str, str]:
+def _code(side: HostSide) -> Mapping[str, str]:
     """Read once: it is the same for all hosts of a run, even if nixprov is upgraded meanwhile.
 
     By no locale, and with one kind of line end, whatever the checkout has: all operators push the same bytes.
     """
-    return {name: resources.templates().joinpath(name).read_text(encoding="utf-8") for name in CODE}
+    files = [resources.templates().joinpath(path) for path in code_files(side)]
+    return {file.name: file.read_text(encoding="utf-8") for file in files}
 
 
 def _file(settings: Mapping[str, Any]) -> str:

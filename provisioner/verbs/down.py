@@ -1,4 +1,4 @@
-"""`down` for one host: nothing of ours is left, on the machine and in GitLab."""
+"""`down` for one host: nothing of ours is left, on the machine and at the provider."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Final
 
-from provisioner import version
+from provisioner import hooks, version
+from provisioner.ci.base import RunnerAction, RunnerVerb, Words
 from provisioner.engine import crash, drain, origin, preview
 from provisioner.engine.host import Host
 from provisioner.engine.look import look
 from provisioner.engine.settle import settle
 from provisioner.engine.switch import DISARM, Switch
 from provisioner.engine.unwind import clean, ours, unwind
-from provisioner.errors import ForgeError, ForgeUnavailable, HostError, Locked, NixprovError
-from provisioner.machine.facts import digest
+from provisioner.errors import CiError, CiUnavailable, HostError, Locked, NixprovError
 from provisioner.machine.journal import Phase, RunnerRecord
 from provisioner.machine.switch import NO_REVISION
 from provisioner.machine.transaction import Part, Shell
-from provisioner.plan import ForgeView, RunnerAction, RunnerVerb, plan_down
+from provisioner.model import Identity
+from provisioner.plan import plan_down
 from provisioner.steps import STEPS
-from provisioner.steps.hook import PATH as HOOK_PATH
 from provisioner.steps.module import written_by
 from provisioner.verbs.phases import Change, Finish, Look, Phases, Unwind
 
@@ -42,24 +42,22 @@ PHASES: Final = Phases(
     )
 )
 
-_PAUSED: Final = "runner {} in GitLab is paused"
-# SIGTERM ends a runner's jobs at once, where the SIGQUIT of a normal stop waits for them (gitlab-runner, "Signals").
-_END_JOBS: Final = "systemctl kill --signal=SIGTERM 'nixprov-runner-*.service' 2>/dev/null || :"
+_END_JOBS: Final = "systemctl kill --signal={} 'nixprov-runner-*.service' 2>/dev/null || :"
 
 
 def plan(host: Host) -> None:
-    """Pure, from the journal and the marks; without GitLab, from the journal alone.
+    """Pure, from the journal and the marks; without the provider, from the journal alone.
 
-    Raises HostError, ForgeRefused.
+    Raises HostError, CiRefused.
     """
     _warn_of_newer(host)
     context, facts, journal = host.context, host.machine.facts, host.machine.journal
     try:
-        view = look(context.forge, context.spec, facts, journal)
-    except ForgeUnavailable as error:
+        view = look(host)
+    except CiUnavailable as error:
         context.warn(f"{error.message}: the host's side goes on, the deletion stays in the journal")
-        view = ForgeView(context.forge.url, {})
-    found = plan_down(context.spec, facts, journal, view)
+        view = None
+    found = plan_down(context.spec, facts, journal, context.ci.server, view)
     if not found.switch and _feeding(host):
         context.warn("nothing that runs or boots there is ours: our files go, and nothing is switched")
     host.decide(replace(found, runners=_with_journal(host, found.runners)))
@@ -74,12 +72,12 @@ def _warn_of_newer(host: Host) -> None:
 
 
 def _with_journal(host: Host, actions: tuple[RunnerAction, ...]) -> tuple[RunnerAction, ...]:
-    """Runners that the journal knows and GitLab's lists did not show: deleted by id, and 404 is success."""
+    """Runners that the journal knows and the provider did not show: withdrawn by id, and gone already is as good."""
     journal = host.machine.journal
     if journal.machine not in ("", host.machine.facts.machine):
         text = "the journal is that of another machine: its runners are left alone"
         host.context.warn(f"{text}; `nixprov prune` tells which nobody uses")
-    known, url = {action.id for action in actions}, host.context.forge.url
+    known, url = {action.id for action in actions}, host.context.ci.server.url
     records = [*journal.runners.items(), *((f"id {one.id}", one) for one in journal.pending_deletions)]
     missing = {one.id: name for name, one in records if one.url == url and one.id not in known}
     return (
@@ -112,14 +110,14 @@ def has_runners_to_drain(host: Host) -> bool:
 
 
 def drain_runners(host: Host) -> None:
-    """Paused in GitLab; then zero jobs are waited for, as long as --drain-limit says.
+    """Its runners get no more jobs; zero running ones are waited for, as long as --drain-limit says.
 
     Raises StillBusy, Cancelled.
     """
     drain.drain(host, _ids(host))
 
 
-def _ids(host: Host) -> list[int]:
+def _ids(host: Host) -> list[Identity]:
     return [action.id for action in host.plan.runners if action.id is not None]
 
 
@@ -130,8 +128,8 @@ def take_out(host: Host) -> None:
     """
     host.ledger.is_drained = True
     journal = host.machine.journal_for(Phase.REMOVING)
-    ending = [Shell(_END_JOBS)] if host.context.choices.force else []
-    parts = Switch(host.machine).to(NO_REVISION, [*_feeding(host), *ending], journal)
+    ending = [Shell(_END_JOBS.format(host.context.ci.server.host_side.end_jobs))] if host.context.choices.force else []
+    parts = Switch(host.machine).to(host.hook, NO_REVISION, [*_feeding(host), *ending], journal)
     host.write(parts, journal, keep=True)
 
 
@@ -174,26 +172,28 @@ def unwind_and_resume(host: Host) -> None:
 
 def _resume(host: Host) -> None:
     """After a failed `down` the runner goes on as before, so it takes jobs again."""
-    forge = host.context.forge
+    ci, words = host.context.ci, host.context.words
     for name, id_ in _taking_jobs(host):
         try:
-            if forge.get(id_) is None:
-                continue
             with crash.around("resume", name):
-                forge.set_paused(id_, paused=False)
-        except ForgeError as error:
-            host.ledger.remains.append(_PAUSED.format(id_))
-            host.context.warn(f"{error.message}: the runner stays paused until `nixprov up`")
+                ci.resume(id_)
+        except CiError as error:
+            host.ledger.remains.append(_paused(words, id_))
+            host.context.warn(f"{error.message}: the {words.runner} stays paused until `nixprov up`")
 
 
 def _name_paused(host: Host) -> None:
     for _, id_ in _taking_jobs(host):
-        with suppress(ForgeError):
-            if (found := host.context.forge.get(id_)) and found.paused:
-                host.ledger.remains.append(_PAUSED.format(id_))
+        with suppress(CiError):
+            if host.context.ci.is_quiet(id_):
+                host.ledger.remains.append(_paused(host.context.words, id_))
 
 
-def _taking_jobs(host: Host) -> list[tuple[str, int]]:
+def _paused(words: Words, runner: Identity) -> str:
+    return f"{words.runner} {runner} in {words.name} is paused"
+
+
+def _taking_jobs(host: Host) -> list[tuple[str, Identity]]:
     """Names and ids of those that are not meant to be paused."""
     names = {runner.name for runner in host.context.spec.runners if not runner.paused}
     return [(action.name, action.id) for action in host.plan.runners if action.id is not None and action.name in names]
@@ -216,26 +216,22 @@ def has_runners(host: Host) -> bool:
 
 
 def withdraw(host: Host) -> None:
-    """Deleted in GitLab, and 404 seen; a deletion that fails stays in the journal for the next `down`."""
-    forge = host.context.forge
+    """Deleted at the provider, and seen gone; a deletion that fails stays in the journal for the next `down`."""
+    ci = host.context.ci
     for action in host.plan.runners:
         if action.id is None:
             continue
         try:
             with crash.around("delete", action.name):
-                forge.delete(action.id)
-            if forge.get(action.id) is not None:
-                raise ForgeUnavailable(
-                    f"GitLab still has runner {action.id} after deleting it", hint="run `down` again"
-                )
-        except ForgeError as error:
-            host.ledger.pending.append((RunnerRecord(action.id, forge.url, ""), error))
+                ci.withdraw(action.id)
+        except CiError as error:
+            host.ledger.pending.append((RunnerRecord(action.id, ci.server.url, ""), error))
 
 
 def clean_up(host: Host) -> None:
     """Everything outside of the system goes, and the lock with it; a last probe must find nothing.
 
-    Raises HostError; ForgeError where GitLab's side waits in the journal.
+    Raises HostError; CiError where the provider's side waits in the journal.
     """
     if pending := host.ledger.pending:
         _queue(host, tuple(record for record, _ in pending))
@@ -248,9 +244,10 @@ def clean_up(host: Host) -> None:
 
 
 def _queue(host: Host, records: tuple[RunnerRecord, ...]) -> None:
-    """Everything but the journal goes; it keeps what GitLab still has to delete, for the next `down` of anyone."""
-    machine = host.machine
-    host.ledger.remains += [f"runner {one.id} in GitLab, which the next `down` or `prune` deletes" for one in records]
+    """Everything but the journal goes; it keeps what is still to be withdrawn, for the next `down` of anyone."""
+    machine, words = host.machine, host.context.words
+    waits = "which the next `down` or `prune` deletes"
+    host.ledger.remains += [f"{words.runner} {one.id} in {words.name}, {waits}" for one in records]
     keeps = {"state"}
     parts = [
         part
@@ -278,9 +275,11 @@ def _say_what_came_back(host: Host) -> None:
     before = journal.baseline.system if journal.baseline else facts.system
     if before == facts.system:
         return
-    why = f"{HOOK_PATH} describes another one now"
+    hook = hooks.installed(journal)
+    file = hook.configuration.file
+    why = f"{file} describes another one now"
     if journal.checked and journal.checked.adopted:
-        why = f"{HOOK_PATH} did not describe that one (--adopt-configuration)"
-    elif journal.hook and digest(facts.records.get("configuration.data")) != journal.hook.sha256_before:
-        why = f"{HOOK_PATH} was edited since"
+        why = f"{file} did not describe that one (--adopt-configuration)"
+    elif journal.hook and hook.is_edited_since(facts, journal.hook):
+        why = f"{file} was edited since"
     host.context.warn(f"the system is not the one from before nixprov ({before}): {why}")

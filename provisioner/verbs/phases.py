@@ -64,7 +64,7 @@ class Phases:
         return Phases(lambda: tuple(phase for phase in self if isinstance(phase, Look)))
 
     def look(self, host: Host) -> None:
-        """Find out what there is, and what would change. Raises HostError, ForgeError."""
+        """Find out what there is, and what would change. Raises HostError, CiError."""
         self._enter(Look, host)
 
     def change(self, host: Host) -> None:

@@ -14,7 +14,7 @@ from provisioner.verbs import down, up
 PHASES: Final = up.PHASES.looks
 PHASES_DOWN: Final = down.PHASES.looks
 
-_MEND: Final = "it would leave the host as it is: mend /etc/nixos, then plan again"
+_MEND: Final = "it would leave the host as it is: mend the configuration, then plan again"
 
 
 def tell(host: Host) -> None:

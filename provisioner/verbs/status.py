@@ -1,16 +1,17 @@
-"""`status` for one host: machine, module and GitLab side by side, and every difference named."""
+"""`status` for one host: machine, module and CI server side by side, and every difference named."""
 
 from __future__ import annotations
 
 from typing import Final
 
+from provisioner.ci.base import RunnerAction, View
 from provisioner.engine.host import Host
 from provisioner.engine.look import look
 from provisioner.errors import HookRefused, HostRefused
 from provisioner.events import RunnerReport, StatusRead
 from provisioner.machine.flaws import Flaws
 from provisioner.machine.journal import Phase
-from provisioner.plan import ForgeView, RunnerAction, plan_up, require_no_downgrade, unit_names
+from provisioner.plan import plan_up, require_no_downgrade, unit_names
 from provisioner.steps.module import written_by
 from provisioner.verbs.phases import Look, Phases
 from provisioner.verbs.up import warn_of_trust
@@ -42,16 +43,16 @@ def probe(host: Host) -> None:
 
 
 def compare(host: Host) -> None:
-    """Machine, module and GitLab side by side; what `up` would change is the drift.
+    """Machine, module and CI server side by side; what `up` would change is the drift.
 
-    Raises ForgeError.
+    Raises CiError.
     """
     host.context.emit(report(host))
 
 
 def report(host: Host) -> StatusRead:
     spec, facts, journal = host.context.spec, host.machine.facts, host.machine.journal
-    view = look(host.context.forge, spec, facts, journal)
+    view = look(host)
     wanted, drift = _compared(host, view)
     return StatusRead(
         host=host.name,
@@ -68,10 +69,11 @@ def report(host: Host) -> StatusRead:
     )
 
 
-def _compared(host: Host, view: ForgeView) -> tuple[tuple[RunnerAction, ...], tuple[str, ...]]:
+def _compared(host: Host, view: View) -> tuple[tuple[RunnerAction, ...], tuple[str, ...]]:
     """What `up` would do with the runners, and all it would change. That it would refuse is told, and no failure."""
     try:
-        wanted = plan_up(host.context.spec, host.machine.facts, host.machine.journal, view)
+        context, machine = host.context, host.machine
+        wanted = plan_up(context.spec, machine.facts, machine.journal, context.ci.server, view)
     except HookRefused as refusal:
         return (), (f"hook: `up` refuses: {refusal}",)
     try:
@@ -81,10 +83,10 @@ def _compared(host: Host, view: ForgeView) -> tuple[tuple[RunnerAction, ...], tu
     return wanted.runners, wanted.lines()
 
 
-def _runner(host: Host, view: ForgeView, wanted: tuple[RunnerAction, ...], name: str) -> RunnerReport:
+def _runner(host: Host, view: View, wanted: tuple[RunnerAction, ...], name: str) -> RunnerReport:
     spec = host.context.spec
     kept = {action.id for action in wanted if action.name == name} or {found.id for found in view.found[name]}
     runner = next((found for found in view.found[name] if found.id in kept), None)
     units = dict(zip((one.name for one in spec.runners), unit_names(spec), strict=True))
-    managers = host.context.forge.managers(runner.id) if runner else ()
+    managers = tuple(host.context.ci.presences(runner.id)) if runner else ()
     return RunnerReport(name, host.machine.facts.unit(units[name]), runner, managers)

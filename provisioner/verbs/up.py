@@ -1,4 +1,4 @@
-"""`up` for one host: a runner of GitLab when all went well, and what it was before when anything did not."""
+"""`up` for one host: a runner of the CI server when all went well, and what it was before when anything did not."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from provisioner.ci.base import Credential, RunnerAction, RunnerVerb
 from provisioner.engine import crash, origin, preview
 from provisioner.engine.host import Host
 from provisioner.engine.look import look
 from provisioner.engine.settle import settle
 from provisioner.engine.switch import Switch
 from provisioner.engine.unwind import unwind
-from provisioner.errors import ForgeRefused, ForgeUnavailable, HostRefused, SwitchFailed
+from provisioner.errors import CiRefused, CiUnavailable, HostRefused, SwitchFailed
 from provisioner.machine import preflight, trust
 from provisioner.machine.flaws import Flaws
 from provisioner.machine.journal import Baseline, Journal, Phase, RunnerRecord
 from provisioner.machine.switch import SwitchResult
 from provisioner.machine.transaction import Shell
-from provisioner.model import Registration, RunnerStatus
-from provisioner.plan import RunnerAction, RunnerVerb, plan_up, require_no_downgrade, unit_names
-from provisioner.steps import STEPS, Wanted
-from provisioner.steps.hook import Hook
+from provisioner.model import Identity, RunnerSpec
+from provisioner.plan import plan_up, require_no_downgrade, unit_names
+from provisioner.steps import STEPS, Wanted, foundation
 from provisioner.steps.module import has_bodies, written_by
 from provisioner.steps.wanted import build
 from provisioner.verbs.phases import Change, Finish, Look, Phases, Unwind
@@ -44,11 +44,6 @@ PHASES: Final = Phases(
     )
 )
 
-# What every job needs and no runner waits for: without it jobs would be taken, and fail.
-_FOUNDATION: Final = (
-    *("nixprov-image.service", "nixprov-podman.socket", "nixprov-network.service", "nixprov-docker-network.service"),
-    *("nixprov-nix-daemon.socket", "nixprov-nix-jobs.socket", "nixprov-nix-shared.socket", "nixprov-counters.socket"),
-)
 _RESET_FAILED: Final = "systemctl reset-failed 'nixprov-*' 2>/dev/null || :"
 
 
@@ -56,11 +51,11 @@ def plan(host: Host) -> None:
     """Pure; without a change the run ends here, with nothing written. Another version of nixprov is no change (ADR
     0024).
 
-    Raises HostError, ForgeError; HostRefused for what forbids to change the host.
+    Raises HostError, CiError; HostRefused for what forbids to change the host.
     """
     context, facts, journal = host.context, host.machine.facts, host.machine.journal
-    view = look(context.forge, context.spec, facts, journal)
-    wanted = plan_up(context.spec, facts, journal, view, new_tokens=context.choices.new_tokens)
+    new_tokens = context.choices.new_tokens
+    wanted = plan_up(context.spec, facts, journal, context.ci.server, look(host), new_tokens=new_tokens)
     warn_of_trust(host)
     if not context.choices.downgrade:
         require_no_downgrade(wanted)
@@ -106,51 +101,49 @@ def claim(host: Host) -> None:
 def _found(host: Host) -> Mapping[str, object]:
     """What was there before the first run of ours, and before this one."""
     facts, journal = host.machine.facts, host.machine.journal
-    hook = journal.hook or Hook().record(facts)
+    hook = journal.hook or host.hook.record(facts)
     baseline = journal.baseline or Baseline(facts.generation, facts.system)
     return {"hook": hook, "baseline": baseline, "checked": host.ledger.checked or journal.checked}
 
 
 def changes_runners(host: Host) -> bool:
-    return any(action.verb is not RunnerVerb.DELETE for action in host.plan.forge_changes)
+    return any(action.verb is not RunnerVerb.DELETE for action in host.plan.runner_changes)
 
 
 def enrol(host: Host) -> None:
-    """GitLab: found by mark, else created; the token is in memory only.
+    """At the provider: found by mark, else created; the token is in memory only.
 
-    Deletions wait until the host is confirmed. Raises ForgeError.
+    Deletions wait until the host is confirmed. Raises CiError.
     """
     context, ledger = host.context, host.ledger
     specs = {runner.name: runner for runner in context.spec.runners}
-    for action in host.plan.forge_changes:
+    for action in host.plan.runner_changes:
         if action.verb.makes_a_token:
-            registration = _token(host, action)
-            ledger.records[action.name] = RunnerRecord(registration.id, context.forge.url, context.run.id)
-            ledger.tokens[action.name] = registration.token
+            made = _create(host, specs[action.name]) if action.id is None else _renew(host, action, action.id)
+            ledger.records[action.name] = RunnerRecord(made.id, context.ci.server.url, context.run.id)
+            ledger.tokens[action.name] = made.secret
         if action.id is not None and action.differences:
             with crash.around("update"):
-                context.forge.update(action.id, specs[action.name], host.mark(action.name))
+                context.ci.adjust(action.id, specs[action.name], host.mark(action.name))
             ledger.updated.append(action)
 
 
-def _token(host: Host, action: RunnerAction) -> Registration:
-    if action.id is not None:
-        return _reset(host, action.name, action.id)
-    spec = next(runner for runner in host.context.spec.runners if runner.name == action.name)
+def _create(host: Host, spec: RunnerSpec) -> Credential:
     with crash.around("create", spec.name):
-        registration = host.context.forge.create(spec, host.mark(action.name))
-    host.ledger.created.append(registration.id)
-    return registration
+        made = host.context.ci.enrol(spec, host.mark(spec.name))
+    host.ledger.created.append(made.id)
+    return made
 
 
-def _reset(host: Host, name: str, runner: int) -> Registration:
-    # Unless GitLab says no: an answer that is lost may be that of a reset that was done.
-    host.ledger.ended.add(name)
+def _renew(host: Host, action: RunnerAction, runner: Identity) -> Credential:
+    spec = next(spec for spec in host.context.spec.runners if spec.name == action.name)
+    # Unless the provider says no: an answer that is lost may be that of a renewal that was done.
+    host.ledger.ended.add(action.name)
     try:
         with crash.around("reset"):
-            return host.context.forge.reset_token(runner)
-    except ForgeRefused:
-        host.ledger.ended.discard(name)
+            return host.context.ci.enrol(spec, host.mark(action.name), runner)
+    except CiRefused:
+        host.ledger.ended.discard(action.name)
         raise
 
 
@@ -171,11 +164,11 @@ def write(host: Host) -> None:
     machine, spec = host.machine, host.context.spec
     names = [runner.name for runner in spec.runners]
     records = {name: host.ledger.records.get(name) or machine.journal.runners[name] for name in names}
-    wanted = build(spec, host.context.forge.url, records, host.ledger.tokens)
+    wanted = build(spec, host.context.ci.server, records, host.ledger.tokens)
     parts = [part for step in STEPS for part in step.write(wanted, machine.facts, machine.journal)]
     if needs_switch(host):
         journal = _intent(host, wanted, records, Phase.WRITTEN)
-        parts = Switch(machine).to(wanted.revision, [*parts, Shell(_RESET_FAILED)], journal)
+        parts = Switch(machine).to(host.hook, wanted.revision, [*parts, Shell(_RESET_FAILED)], journal)
         host.write(parts, journal, keep=True)
     else:
         host.write(parts, _intent(host, wanted, records, Phase.CONFIRMED), keep=False)
@@ -201,7 +194,7 @@ def activate(host: Host) -> None:
     with crash.around("follow"):
         result = switch.follow()
     switch.judge(result)
-    if broken := next((unit for unit in result.failed if unit in _FOUNDATION), None):
+    if broken := next((unit for unit in result.failed if unit in foundation()), None):
         hint = f"journalctl -u {broken} on the host tells why"
         raise SwitchFailed(host.name, f"{broken} did not start, and every job needs it", hint=hint)
     if result.only_units_failed:
@@ -222,10 +215,10 @@ def _name_strangers(host: Host, result: SwitchResult) -> None:
 
 
 def confirm(host: Host) -> None:
-    """GitLab was polled, a fresh login works, the units are active; only then the system is the one that boots (ADR
-    0008), and the journal says "confirmed".
+    """The provider was polled, a fresh login works, the units are active; only then the system is the one that boots
+    (ADR 0008), and the journal says "confirmed".
 
-    Raises ForgeUnavailable, SwitchFailed, Detached.
+    Raises CiUnavailable, SwitchFailed, Detached.
     """
     switch, units, limits = Switch(host.machine), unit_names(host.context.spec), host.context.limits
     contact = _Contact(host, dict(host.machine.journal.runners))
@@ -245,45 +238,40 @@ def confirm(host: Host) -> None:
 
 @dataclass(slots=True)
 class _Contact:
-    """Which runners have not asked GitLab for jobs yet; `silence`: why GitLab does not tell us just now."""
+    """Which runners have not asked for jobs yet; `silence`: why the provider does not tell us just now."""
 
     host: Host
     waiting: dict[str, RunnerRecord]
-    silence: ForgeUnavailable | None = None
+    silence: CiUnavailable | None = None
 
     def within(self, limit_s: float) -> bool:
         return self.host.machine.wait_until(limit_s, self._all_seen)
 
     def _all_seen(self) -> bool:
-        """Drop from `waiting` those that have asked; that GitLab does not answer us is no verdict.
-
-        A manager is online only after that: verifying a token sets its time of contact too, and leaves it "never
-        contacted" (app/models/ci/runner_manager.rb). It is proof for a runner made in this run; an older one may have
-        been online before, and its times cannot be compared with now: GitLab writes them down every 40 to 55 minutes.
-        """
-        forge = self.host.context.forge
+        """Drop from `waiting` those that have asked; that the provider does not answer us is no verdict."""
         try:
             for name, record in list(self.waiting.items()):
-                if any(manager.status is RunnerStatus.ONLINE for manager in forge.managers(record.id)):
+                if self.host.context.ci.confirm(record.id):
                     del self.waiting[name]
             self.silence = None
-        except ForgeUnavailable as error:
+        except CiUnavailable as error:
             self.silence = error
         return not self.waiting
 
     def require_active(self, units: Sequence[str]) -> None:
         """Raises SwitchFailed with a unit's last lines, which explain it better than that nobody polled.
 
-        That GitLab does not answer us says nothing of the unit, which the host may have stopped again by now.
+        That the provider does not answer us says nothing of the unit, which the host may have stopped again by now.
         """
         if self.silence is None:
             Switch(self.host.machine).require_active(units)
 
-    def failure(self, units: Sequence[str]) -> ForgeUnavailable:
+    def failure(self, units: Sequence[str]) -> CiUnavailable:
         self.require_active(units)
-        names, context = ", ".join(sorted(self.waiting)), self.host.context
-        return self.silence or ForgeUnavailable(
-            f"GitLab at {context.forge.url} was not polled by runner {names} within {context.limits.contact_s:g} s",
+        names, server = ", ".join(sorted(self.waiting)), self.host.context.ci.server
+        limit = f"within {self.host.context.limits.contact_s:g} s"
+        return self.silence or CiUnavailable(
+            f"{server.words.name} at {server.url} was not polled by {server.words.runner} {names} {limit}",
             hint=f"can the host reach it? see journalctl -u {units[0]}",
         )
 
@@ -299,9 +287,9 @@ def has_surplus(host: Host) -> bool:
 def withdraw_surplus(host: Host) -> None:
     """Surplus runners go, once the host is as wanted; a failure is left to the next run.
 
-    Raises ForgeError.
+    Raises CiError.
     """
     for action in host.plan.runners:
         if action.verb is RunnerVerb.DELETE and action.id is not None:
             with crash.around("surplus"):
-                host.context.forge.delete(action.id)
+                host.context.ci.withdraw(action.id)

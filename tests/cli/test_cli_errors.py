@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import pytest
 
+from provisioner.ci.gitlab.words import WORDS
 from provisioner.cli import main
 from provisioner.cli.edge import Options
 from provisioner.cli.options import EXIT_CUT_SHORT
@@ -21,7 +22,7 @@ from provisioner.verb import Verb
 
 ROOT: Final = Path(__file__).parents[2]
 DONE: Final = RunDone((), 0, 1.0)
-START: Final = RunStarted("up", "r", "o", ("host1",))
+START: Final = RunStarted("up", "r", "o", ("host1",), WORDS)
 
 
 def typed(capfd: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:

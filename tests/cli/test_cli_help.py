@@ -14,10 +14,10 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from provisioner.ci.gitlab import settings
 from provisioner.cli import cli
 from provisioner.cli.completion import SHELLS, VARIABLE
 from provisioner.cli.man import ENVIRONMENT, EXIT_CODES, page
-from provisioner.forge import settings
 
 ROOT = Path(__file__).parents[2]
 SCREEN_LINES = 24

@@ -1,7 +1,7 @@
 """Foreign text on every way out: whatever a host, an inventory, GitLab or the command line says, it is read, not obeyed.
 
 What is fed is enumerated: the documents of events and their values' own fields, the records that the probe's script
-says, the methods of the forge, the variables that the inventory's models have. A new one is covered by being there.
+says, the methods of GitLab's client, the variables that the inventory's models have. A new one is covered by being there.
 """
 
 from __future__ import annotations
@@ -29,19 +29,23 @@ from markupsafe import escape
 
 import provisioner.cli
 from provisioner import app
+from provisioner.ci import DEFAULT
+from provisioner.ci.base import Provider
+from provisioner.ci.gitlab.api import Api
+from provisioner.ci.gitlab.failures import Action, Failure, Kind, explain
+from provisioner.ci.gitlab.provider import GitLab
+from provisioner.ci.gitlab.values import Runner
+from provisioner.ci.gitlab.words import WORDS
 from provisioner.cli import main
 from provisioner.diff import plan_diffs
 from provisioner.engine.host import Limits
-from provisioner.errors import ForgeError, ForgeRefused
+from provisioner.errors import CiError, CiRefused
 from provisioner.events import Event, HostDone, HostEvent, Planned, RunDone, RunStarted, Warned
-from provisioner.forge import Forge
-from provisioner.forge.failures import Action, Failure, Kind, explain
 from provisioner.inventory import hosts as inventory_hosts
 from provisioner.inventory import module
 from provisioner.inventory.play import Play as PlayFile
 from provisioner.inventory.runners import RunnerSettings
-from provisioner.machine.facts import probe_script
-from provisioner.model import ForgeRunner, FrozenDict
+from provisioner.model import FrozenDict
 from provisioner.outcome import Outcome
 from provisioner.report import html, junit
 from provisioner.report.colour import Painter
@@ -53,8 +57,8 @@ from provisioner.report.text import PlainText
 from provisioner.report.wording import clean, told
 from provisioner.ssh.exec import Completed
 from provisioner.ssh.session import Session
-from provisioner.steps import STEPS
-from tests.unit.engine_fakes import FakeForge, FakeSession
+from provisioner.steps import probe
+from tests.unit.engine_fakes import FakeApi, FakeSession
 from tests.unit.hosts import MACHINE_ID, converged, runner, with_file
 from tests.unit.runs import CHANGE, KINDS, SAMPLES, Play, host_plan
 from tests.unit.test_layers import LAB, PACKAGE, trees
@@ -112,7 +116,8 @@ def hostile(sample: Event, host: str, verb: str) -> Event:
         event = dataclasses.replace(event, host=host)
     match event:
         case RunStarted():
-            return dataclasses.replace(event, verb=verb, hosts=(host,))
+            # A provider's nouns are the program's own.
+            return dataclasses.replace(event, verb=verb, hosts=(host,), words=WORDS)
         case HostDone(result=result):
             return HostDone.of(dataclasses.replace(result, host=host))
         case Planned():
@@ -246,7 +251,7 @@ class Host(FakeSession):
     def __exit__(self, *_: object) -> None: ...
 
 
-class GitLab(FakeForge):
+class Answering(FakeApi):
     writes = 0
 
     def check(self) -> None:
@@ -262,7 +267,7 @@ class Scene:
     folder: Path
     capfd: pytest.CaptureFixture[str]
     records: dict[str, bytes]
-    gitlab: GitLab
+    gitlab: Answering
     answers: Callable[[str], Completed | None] = lambda _script: None
 
     def typed(self, *words: str) -> dict[str, str]:
@@ -298,13 +303,14 @@ def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Capture
     monkeypatch.setenv("NIXPROV_GITLAB_TOKEN", "glpat-x")
     facts, journal = converged()
     records = {**facts.records, "journal.data": journal.render(), "machine-id": MACHINE_ID}
-    scene = Scene(tmp_path, capfd, records, GitLab({7: runner(7)}))
+    scene = Scene(tmp_path, capfd, records, Answering({7: runner(7)}))
 
     def opened(*_: object, **__: object) -> Host:
         return Host(dict(scene.records), scene.answers)
 
     monkeypatch.setattr(Session, "open", opened)
-    monkeypatch.setattr(app, "connect", lambda _settings: scene.gitlab)
+    kind = dataclasses.replace(DEFAULT, connect=lambda *_: GitLab(cast("Api", scene.gitlab)))
+    monkeypatch.setattr(app, "KINDS", {"gitlab": kind})
     monkeypatch.setattr(provisioner.cli, "Guard", lambda stream: stream)
     # What is waited for in vain here is not waited for.
     monkeypatch.setattr(Limits, "__init__", _quick(Limits.__init__))
@@ -324,7 +330,7 @@ SAYS: Final = re.compile(r"\| ?\n? *say ([\w.-]+)|say_file ([\w./-]+) ")
 
 def said_records() -> list[str]:
     """The records that the probe's script can say."""
-    script = probe_script(step.probe() for step in STEPS).decode()
+    script = probe().decode()
     names: set[str] = set()
     for record, file in SAYS.findall(script):
         names |= {record} if record else {f"{file}.{part}" for part in ("stat", "real", "data")}
@@ -387,7 +393,7 @@ def test_no_complaint_of_a_host_leaves_raw(scene: Scene, verb: str) -> None:
     assert_harmless(outputs)
 
 
-METHODS: Final = sorted(name for name, value in vars(Forge).items() if callable(value) and not name.startswith("_"))
+METHODS: Final = sorted(name for name, value in vars(Api).items() if callable(value) and not name.startswith("_"))
 
 
 @pytest.mark.parametrize("method", ["check", *(name for name in METHODS if name not in ("check", "close"))])
@@ -396,13 +402,13 @@ def test_no_refusal_of_gitlab_leaves_raw(
     scene: Scene, monkeypatch: pytest.MonkeyPatch, method: str, verb: tuple[str, ...]
 ) -> None:
     def refuse(*_: object) -> None:
-        raise ForgeRefused(f"answered {HOSTILE}", hint=HOSTILE)
+        raise CiRefused(f"answered {HOSTILE}", hint=HOSTILE)
 
     monkeypatch.setattr(scene.gitlab, method, refuse)
     assert_harmless(scene.run(*verb))
 
 
-@pytest.mark.parametrize("field", [one.name for one in dataclasses.fields(ForgeRunner) if one.name != "id"])
+@pytest.mark.parametrize("field", [one.name for one in dataclasses.fields(Runner) if one.name != "id"])
 @pytest.mark.parametrize("verb", [("plan", "--diff"), ("status",), ("prune", "--yes")], ids=" ".join)
 def test_no_field_of_a_runner_in_gitlab_leaves_raw(
     scene: Scene, monkeypatch: pytest.MonkeyPatch, field: str, verb: tuple[str, ...]
@@ -435,7 +441,7 @@ def test_what_prune_finds_and_asks_leaves_nothing_raw(scene: Scene) -> None:
 @pytest.mark.parametrize("status", [400, 403, 404, 408, 500])
 def test_no_answer_of_gitlab_that_ends_a_run_leaves_raw(scene: Scene, kind: Kind, status: int) -> None:
     failure = Failure(kind, status, HOSTILE, HOSTILE)
-    error: ForgeError = explain(Action(f"read {HOSTILE}"), failure, "https://gitlab.example")
+    error: CiError = explain(Action(f"read {HOSTILE}"), failure, "https://gitlab.example")
     scene.gitlab.fails["check"] = error
     outputs = scene.run("status")
     assert "owned" in outputs["err"]
@@ -529,11 +535,11 @@ def test_nothing_that_is_typed_comes_back_raw(
 
 
 def test_a_bug_shows_its_traceback_without_steering(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(*_: object) -> None:
+    def broken(*_: object) -> Provider:
         raise ValueError(HOSTILE)
 
     monkeypatch.setattr(provisioner.cli, "Guard", Guard)
-    monkeypatch.setattr(app, "connect", broken)
+    monkeypatch.setattr(app, "KINDS", {"gitlab": dataclasses.replace(DEFAULT, connect=broken)})
     outputs = scene.run("status")
     assert "Traceback" in outputs["err"]
     assert "owned" in outputs["err"]

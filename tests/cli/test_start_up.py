@@ -52,10 +52,11 @@ def test_completion_of_a_host_reads_the_inventory_and_no_more(tmp_path: Path, mo
     assert said == "plain,host1\n"
     modules = set(loaded.split())
     assert "provisioner.inventory" in modules
-    assert modules & {*SLOW_LIBRARIES, "tree_sitter", "pydantic", "cryptography"} == set()
+    assert modules & {*SLOW_LIBRARIES, "tree_sitter", "pydantic", "cryptography", "yaml"} == set()
     rooms = {name for name in modules if name.startswith("provisioner.")}
-    far = ("engine", "verbs", "steps", "machine", "forge", "ssh", "app", "events", "plan")
+    far = ("engine", "verbs", "steps", "machine", "ssh", "app", "events", "plan")
     assert [name for name in rooms if name.split(".")[1] in far] == []
+    assert {name for name in rooms if name.startswith("provisioner.ci.gitlab.")} == {"provisioner.ci.gitlab.words"}
 
 
 def modules_of(package: Path) -> list[str]:
@@ -69,19 +70,26 @@ def test_only_a_page_loads_the_templates() -> None:
     assert "jinja2" in loaded_by("import provisioner.report.html")
 
 
+def test_events_and_their_reports_load_no_pydantic() -> None:
+    """The schema is made of them by it, and nothing else is."""
+    reports = "import provisioner.events, provisioner.report.json_lines, provisioner.report.text"
+    assert loaded_by(reports) & {"pydantic", "cryptography"} == set()
+    assert "pydantic" in loaded_by("import provisioner.report.schema")
+
+
 @pytest.mark.parametrize("library", sorted(SLOW_LIBRARIES))
 def test_a_slow_library_would_be_seen(library: str) -> None:
     assert library in loaded_by(f"import {library}")
 
 
 def test_the_interface_imports_no_library() -> None:
-    code = "import json, sys, provisioner.forge; print(json.dumps(sorted({'gitlab', 'requests'} & set(sys.modules))))"
+    code = "import json, sys, provisioner.ci; print(json.dumps(sorted({'gitlab', 'requests'} & set(sys.modules))))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout) == []
 
 
 def test_shipped_folders_are_found() -> None:
-    assert (resources.templates() / "default.nix").is_file()
+    assert (resources.templates() / "core" / "default.nix").is_file()
     assert resources.playbooks().name == "playbooks"
 
 

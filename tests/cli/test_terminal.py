@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 INTERRUPTED = """
 import os, signal, sys
 from provisioner.cli.edge import Options
@@ -16,7 +18,7 @@ from provisioner.cli.reports import reporting
 from provisioner.events import PhaseBegun, RunStarted
 from provisioner.verb import Verb
 with reporting(Options(), Verb.UP) as report:
-    report.event(RunStarted("up", "r", "o", ("host1",)))
+    report.event(RunStarted("up", "r", "o", ("host1",), WORDS))
     report.event(PhaseBegun("host1", "connect"))
     os.write(int(sys.argv[1]), b"drawn")
     signal.pause()
@@ -49,5 +51,8 @@ def test_ctrl_c_gives_the_cursor_back() -> None:
 def _read_until(controller: int, wanted: bytes) -> bytes:
     said = b""
     while wanted not in said:
-        said += os.read(controller, 4096)
+        try:
+            said += os.read(controller, 4096)
+        except OSError:  # the other end is closed: the program has ended
+            pytest.fail(f"it ended without {wanted!r}: {said!r}")
     return said

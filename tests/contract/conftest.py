@@ -18,11 +18,12 @@ from nixprov_lab.gitlab.faults import Fault
 from nixprov_lab.gitlab.records import AccessToken, Role
 from nixprov_lab.gitlab.server import Running
 
-from provisioner.forge import Forge
-from provisioner.forge.gitlab import GitLabForge
-from provisioner.forge.settings import ForgeSettings
-from provisioner.forge.transport import Patience
-from provisioner.model import ForgeRunner, Mark, RunnerSpec, Secret
+from provisioner.ci.gitlab.access import Access
+from provisioner.ci.gitlab.api import Api
+from provisioner.ci.gitlab.client import Client
+from provisioner.ci.gitlab.values import Runner
+from provisioner.model import Mark, RunnerSpec, Secret
+from provisioner.transport import Patience
 
 NixEval = Callable[[str], object]
 
@@ -41,7 +42,7 @@ def listens(path: Path) -> bool:
 
 
 class Connect(Protocol):
-    def __call__(self, token: str = "", url: str = "", timeout_s: float = 30.0, **patience: Any) -> GitLabForge: ...
+    def __call__(self, token: str = "", url: str = "", timeout_s: float = 30.0, **patience: Any) -> Client: ...
 
 
 @pytest.fixture(autouse=True)
@@ -72,28 +73,28 @@ def waits() -> Waits:
 
 @pytest.fixture
 def connect(gitlab: Running, waits: Waits) -> Iterator[Connect]:
-    """Open forges with the administrator's token or another; they are closed at the end."""
-    opened: list[GitLabForge] = []
+    """Open clients with the administrator's token or another; they are closed at the end."""
+    opened: list[Client] = []
 
-    def open_one(token: str = "", url: str = "", timeout_s: float = 30.0, **patience: Any) -> GitLabForge:
-        settings = ForgeSettings(url or gitlab.url, Secret(token or gitlab.token), timeout_s=timeout_s)
-        opened.append(GitLabForge(settings, Patience(sleep=waits, **patience)))
+    def open_one(token: str = "", url: str = "", timeout_s: float = 30.0, **patience: Any) -> Client:
+        settings = Access(url or gitlab.url, Secret(token or gitlab.token), timeout_s=timeout_s)
+        opened.append(Client(settings, Patience(sleep=waits, **patience)))
         return opened[-1]
 
     yield open_one
-    for forge in opened:
-        forge.close()
+    for api in opened:
+        api.close()
 
 
 @pytest.fixture
-def forge(connect: Connect) -> GitLabForge:
+def api(connect: Connect) -> Client:
     return connect()
 
 
-def find(forge: Forge, mark: Mark, spec: RunnerSpec) -> tuple[ForgeRunner, ...]:
+def find(api: Api, mark: Mark, spec: RunnerSpec) -> tuple[Runner, ...]:
     """The runners that carry the mark, with all details, oldest first."""
-    listed = [one for one in forge.runners(spec.type, spec.owner) if one.mark and one.mark.is_same_runner(mark)]
-    detailed = [forge.get(one.id) for one in sorted(listed, key=lambda one: one.id)]
+    listed = [one for one in api.runners(spec.type, spec.owner) if one.mark and one.mark.is_same_runner(mark)]
+    detailed = [api.get(one.id) for one in sorted(listed, key=lambda one: one.id)]
     return tuple(one for one in detailed if one)
 
 

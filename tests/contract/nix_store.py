@@ -20,7 +20,7 @@ from nixprov_lab import tree
 from tests.attacks.shell import ADD
 from tests.contract.conftest import listens
 
-TEMPLATES: Final = Path(__file__).parents[2] / "templates"
+TEMPLATES: Final = Path(__file__).parents[2] / "templates" / "core"
 TIMEOUT_S: Final = 60
 _PLACES: Final = ("NIX_STORE_DIR", "NIX_STATE_DIR", "NIX_LOG_DIR")
 DAEMONS: Final = ("of this computer", "of the lab")

@@ -12,11 +12,11 @@ from pathlib import Path
 
 from provisioner.machine.facts import PROLOGUE, Facts
 from provisioner.machine.journal import Journal, Phase
+from provisioner.machine.things import probes
 from provisioner.machine.transaction import Part, Transaction
 from provisioner.model import machine_key
-from provisioner.steps import STEPS, Step, Wanted
-from provisioner.steps.hook import Hook
-from tests.unit.hosts import CONFIGURATION, RECORD
+from provisioner.steps import Step, Wanted, things
+from tests.unit.hosts import CONFIGURATION, HOOK, RECORD
 
 MOVED = ("/etc/nixos", "/var/lib", "/run/nixprov", "/nix/var", "/sys/class/net")
 MACHINE = machine_key("contract")
@@ -52,7 +52,7 @@ class ScratchHost:
 
     def probe(self) -> Facts:
         """What the steps ask for; what every host is asked beside it is no step's, and slow a hundred times over."""
-        script = "\n".join([PROLOGUE, *(step.probe() for step in STEPS), "echo yes | say probe-end\n"])
+        script = "\n".join([PROLOGUE, *probes(things()), "echo yes | say probe-end\n"])
         facts = Facts.parse("host1", self._sh(script.encode()).stdout)
         here, owner = str(self.folder).encode(), f" {os.getuid()} {os.getgid()} ".encode()
         records = {name: data.replace(here, b"") for name, data in facts.records.items()}
@@ -65,7 +65,7 @@ class ScratchHost:
         found = Journal.read(facts)
         if found.exists:
             return found
-        return replace(found, host="host1", machine=MACHINE, hook=Hook().record(facts), runners={"default": RECORD})
+        return replace(found, host="host1", machine=MACHINE, hook=HOOK.record(facts), runners={"default": RECORD})
 
     def transact(self, parts: Sequence[Part], known: Journal, *, crash_at: str = "", journal: bool = True) -> int:
         """Run `parts` on the host as `known`; the status of the script, -9 when it was killed."""

@@ -48,8 +48,8 @@ let
   of = own: lib.evalModules {{
     specialArgs.pkgs = {{ }};
     modules = [
-      {ROOT}/templates/options.nix
-      {ROOT}/templates/advisories.nix
+      {ROOT}/templates/core/options.nix
+      {ROOT}/templates/core/advisories.nix
       {{
         options.assertions = list lib.types.unspecified;
         options.warnings = list lib.types.str;
@@ -94,10 +94,10 @@ def test_both_sides_agree_of_every_version(state: Path) -> None:
         state,
         f"""
         let
-          table = (builtins.fromTOML (builtins.readFile {ROOT}/templates/advisories.toml)).advisory;
+          table = (builtins.fromTOML (builtins.readFile {ROOT}/templates/core/advisories.toml)).advisory;
           ids = map (one: one.id);
           ask = asked:
-            let found = import {ROOT}/templates/affected.nix {{
+            let found = import {ROOT}/templates/core/affected.nix {{
               advisories = table;
               product = builtins.elemAt asked 0;
               version = builtins.elemAt asked 1;

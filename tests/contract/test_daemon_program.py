@@ -15,7 +15,7 @@ import pytest
 
 from tests.contract.conftest import listens
 
-PROGRAM = Path(__file__).parents[2] / "templates" / "daemon.py"
+PROGRAM = Path(__file__).parents[2] / "templates" / "core" / "daemon.py"
 TIMEOUT_S = 30
 
 # Hands a listening socket to a program as systemd does, in a network namespace of its own where `--net` is said.

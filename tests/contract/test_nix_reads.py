@@ -51,7 +51,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (top / part / "generated.nix").write_text("arguments: arguments")
         for name in EDITED:
             (top / part / f"{name}.before.nix").write_bytes(source(name))
-            (top / part / f"{name}.after.nix").write_bytes(add(source(name)).text)
+            (top / part / f"{name}.after.nix").write_bytes(add(source(name), "/etc/nixos").text)
     (top / "with" / "nixprov").mkdir()
     (top / "with" / "nixprov" / "default.nix").write_text("{ }")
     return top

@@ -1,4 +1,4 @@
-"""Every setting that a Nix from 2.18 to 2.34 has is in one class of templates/nix-settings.nix, and in one only."""
+"""Every setting that a Nix from 2.18 to 2.34 has is in one class of templates/core/nix-settings.nix, and in one only."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 # By name, the first and the last of these versions that has it, from Nix' own source.
 NAMES: dict[str, tuple[str, str]] = json.loads((ROOT / "tests/data/nix-settings.json").read_text())
 TABLE = f"""
-let table = import {ROOT}/templates/nix-settings.nix; in {{
+let table = import {ROOT}/templates/core/nix-settings.nix; in {{
   inherit (table) measured inherited harmless since features withheld;
   forced = table.forced {{ nix = "nix"; keepHook = "hook"; buildDir = "/builds"; limits = {{
     buildLogMiB = 1; buildTimeout = 2; buildSilence = 3; }}; }};

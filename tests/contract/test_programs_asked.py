@@ -9,9 +9,9 @@ import gitlab.config
 import pytest
 
 from provisioner import limits
+from provisioner.ci.gitlab.settings import load
 from provisioner.environment import ask
 from provisioner.errors import ConfigError, InventoryError
-from provisioner.forge.settings import load
 from provisioner.limits import TooLongError
 from provisioner.selection import Selection, read_inventory
 

@@ -18,6 +18,7 @@ import pytest
 from provisioner.machine import lock
 from provisioner.machine.facts import PROLOGUE, Facts, digest
 from provisioner.machine.journal import Journal
+from provisioner.machine.things import probes
 from provisioner.machine.transaction import (
     ABSENT,
     LOCKED_STATUS,
@@ -36,7 +37,7 @@ from provisioner.machine.transaction import (
     WriteFile,
 )
 from provisioner.model import Secret
-from provisioner.steps import STEPS
+from provisioner.steps import STEPS, things
 from provisioner.steps.secrets import make_private
 from tests.contract.scratch import ScratchHost
 from tests.simulator import probe
@@ -97,7 +98,7 @@ class Pair:
         }
 
     def answer(self, host: Host) -> dict[str, bytes]:
-        script = "\n".join([PROLOGUE, *(step.probe() for step in STEPS), "echo yes | say probe-end\n"])
+        script = "\n".join([PROLOGUE, *probes(things()), "echo yes | say probe-end\n"])
         return self.facts(Facts.parse("host1", probe.answer(host, script)))
 
     def facts(self, facts: Facts) -> dict[str, bytes]:

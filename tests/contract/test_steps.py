@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from provisioner.machine.journal import Journal
+from provisioner.machine.things import Remnant, of_kind
 from provisioner.machine.transaction import RemoveFile, WriteFile
-from provisioner.steps import STEPS, Step, Wanted
-from provisioner.steps.remnants import PATHS
+from provisioner.steps import STEPS, Step, Wanted, things
 from tests.contract.scratch import ScratchHost, UsersFiles
 from tests.unit.hosts import wanted as wanted_on
 from tests.unit.hosts import with_old_header
@@ -137,8 +137,8 @@ def clearing(steps: Sequence[Step]) -> list[Step]:
 
 def units_ran(host: ScratchHost) -> None:
     """What the units of a running system would have made by then."""
-    for path in PATHS:
-        made = host.folder / path.lstrip("/") / "something"
+    for remnant in of_kind(things(), Remnant):
+        made = host.folder / remnant.path.lstrip("/") / "something"
         made.mkdir(parents=True)
 
 

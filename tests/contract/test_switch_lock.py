@@ -22,6 +22,8 @@ from provisioner.machine.switch import BUSY, SwitchResult
 from tests.contract.test_switch_script import Host, ends
 
 PROGRAM = files("provisioner.machine").joinpath("switch.sh").read_bytes()
+# Whatever the hook says that builds a system, and not nixos-rebuild by itself.
+OWNERS_BUILD = "owners-build"
 SLEEP = "#!/bin/sh\n"
 # Refuses while the real lock is held, and COUNT more times; does what it is told to otherwise.
 SWITCH = """\
@@ -62,7 +64,7 @@ class Machine(Host):
         self.links = folder / "nix/var/nix/profiles"
         (self.links / "system-4-link").symlink_to(folder / "old")
         (folder / "run/current-system").symlink_to(folder / "old")
-        for name, text in (("nix-env", NIX_ENV), ("nixos-rebuild", BUILD), ("nix-store", QUERY), ("sleep", SLEEP)):
+        for name, text in (("nix-env", NIX_ENV), (OWNERS_BUILD, BUILD), ("nix-store", QUERY), ("sleep", SLEEP)):
             self.program(f"bin/{name}", text.replace("ROOT", str(folder)))
         self.state.joinpath("undo.sh").write_text(f"readlink {folder}/run/current-system > {folder}/given-back\n")
 
@@ -82,7 +84,8 @@ class Machine(Host):
         (self.folder / "meanwhile").write_text(f"cd {self.folder}\n{script}\n")
 
     def with_patience(self, *arguments: str, seconds: int = 4) -> subprocess.CompletedProcess[str]:
-        return self.run(PROGRAM.replace(b"NIXPROV_PATIENCE-600", b"NIXPROV_PATIENCE-%d" % seconds), *arguments)
+        program = PROGRAM.replace(b"NIXPROV_PATIENCE-600", b"NIXPROV_PATIENCE-%d" % seconds)
+        return self.run(program, *arguments, *((OWNERS_BUILD, "build") if arguments[0] == "switch" else ()))
 
     def tried(self, verdict: str) -> None:
         """As it is when the new system runs and `verdict` was given."""
@@ -309,7 +312,7 @@ def test_a_unit_that_was_killed_is_started_again(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("build", "status"), [("exit 1", 20), ("ln -sfn ROOT/old result", 21)])
 def test_a_run_that_was_taken_back_leaves_no_failed_unit(machine: Machine, build: str, status: int) -> None:
-    machine.program("bin/nixos-rebuild", f"#!/bin/sh\n{build.replace('ROOT', str(machine.folder))}\n")
+    machine.program(f"bin/{OWNERS_BUILD}", f"#!/bin/sh\n{build.replace('ROOT', str(machine.folder))}\n")
     done = machine.with_patience("switch", "wanted", "180")
     assert (done.returncode, machine.result.split()[1]) == (0, str(status))
 

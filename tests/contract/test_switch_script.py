@@ -159,8 +159,8 @@ def test_a_unit_that_the_host_itself_has_stopped_is_not_called_dead(
     ("programs", "arguments"),
     [
         (("switch.sh",), ("settle",)),
-        (("aside.sh", "preview.sh"), ("", "", "no")),
-        (("aside.sh", "origin.sh"), ("", "", "no")),
+        (("aside.sh", "preview.sh"), ("", "", "/etc/nixos", "no", "nixos-rebuild build", "nixos-rebuild dry-build")),
+        (("aside.sh", "origin.sh"), ("", "", "/etc/nixos", "no", "/etc/nixos/configuration.nix", "{ }")),
     ],
 )
 def test_the_hosts_environment_may_name_what_only_a_session_has(

@@ -32,7 +32,7 @@ SPITEFUL: Final = (
 @pytest.fixture
 def parts(nix_eval: Callable[[str], object]) -> Callable[[str], list[Any]]:
     def parts(attributes: str) -> list[Any]:
-        file = Path(str(resources.templates())) / "toml.nix"
+        file = Path(str(resources.templates())) / "gitlab" / "toml.nix"
         found = nix_eval(f"let toml = import {file} {{ lib = import {LIB}; }}; in toml.parts ({attributes})")
         assert isinstance(found, list)
         return found

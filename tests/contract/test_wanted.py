@@ -9,17 +9,18 @@ from typing import Any
 import pytest
 
 from provisioner import __version__, resources, version
+from provisioner.ci import DEFAULT
 from provisioner.model import Capability, Connection, Engine, HostSpec, ModuleSpec, RunnerSpec, Trust
 from provisioner.steps.base import Wanted
-from provisioner.steps.wanted import CODE, SETTINGS, _code, build
-from tests.unit.hosts import RECORD, URL
+from provisioner.steps.wanted import SETTINGS, _code, build, code_files
+from tests.unit.hosts import RECORD, SERVER, URL
 
 IDENTITY = {"id": 7, "tokenVersion": "run-1", "description": "host1 default"}
 
 
 def settings(nix_eval: Callable[[str], Any], runner: RunnerSpec, module: ModuleSpec) -> dict[str, Any]:
     host = HostSpec("host1", Connection("192.0.2.1"), (runner,), module)
-    found: dict[str, Any] = nix_eval(build(host, URL, {"default": RECORD}).files[SETTINGS].decode())
+    found: dict[str, Any] = nix_eval(build(host, SERVER, {"default": RECORD}).files[SETTINGS].decode())
     assert found.pop("revision")
     return found
 
@@ -82,7 +83,7 @@ def fresh() -> Iterator[None]:
 
 
 def built() -> Wanted:
-    return build(HostSpec("h", Connection("192.0.2.1")), URL, {"default": RECORD})
+    return build(HostSpec("h", Connection("192.0.2.1")), SERVER, {"default": RECORD})
 
 
 def test_another_version_pushes_the_same_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,9 +97,10 @@ def test_another_version_pushes_the_same_bytes(monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.usefixtures("fresh")
 def test_a_checkout_with_other_line_ends_pushes_the_same_bytes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     first = built()
-    for name in CODE:
-        text = (resources.templates() / name).read_bytes()
-        (tmp_path / name).write_bytes(text.replace(b"\n", b"\r\n"))
+    for path in code_files(DEFAULT.host_side):
+        text = (resources.templates() / path).read_bytes()
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).write_bytes(text.replace(b"\n", b"\r\n"))
     monkeypatch.setattr(resources, "templates", lambda: tmp_path)
     _code.cache_clear()
     assert built() == first
@@ -107,8 +109,11 @@ def test_a_checkout_with_other_line_ends_pushes_the_same_bytes(monkeypatch: pyte
 class Elsewhere:
     """Templates with more than ASCII, on a computer whose locale reads files as Latin-1."""
 
-    def joinpath(self, _name: str) -> Elsewhere:
-        return self
+    def __init__(self, name: str = "") -> None:
+        self.name = name
+
+    def joinpath(self, name: str) -> Elsewhere:
+        return Elsewhere(name)
 
     def read_text(self, encoding: str = "latin-1") -> str:
         return "# ä\n".encode().decode(encoding)
@@ -117,12 +122,12 @@ class Elsewhere:
 @pytest.mark.usefixtures("fresh")
 def test_no_locale_is_in_what_is_pushed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resources, "templates", Elsewhere)
-    assert set(_code().values()) == {"# ä\n"}
+    assert set(_code(DEFAULT.host_side).values()) == {"# ä\n"}
 
 
 def test_another_setting_is_another_revision() -> None:
     def revision(module: ModuleSpec) -> str:
-        return build(HostSpec("h", Connection("192.0.2.1"), (), module), URL, {}).revision
+        return build(HostSpec("h", Connection("192.0.2.1"), (), module), SERVER, {}).revision
 
     plain, limited = ModuleSpec(trust=Trust.PLAIN), ModuleSpec({"limits": {"tasks": 1}})
     assert len({revision(ModuleSpec()), revision(plain), revision(limited)}) == 3

@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,6 +28,7 @@ from nixprov_lab.gitlab.background import in_background
 from nixprov_lab.gitlab.server import Running
 from nixprov_lab.gitlab.state import ROOT_ID, NewRunner
 
+from provisioner.hooks import choose
 from provisioner.inventory import play
 from provisioner.machine.facts import Facts
 from provisioner.machine.journal import Baseline, Journal, Phase, Run, RunnerRecord
@@ -35,9 +36,8 @@ from provisioner.model import Connection, HostSpec, Mark, RunnerType, Secret, ma
 from provisioner.ssh.elevate import MARK
 from provisioner.ssh.exec import BEGUN
 from provisioner.steps import STEPS
-from provisioner.steps.hook import Hook
 from provisioner.steps.wanted import build
-from tests.unit.hosts import after, new_host, with_file
+from tests.unit.hosts import SERVER, after, new_host, with_file
 
 SSHD: Final = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
 TOOLS: Final = (SSHD, shutil.which("ssh"))
@@ -196,7 +196,7 @@ def _answer(spec: HostSpec, machine_id: str, record: RunnerRecord) -> bytes:
     names = [runner.name for runner in spec.runners]
     records = dict.fromkeys(names, record)
     new = Facts(spec.name, {**new_host().records, "machine-id": machine_id.encode()})
-    target = build(spec, record.url, records, {name: Secret("glrt-x") for name in names})
+    target = build(spec, replace(SERVER, url=record.url), records, {name: Secret("glrt-x") for name in names})
     parts = [part for step in STEPS for part in step.write(target, new, Journal())]
     units = "\n\n".join(f"Id=nixprov-runner-{name}.service\nActiveState=active\nSubState=running" for name in names)
     revision = target.revision.encode()
@@ -207,7 +207,7 @@ def _answer(spec: HostSpec, machine_id: str, record: RunnerRecord) -> bytes:
         phase=Phase.CONFIRMED,
         run=Run("a-run", "up", "somebody@somewhere", "2026-01-01T00:00:00+00:00"),
         baseline=Baseline(new.generation, new.system),
-        hook=Hook().record(new),
+        hook=choose(new).record(new),
         runners=records,
     )
     found = {**after(new, parts).records, **system}

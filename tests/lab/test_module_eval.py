@@ -10,7 +10,8 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,10 @@ import pytest
 from nixprov_lab.running import Lab
 
 from provisioner import advisories, resources
+from provisioner.ci import DEFAULT
 from provisioner.nix.values import to_nix
-from provisioner.steps.wanted import CODE
+from provisioner.steps.module import UNITS
+from provisioner.steps.wanted import code_files
 
 HOST = "host1"
 DIR = "/root/module-eval"
@@ -136,9 +139,9 @@ def test_the_table_is_pairwise() -> None:
 def module(lab: Lab) -> str:
     """The module's folder on the host, with settings of its own."""
     lab.run(HOST, ["mkdir", "-p", DIR])
-    for name in CODE:
-        text = resources.templates().joinpath(name).read_text()
-        lab.run(HOST, ["tee", f"{DIR}/{name}"], stdin=text)
+    for path in code_files(DEFAULT.host_side):
+        file = resources.templates().joinpath(path)
+        lab.run(HOST, ["tee", f"{DIR}/{file.name}"], stdin=file.read_text())
     # The machine's own Nix has some, and the old ones of the table more.
     accepted = [one.id for one in advisories.known()]
     settings = {
@@ -203,6 +206,12 @@ def test_it_evaluates_to_a_system(lab: Lab, module: str, row: dict[str, str]) ->
     assert answer["failed"] == []
     runners = {"none": 0, "one": 1, "two": 2}[row["runners"]]
     assert sum(unit.startswith("nixprov-runner-") for unit in answer["units"]) == runners
+    assert undeclared(answer["units"]) == []
+
+
+def undeclared(units: Sequence[str]) -> list[str]:
+    """Units that steps/module.py does not declare, so that no probe asks for them."""
+    return [unit for unit in units if not any(fnmatch(unit, known.name) for known in UNITS)]
 
 
 def package(name: str, version: str) -> str:
@@ -228,6 +237,7 @@ def test_it_evaluates_where_options_are_missing(lab: Lab, module: str, row: dict
     answer = evaluate(lab, module, *(OLD_FACTORS[name][setting] for name, setting in row.items()), release=OLD)
     assert answer["toplevel"].endswith(".drv")
     assert answer["failed"] == []
+    assert undeclared(answer["units"]) == []
     assert ("nixprov-nix-daemon.service" in answer["units"]) is (row["version"] == "2.26")
 
 
@@ -319,13 +329,14 @@ def test_a_host_without_nix_is_refused_with_one_line(lab: Lab, module: str, own:
 SCRIPT = f"""
 set -e
 . /etc/set-environment
-mkdir -p {DIR}/tree/templates {DIR}/tree/tests
+mkdir -p {DIR}/tree/templates/core {DIR}/tree/templates/gitlab {DIR}/tree/tests
 cd {DIR}
-cp *.nix *.py *.toml tree/templates/
+cp *.nix *.py *.toml tree/templates/core/
+mv tree/templates/core/runner.nix tree/templates/core/toml.nix tree/templates/gitlab/
 cat > tree/tests/nixpkgs-eval
 export NIXPROV_NIXPKGS=/nix/var/nix/profiles/per-user/root/channels/nixos
 sh tree/tests/nixpkgs-eval
-echo "{{" >> tree/templates/network.nix
+echo "{{" >> tree/templates/core/network.nix
 sh tree/tests/nixpkgs-eval || echo "ended with $?"
 """
 
@@ -344,6 +355,5 @@ def test_the_script_for_real_trees_evaluates_one(lab: Lab, module: str) -> None:
 
 def test_code_and_templates_are_the_same_files() -> None:
     folder = Path(str(resources.templates()))
-    assert {path.name for path in folder.iterdir() if path.suffix not in (".j2", ".css") and path.is_file()} == set(
-        CODE
-    )
+    there = {path.relative_to(folder).as_posix() for path in folder.glob("*/*") if path.is_file()}
+    assert {path for path in there if path.startswith(("core/", "gitlab/"))} == set(code_files(DEFAULT.host_side))

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Final
 
-TEMPLATES: Final = Path(__file__).parents[2] / "templates"
+TEMPLATES: Final = Path(__file__).parents[2] / "templates" / "core"
 FILES: Final = ("wire.py", "archive.py", "grammar.py", "session.py", "filter.py")
 
 

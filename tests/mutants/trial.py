@@ -23,7 +23,7 @@ from hypothesis import settings
 
 from tests.mutants.mutant import TEMPLATES, Mutant
 
-ROOT: Final = TEMPLATES.parent
+ROOT: Final = TEMPLATES.parents[1]
 # What notices most comes first.
 TESTS: Final = tuple(
     str(ROOT / "tests" / name)

@@ -7,12 +7,12 @@ import json
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
-from provisioner.machine.aside import FOLDER, LAST
+from provisioner.machine.aside import LAST
 from provisioner.machine.lock import LOCK
 from provisioner.machine.switch import DIR, EXPIRED, NOT_ACTIVE_STATUS, UNCONFIRMED_STATUS, WENT_BACK
 from provisioner.ssh.exec import Completed
 from tests.simulator.reader import Active, Follow, Origin
-from tests.simulator.systems import CONFIGURATION, BuildFailed
+from tests.simulator.systems import CONFIGURATION, FOLDER, BuildFailed
 
 if TYPE_CHECKING:
     from tests.simulator.host import Host

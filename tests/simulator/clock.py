@@ -27,10 +27,12 @@ class Clock:
     lock: threading.RLock = field(default_factory=threading.RLock)
     _due: list[tuple[float, int, Callable[[], None]]] = field(default_factory=list)
     _numbers: Iterator[int] = field(default_factory=itertools.count)
+    # What took hold of the real clock before this one was installed (a field's default) gets no time far from ours.
+    _begun: float = field(default_factory=time.monotonic)
     _own: threading.local = field(default_factory=threading.local)
 
     def monotonic(self) -> float:
-        return self.now + getattr(self._own, "seconds", 0.0)
+        return self._begun + self.now + getattr(self._own, "seconds", 0.0)
 
     def after(self, seconds: float, action: Callable[[], None]) -> None:
         with self.lock:

@@ -1,4 +1,4 @@
-"""A simulated GitLab behind the `Forge` protocol: runners by id, their tokens, jobs, and who polls with which token."""
+"""A simulated GitLab behind the `Api` protocol: runners by id, their tokens, jobs, and who polls with which token."""
 
 from __future__ import annotations
 
@@ -7,17 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from provisioner.errors import ForgeRefused, ForgeUnavailable, NixprovError
-from provisioner.model import (
-    ForgeRunner,
-    Manager,
-    Mark,
-    Registration,
-    RunnerSpec,
-    RunnerStatus,
-    RunnerType,
-    Secret,
-)
+from provisioner.ci.gitlab.values import Manager, Registration, Runner, RunnerStatus
+from provisioner.errors import CiRefused, CiUnavailable, NixprovError
+from provisioner.model import Mark, RunnerSpec, RunnerType, Secret
 from tests.simulator.host import Host
 
 URL: Final = "https://gitlab.example"
@@ -26,7 +18,7 @@ READS: Final = ("runners", "get", "managers", "running_jobs")
 
 @dataclass
 class Record:
-    runner: ForgeRunner
+    runner: Runner
     owner: str | None
     token: str
     jobs: int = 0
@@ -44,16 +36,16 @@ class GitLab:
     _tokens: Iterator[int] = field(default_factory=itertools.count)
 
     @property
-    def runners(self) -> list[ForgeRunner]:
+    def runners(self) -> list[Runner]:
         return [self._seen(id_) for id_ in self.records]
 
-    def forge(self, fault: Callable[[str], NixprovError | None]) -> SimulatedForge:
+    def api(self, fault: Callable[[str], NixprovError | None]) -> SimulatedApi:
         """As one run sees it; `fault` says for each call with what it fails."""
-        return SimulatedForge(self, fault)
+        return SimulatedApi(self, fault)
 
     def add(self, spec: RunnerSpec, description: str) -> Record:
         """Make a runner, whoever it belongs to."""
-        runner = ForgeRunner(
+        runner = Runner(
             next(self._ids),
             description,
             spec.type,
@@ -76,14 +68,14 @@ class GitLab:
     def is_polled(self, record: Record) -> bool:
         return any(host.polls_with(record.token) for host in self.hosts)
 
-    def _seen(self, id_: int) -> ForgeRunner:
+    def _seen(self, id_: int) -> Runner:
         record = self.records[id_]
         status = RunnerStatus.ONLINE if self.is_polled(record) else record.runner.status
         return replace(record.runner, status=status)
 
 
 @dataclass
-class SimulatedForge:
+class SimulatedApi:
     """One run's view: lists are read once and kept up to date by its own calls, as gitlab.py does it."""
 
     server: GitLab
@@ -98,7 +90,7 @@ class SimulatedForge:
     def close(self) -> None:
         pass
 
-    def runners(self, kind: RunnerType, owner: str | None) -> Sequence[ForgeRunner]:
+    def runners(self, kind: RunnerType, owner: str | None) -> Sequence[Runner]:
         if (kind, owner) not in self._listed:
             self._call("runners")
             there = self.server.records.items()
@@ -106,7 +98,7 @@ class SimulatedForge:
         known = [id_ for id_ in sorted(self._listed[kind, owner]) if id_ in self.server.records]
         return tuple(_as_listed(self.server._seen(id_)) for id_ in known)
 
-    def get(self, runner_id: int) -> ForgeRunner | None:
+    def get(self, runner_id: int) -> Runner | None:
         self._call("get", runner_id)
         return self.server._seen(runner_id) if runner_id in self.server.records else None
 
@@ -164,7 +156,7 @@ class SimulatedForge:
 
     def _record(self, runner_id: int) -> Record:
         if runner_id not in self.server.records:
-            raise ForgeRefused("404 Runner Not Found")
+            raise CiRefused("404 Runner Not Found")
         return self.server.records[runner_id]
 
     def _call(self, name: str, argument: object = None) -> None:
@@ -174,9 +166,9 @@ class SimulatedForge:
         self.writes += name in ("create", "update", "pause", "resume", "reset", "delete")
 
 
-def _as_listed(runner: ForgeRunner) -> ForgeRunner:
-    return ForgeRunner(runner.id, runner.description, runner.type, runner.paused, runner.status)
+def _as_listed(runner: Runner) -> Runner:
+    return Runner(runner.id, runner.description, runner.type, runner.paused, runner.status)
 
 
-def unreachable() -> ForgeUnavailable:
-    return ForgeUnavailable("cannot be reached")
+def unreachable() -> CiUnavailable:
+    return CiUnavailable("cannot be reached")

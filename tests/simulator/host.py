@@ -12,18 +12,18 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any, Final
 
-from provisioner.machine.aside import FOLDER
+from provisioner import steps
 from provisioner.machine.lock import LOCK
 from provisioner.machine.switch import DIR
+from provisioner.machine.things import Remnant, of_kind
 from provisioner.machine.transaction import JOURNAL, STATE_DIR
 from provisioner.ssh.exec import Completed
-from provisioner.steps.remnants import PATHS
 from tests.simulator import answers, probe, reader, transacting
 from tests.simulator.clock import Clock
 from tests.simulator.disk import Disk
 from tests.simulator.reader import Abort, Active, Command, Follow, Keep, Leave, Origin, Probe, Transact
 from tests.simulator.switch_unit import SwitchUnit
-from tests.simulator.systems import CONFIGURATION, BuildFailed, System, evaluate
+from tests.simulator.systems import CONFIGURATION, FOLDER, BuildFailed, System, evaluate
 from tests.unit.hosts import CONFIGURATION as USERS_FILE
 
 SECRETS: Final = f"{STATE_DIR}/secrets"
@@ -87,7 +87,7 @@ class Host:
     def __post_init__(self) -> None:
         self.machine_id = sha256(self.name.encode()).hexdigest()[:32]
         self.disk = Disk(self.clock)
-        for folder in ("/etc/nixos", "/var/lib", "/run"):
+        for folder in ("/etc/nixos", "/etc/systemd", "/var/lib", "/var/cache", "/run", "/nix/var/nix/gcroots"):
             self.disk.make_folder(folder)
         self.disk.write(CONFIGURATION, USERS_FILE, 0o640)
         self.disk.write("/etc/nixos/hardware-configuration.nix", b"{ }\n")
@@ -175,8 +175,8 @@ class Host:
         for name in system.units:
             self.start_unit(name)
         if system.revision:
-            for path in PATHS:
-                self.disk.make_folder(path)
+            for remnant in of_kind(steps.things(), Remnant):
+                self.disk.make_folder(remnant.path)
 
     def start_unit(self, name: str) -> None:
         runner = name.removeprefix("nixprov-runner-").removesuffix(".service")

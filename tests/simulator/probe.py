@@ -25,7 +25,7 @@ _FILES: Final = re.compile(
     r'^for entry in (\S+)/\*; do .* say_file "(\S+)/\$\{entry##\*/\}" "\$entry"; done$', re.MULTILINE
 )
 _STATS: Final = re.compile(
-    r'^for entry in (\S+)/\*(\S+); do\n.* stat -c "%a %u %g %Y %F" "\$entry" \| say "(\S+)/\$\{entry##\*/\}.stat"\ndone$',
+    r'^for entry in (\S+)/\*(\S+); do .* stat -c "%a %u %g %Y %F" "\$entry" \| say "(\S+)/\$\{entry##\*/\}.stat"; done$',
     re.MULTILINE,
 )
 _SAID: Final = re.compile(r'(?<!\w)say ("[^"]*"|[\w-]+)')
@@ -72,7 +72,7 @@ def _say_stats(host: Host, folder: str, suffix: str, name: str) -> Iterator[tupl
 
 
 def _staged(host: Host, script: str) -> bytes:
-    patterns = re.findall(r"^for entry in (.*); do .* say staged$", script, re.MULTILINE)[0].split()
+    patterns = re.findall(r"^\{ for entry in (.*); do .*\n\} \| say staged$", script, re.MULTILINE)[0].split()
     found = (path for pattern in patterns for path in sorted(host.disk.entries) if _globs(path, pattern))
     return _lines(path for path in found if host.disk.read(path) is not None)
 
@@ -82,7 +82,7 @@ def _globs(path: str, pattern: str) -> bool:
 
 
 def _remnants(host: Host, script: str) -> bytes:
-    paths = re.findall(r"^\{ for path in (.*); do .* say remnants$", script, re.MULTILINE)[0].split()
+    paths = re.findall(r"^\{ for path in (.*); do .*\n\} \| say remnants$", script, re.MULTILINE)[0].split()
     return _lines(path for path in paths if host.disk.exists(path))
 
 
@@ -121,8 +121,8 @@ def _lock(host: Host) -> tuple[bytes, bool]:
     return words[0] + b"\n", is_alive
 
 
-def _protected(host: Host, script: str) -> bytes | None:
-    return b"yes\n" if CONFIGURATION in host.protected else None
+def _protected(host: Host, script: str) -> bytes:
+    return b"yes\n" if CONFIGURATION in host.protected else b""
 
 
 def _lines(words: Iterable[str]) -> bytes:
@@ -165,7 +165,7 @@ _OF_HOST: Final[Mapping[str, Callable[[Host, str], bytes | None]]] = {
     "switch-result": lambda host, _: host.disk.read(f"{SWITCH_DIR}/result") or b"",
     "failed-units": _failed_units,
     "units": _units,
-    "flake": lambda host, _: b"yes\n" if host.disk.exists("/etc/nixos/flake.nix") else None,
+    "flake": lambda host, _: b"yes\n" if host.disk.exists("/etc/nixos/flake.nix") else b"",
     "held": _held,
     "lock-left": _lock_left,
     "etc-nixos-mtime": _nixos_time,

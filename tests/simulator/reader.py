@@ -16,9 +16,9 @@ from graphlib import TopologicalSorter
 from itertools import pairwise
 from typing import Final
 
+from provisioner import steps
+from provisioner.hooks.classic import Classic
 from provisioner.machine import lock, origin, switch, transaction
-from provisioner.machine.aside import FOLDER
-from provisioner.machine.facts import probe_script
 from provisioner.machine.transaction import (
     ABSENT,
     JOURNAL,
@@ -37,7 +37,6 @@ from provisioner.machine.transaction import (
     WriteFile,
 )
 from provisioner.model import Secret
-from provisioner.steps import STEPS
 from tests.simulator.texts import Phrase, Said, firsts, guards, shells
 
 
@@ -112,7 +111,7 @@ def read(script: bytes) -> Command:
         return _same(text, lock.WAIT * waits + _probe(), Probe(text, waits))
     if found := re.search(r"--unit=nixprov-origin-(\S+)", text):
         edits = dict(_edits(text))
-        return _same(text, origin.script(found[1], edits).decode(), Origin(found[1], edits))
+        return _same(text, origin.script(found[1], Classic().configuration, edits).decode(), Origin(found[1], edits))
     if found := re.search(
         r"\A.*?\[ \"\$holder\" != (\S+) \].*?^@?.*?after=(\S+) invocation=$", text, re.DOTALL | re.MULTILINE
     ):
@@ -147,7 +146,7 @@ def _same(sent: str, rendered: str, command: Command) -> Command:
 
 @cache
 def _probe() -> str:
-    return probe_script(step.probe() for step in STEPS).decode()
+    return steps.probe().decode()
 
 
 _REMOVED: Final = re.compile(r"  rm -f (.+)$")
@@ -160,9 +159,9 @@ def _edits(text: str) -> Iterator[tuple[str, bytes | None]]:
     for line in block.splitlines():
         if found := _REPLACED.match(line):
             place, data = (_unquoted(word) for word in found.groups())
-            yield f"{FOLDER}/{place}", base64.b64decode(data)
+            yield f"{Classic().folder}/{place}", base64.b64decode(data)
         elif found := _REMOVED.match(line):
-            yield f"{FOLDER}/{_unquoted(found[1])}", None
+            yield f"{Classic().folder}/{_unquoted(found[1])}", None
 
 
 # One word as shlex.quote gives it.
@@ -242,10 +241,8 @@ def _transaction(text: str) -> Transact:
     parts.chain(list(checks))
     parts.chain([key for key in changed if not _is_secret(parts.found[key])])
     ordered = parts.sorted()
-    journal = None
-    if f"file {JOURNAL}" in parts.found:
-        entry = parts.found[f"file {JOURNAL}"]
-        assert isinstance(entry, WriteFile)
+    journal, entry = None, parts.found.get(f"file {JOURNAL}")
+    if isinstance(entry, WriteFile):
         assert isinstance(entry.content, bytes)
         journal = entry.content
         ordered = [part for part in ordered if part is not entry]

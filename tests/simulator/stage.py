@@ -8,7 +8,7 @@ Example::
     said = world.operator().up()
     assert said.outcome is Outcome.ROLLED_BACK
 
-The real engine runs; only `Session.open`, the forge, the clock and the module's code are replaced. This is the one file that knows how a
+The real engine runs; only `Session.open`, GitLab's client, the clock and the module's code are replaced. This is the one file that knows how a
 verb is started.
 """
 
@@ -23,6 +23,7 @@ from typing import Any, Final, Self
 import pytest
 
 from provisioner.batches import Stage
+from provisioner.ci.gitlab.provider import GitLab as Provider
 from provisioner.engine.executor import Threads
 from provisioner.engine.host import Choices, Limits
 from provisioner.engine.rollout import Rollout
@@ -137,7 +138,7 @@ class Operator:
         run = Run(
             f"{self.name}-{next(self.world.numbers)}", verb.value, f"{self.name}@here", "2026-01-01T00:00:00+00:00"
         )
-        visitor = Visitor(self.world.gitlab.forge(self._fault), perform, self.stop)
+        visitor = Visitor(Provider(self.world.gitlab.api(self._fault)), perform, self.stop)
         brief = Brief(run, verb, self.ssh, self.limits, Choices(**choices))
         rollout = Rollout(Threads(visitor, FORKS, cancel=self.cancel), events.append, brief, self.cancel)
         with self.world.entered(self):
@@ -198,7 +199,7 @@ class World:
         self._operators[id(operator.ssh)] = operator
         with pytest.MonkeyPatch.context() as patch, self.clock.installed():
             patch.setattr(Session, "open", staticmethod(self._open))
-            patch.setattr(wanted, "_code", lambda: MODULE)
+            patch.setattr(wanted, "_code", lambda _side: MODULE)
             yield
 
     def _open(self, spec: HostSpec, options: SshOptions, *, cancel: threading.Event | None = None) -> SimulatedSession:

@@ -9,6 +9,7 @@ from collections.abc import Generator
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from provisioner.machine.switch import BUSY, DIR, NO_REVISION
+from tests.simulator.disk import folder_of
 from tests.simulator.systems import BuildFailed, System
 
 if TYPE_CHECKING:
@@ -102,6 +103,7 @@ class SwitchUnit:
 
     def disarm(self) -> None:
         self.host.disk.remove(AT_BOOT)
+        self.host.disk.remove_empty(folder_of(AT_BOOT))
 
     def _step(self, process: Process) -> None:
         """Until the next pause; a process that another start or a stop has replaced is over."""
@@ -296,7 +298,7 @@ class SwitchUnit:
     def _give_back(self) -> None:
         undo = self.host.disk.read(f"{DIR}/undo.sh")
         if undo is not None and self.host.shell(undo).status:
-            self.log.append("the files in /etc/nixos could not all be given back: `nixprov up` or `down` goes on")
+            self.log.append("the files could not all be given back: `nixprov up` or `down` goes on")
 
     def _forget(self) -> None:
         self.disarm()

@@ -7,10 +7,13 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Final
 
+from provisioner.hooks.classic import Classic
 from provisioner.nix import imports
 
+FOLDER: Final = Classic().folder
 CONFIGURATION: Final = "/etc/nixos/configuration.nix"
 MODULE: Final = "/etc/nixos/nixprov"
 # What the templates bring for podman, beside the runners (templates/engine.nix, image.nix, daemon.nix, door.nix,
@@ -55,7 +58,7 @@ def evaluate(files: Mapping[str, bytes]) -> System:
         raise BuildFailed(f"error: file '{CONFIGURATION}' was not found")
     if b"throw" in configuration:
         raise BuildFailed("error: the configuration throws")
-    found = imports.find(configuration)
+    found, without = _hook(configuration)
     if found is imports.Presence.UNREADABLE:
         raise BuildFailed(f"error: syntax error, unexpected end of file, at {CONFIGURATION}:1")
     is_imported = found in (imports.Presence.PRESENT, imports.Presence.ELSEWHERE)
@@ -63,11 +66,20 @@ def evaluate(files: Mapping[str, bytes]) -> System:
     if not (is_imported and f"{MODULE}/default.nix" in module):
         module = {}
     theirs = {path: text for path, text in files.items() if not path.startswith(f"{MODULE}/")}
-    theirs[CONFIGURATION] = imports.remove(configuration) or configuration
+    theirs[CONFIGURATION] = without
     digest = hashlib.sha256(repr(sorted({**theirs, **module}.items())).encode()).hexdigest()[:32]
     settings = _settings(module.get(f"{MODULE}/settings.nix", b"").decode())
     path = f"/nix/store/{digest}-nixos-system-host-25.11"
     return System(path, settings.get("revision", ""), tuple(settings.get("runners", ())))
+
+
+@cache
+def _hook(configuration: bytes) -> tuple[imports.Presence, bytes]:
+    """Whether our line is in it, and the file without it: parsed once for all the worlds of a test."""
+    found = imports.find(configuration, FOLDER)
+    if found is imports.Presence.UNREADABLE:
+        return found, configuration
+    return found, imports.remove(configuration, FOLDER) or configuration
 
 
 def _settings(text: str) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from functools import cache
 from typing import Final
 
 from provisioner.engine.switch import restarts
+from provisioner.hooks.classic import Classic
 from provisioner.machine import lock, switch
 from provisioner.machine.facts import Facts
 from provisioner.machine.journal import Journal
@@ -64,8 +65,8 @@ def _text(part: object) -> str:
     return part.text
 
 
-def _crashing() -> str:
-    return _text(switch.start(_WORD, _NAME, confirm_s=_SECONDS))
+def _start(*build: str) -> str:
+    return _text(switch.start(_WORD, _NAME, *build, confirm_s=_SECONDS))
 
 
 @cache
@@ -92,7 +93,8 @@ def shells() -> tuple[Phrase, ...]:
     ]
     assert len(remnants) == len(_OF_STEPS), "a step has another Shell: say what it does to a simulated host"
     return (
-        _phrase("start", _crashing()),
+        _phrase("start", _start(*Classic().configuration.build)),
+        _phrase("start", _start()),
         _phrase("arm", _text(switch.push(b"")[-1])),
         _phrase("disarm", switch.DISARM),
         _phrase("reset failed", _RESET_FAILED),

@@ -11,17 +11,21 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
+from provisioner.ci.gitlab.api import Api
+from provisioner.ci.gitlab.provider import GitLab
+from provisioner.ci.gitlab.values import Manager, Registration, Runner, RunnerStatus
 from provisioner.engine.host import Choices, Context, Host, Limits, Machine
-from provisioner.errors import ConnectionLost, ForgeUnavailable, NixprovError
+from provisioner.errors import CiUnavailable, ConnectionLost, NixprovError
 from provisioner.events import Event, Logged, StatusRead, Warned
-from provisioner.forge import Forge
 from provisioner.machine.facts import Facts
 from provisioner.machine.journal import Journal, Run
+from provisioner.machine.things import asking
 from provisioner.machine.transaction import JOURNAL
-from provisioner.model import ForgeRunner, HostSpec, Manager, Mark, Registration, RunnerSpec, RunnerStatus, Secret
+from provisioner.model import HostSpec, Mark, RunnerSpec, Secret
 from provisioner.plan import HostPlan
 from provisioner.ssh.exec import Completed
 from provisioner.ssh.session import Session
+from provisioner.steps import things
 from provisioner.verb import Verb
 from provisioner.verbs import PHASES, status
 from tests.unit.hosts import URL, spec
@@ -76,8 +80,8 @@ class FakeSession:
             if place == JOURNAL:
                 self.journals.append(content)
                 self.records["journal.data"] = content
-            elif place.endswith(".token"):
-                self.records[f"secrets/{place.rpartition('/')[2]}.stat"] = b"600 0 0 500 regular file"
+            elif (thing := asking(place, things())) and thing.is_secret:
+                self.records[f"{thing.record_of(place)}.stat"] = b"600 0 0 500 regular file"
         if f"rm -f {JOURNAL}\n" in text or "rm -rf --one-file-system /var/lib/nixprov\n" in text:
             self.records.pop("journal.data", None)
 
@@ -87,12 +91,12 @@ class FakeSession:
 
 
 @dataclass
-class FakeForge:
+class FakeApi:
     """`fails`: what a method raises, by its name; `jobs` run on every runner, and are not told
     the first `silent_for` times; `status` is of managers.
     """
 
-    there: dict[int, ForgeRunner]
+    there: dict[int, Runner]
     fails: dict[str, NixprovError] = field(default_factory=dict)
     said: list[tuple[str, object]] = field(default_factory=list)
     url: str = URL
@@ -105,16 +109,16 @@ class FakeForge:
         if name in self.fails:
             raise self.fails[name]
 
-    def runners(self, *_: object) -> tuple[ForgeRunner, ...]:
+    def runners(self, *_: object) -> tuple[Runner, ...]:
         return tuple(self.there.values())
 
-    def get(self, id_: int) -> ForgeRunner | None:
+    def get(self, id_: int) -> Runner | None:
         self._do("get", id_)
         return self.there.get(id_)
 
     def create(self, wanted: RunnerSpec, mark: Mark) -> Registration:
         self._do("create", wanted.name)
-        made = ForgeRunner(99, mark.describe(""), wanted.type, False, RunnerStatus.NEVER_CONTACTED)
+        made = Runner(99, mark.describe(""), wanted.type, False, RunnerStatus.NEVER_CONTACTED)
         self.there[made.id] = made
         return Registration(made.id, Secret("glrt-new"))
 
@@ -133,7 +137,7 @@ class FakeForge:
         self._do("jobs", id_)
         if self.silent_for:
             self.silent_for -= 1
-            raise ForgeUnavailable("502")
+            raise CiUnavailable("502")
         return self.jobs
 
     def managers(self, id_: int) -> tuple[Manager, ...]:
@@ -151,7 +155,7 @@ class Stage:
     """One host, one GitLab, one verb on them."""
 
     session: FakeSession
-    forge: FakeForge
+    api: FakeApi
     host: Host
     events: list[Event]
 
@@ -182,7 +186,7 @@ class Stage:
 def stage(
     facts: Facts,
     journal: Journal | None,
-    *there: ForgeRunner,
+    *there: Runner,
     verb: str = "up",
     host: HostSpec | None = None,
     limits: Limits = QUICK,
@@ -190,18 +194,18 @@ def stage(
 ) -> Stage:
     records: Mapping[str, bytes] = dict(facts.records)
     session = FakeSession({**records, **({"journal.data": journal.render()} if journal else {})})
-    forge = FakeForge({runner.id: runner for runner in there})
+    api = FakeApi({runner.id: runner for runner in there})
     events: list[Event] = []
     context = Context(
         host or spec(),
-        cast("Forge", forge),
+        GitLab(cast("Api", api)),
         events.append,
         Run("this-run", verb, "me@here", "2026-01-01T00:00:00+00:00"),
         Verb(verb),
         limits,
         Choices(**choices),
     )
-    return Stage(session, forge, Host(context, Machine(context, cast("Session", session))), events)
+    return Stage(session, api, Host(context, Machine(context, cast("Session", session))), events)
 
 
 def switch_ends(line: str) -> Callable[[str], Completed | None]:

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 
+from provisioner.ci.base import Server
+from provisioner.ci.gitlab.values import Runner, RunnerStatus
+from provisioner.ci.gitlab.words import HOST_SIDE, WORDS
+from provisioner.hooks.classic import Classic
 from provisioner.machine.facts import Facts, digest
 from provisioner.machine.journal import Journal, Phase, RunnerRecord
+from provisioner.machine.things import Files, Folder, Seen, asking, of_kind
 from provisioner.machine.transaction import RemoveFile, WriteFile
-from provisioner.model import Connection, ForgeRunner, HostSpec, Mark, RunnerSpec, RunnerStatus, Secret, machine_key
-from provisioner.steps import STEPS, Wanted
+from provisioner.model import Connection, HostSpec, Mark, RunnerSpec, Secret, machine_key
+from provisioner.steps import STEPS, Wanted, things
 from provisioner.steps.wanted import build
 
 URL = "https://gitlab.example"
+SERVER = Server(WORDS, HOST_SIDE, URL)
 MACHINE_ID = b"0123456789abcdef0123456789abcdef"
 MACHINE = machine_key(MACHINE_ID.decode())
 CONFIGURATION = b"""\
@@ -26,13 +33,14 @@ CONFIGURATION = b"""\
   services.openssh.enable = true; # mine
 }
 """
+HOOK = Classic()
 NEW = {
     "os": b"ID=nixos\n",
     "machine-id": MACHINE_ID + b"\n",
     "generation": b"system-4-link",
     "system": b"/nix/store/aaa-nixos",
     "profile": b"/nix/store/aaa-nixos",
-    "etc-nixos": b"/etc/nixos",
+    "etc-nixos": HOOK.folder.encode(),
     "etc-nixos-mtime": b"1000",
     "nix-version": b"nix (Nix) 2.35.3\n",
 }
@@ -54,35 +62,53 @@ def with_file(
 
 
 def new_host(configuration: bytes = CONFIGURATION) -> Facts:
-    return Facts("host1", with_file(NEW, "configuration", "/etc/nixos/configuration.nix", configuration))
-
-
-def record_of(path: str) -> str | None:
-    if path == "/etc/nixos/configuration.nix":
-        return "configuration"
-    for folder, record in (("/etc/nixos/nixprov/", "module/"), ("/var/lib/nixprov/secrets/", "secrets/")):
-        if path.startswith(folder):
-            return record + path.removeprefix(folder)
-    return None
+    return Facts("host1", with_file(NEW, "configuration", HOOK.path, configuration))
 
 
 def after(facts: Facts, parts: Sequence[object]) -> Facts:
-    """The facts that a probe would find once a transaction's parts were applied: files only."""
+    """The facts that a probe would find once a transaction's parts were applied: files that a step declares, only."""
     records = dict(facts.records)
+    declared = tuple(things())
     for part in parts:
-        if isinstance(part, WriteFile | RemoveFile) and (record := record_of(part.path)):
+        if isinstance(part, WriteFile | RemoveFile) and (thing := asking(part.path, declared)):
+            record = thing.record_of(part.path) or ""
             if part.expect is not None:
                 assert part.expect == digest(records.get(f"{record}.data")), part.path
             content = None
             if isinstance(part, WriteFile):
                 content = b"" if isinstance(part.content, Secret) else part.content
             records = with_file(records, record, part.path, content, part.mode if isinstance(part, WriteFile) else 0)
-    folder = {"module-dir.stat": b"755 0 0 1 directory"} if any(name.startswith("module/") for name in records) else {}
-    # The probe never reads a secret.
-    probed = {
-        name: value for name, value in records.items() if not (name.startswith("secrets/") and ".stat" not in name)
-    }
-    return Facts(facts.host, {name: value for name, value in probed.items() if name != "module-dir.stat"} | folder)
+            if thing.is_secret:
+                records = {name: data for name, data in records.items() if name not in unread(record)}
+    return Facts(facts.host, with_folders(records))
+
+
+def unread(record: str) -> tuple[str, str]:
+    """What the probe never says of a secret."""
+    return f"{record}.data", f"{record}.real"
+
+
+def with_folders(records: Mapping[str, bytes]) -> dict[str, bytes]:
+    """A declared folder is there when one of the declared files in it is."""
+    declared = tuple(things())
+    found = dict(records)
+    for folder in of_kind(declared, Folder):
+        if folder.record:
+            found.pop(f"{folder.record}.stat", None)
+            files = [thing for thing in declared if isinstance(thing, Seen | Files)]
+            if any(lies_in(thing, folder) and is_there(thing, records) for thing in files):
+                found[f"{folder.record}.stat"] = f"{folder.mode:o} 0 0 1 directory".encode()
+    return found
+
+
+def lies_in(thing: Seen | Files, folder: Folder) -> bool:
+    where = thing.folder if isinstance(thing, Files) else thing.path.rpartition("/")[0]
+    return f"{where}/".startswith(f"{folder.path}/")
+
+
+def is_there(thing: Seen | Files, records: Mapping[str, bytes]) -> bool:
+    name = re.escape(thing.record) + (r"/.*" if isinstance(thing, Files) else "")
+    return any(re.fullmatch(rf"{name}\.stat", record) for record in records)
 
 
 def with_old_header(content: bytes, by: str = "0.1.0") -> bytes:
@@ -103,7 +129,7 @@ def with_old_settings(facts: Facts) -> Facts:
 def wanted(host: HostSpec | None = None, record: RunnerRecord = RECORD) -> Wanted:
     host = host or spec()
     records = {runner.name: record for runner in host.runners}
-    return build(host, URL, records, {runner.name: Secret("glrt-x") for runner in host.runners})
+    return build(host, SERVER, records, {runner.name: Secret("glrt-x") for runner in host.runners})
 
 
 def write(target: Wanted, facts: Facts, journal: Journal) -> list[object]:
@@ -130,7 +156,7 @@ def converged(host: HostSpec | None = None) -> tuple[Facts, Journal]:
     return Facts("host1", {**facts.records, **system}), journal
 
 
-def runner(runner_id: int = 7, *, name: str = "default", machine: str = MACHINE, **fields: object) -> ForgeRunner:
+def runner(runner_id: int = 7, *, name: str = "default", machine: str = MACHINE, **fields: object) -> Runner:
     known = RunnerSpec(name)
     values: dict[str, object] = {
         "type": known.type,
@@ -138,4 +164,4 @@ def runner(runner_id: int = 7, *, name: str = "default", machine: str = MACHINE,
         "status": RunnerStatus.ONLINE,
         "description": Mark("host1", name, machine).describe(""),
     }
-    return ForgeRunner(id=runner_id, **(values | fields))  # type: ignore[arg-type]
+    return Runner(id=runner_id, **(values | fields))  # type: ignore[arg-type]

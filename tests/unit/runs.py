@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 
 from provisioner import events
 from provisioner.app import Report
+from provisioner.ci.base import Difference, Enrolled, Presence, RunnerAction, RunnerVerb
+from provisioner.ci.gitlab.words import WORDS
 from provisioner.diff import plan_diffs
 from provisioner.events import (
     BatchBegun,
@@ -30,15 +32,14 @@ from provisioner.events import (
     StatusRead,
     Warned,
 )
-from provisioner.forge.compare import Difference
 from provisioner.machine.counters import Counters
 from provisioner.machine.facts import UnitFact
 from provisioner.machine.flaws import NO_FLAWS
 from provisioner.machine.origin import Kind, Origin
 from provisioner.machine.preview import Closure, PackageChange, Preview, UnitChange
-from provisioner.model import Connection, ForgeRunner, HostSpec, Manager, RunnerSpec, RunnerStatus, RunnerType
+from provisioner.model import Connection, HostSpec, RunnerSpec
 from provisioner.outcome import HostResult, Outcome
-from provisioner.plan import FileChange, HostPlan, RunnerAction, RunnerVerb, StepAction
+from provisioner.plan import FileChange, HostPlan, StepAction
 from provisioner.report.record import RunRecord
 from provisioner.steps import Wanted
 
@@ -51,7 +52,7 @@ BUILD_LOG = (
     "       … while evaluating the option `services.nosuch':",
     "       error: The option `services.nosuch' does not exist.",
 )
-# As templates/counters.py writes it; tests/unit/test_counters.py holds the two together.
+# As templates/core/counters.py writes it; tests/unit/test_counters.py holds the two together.
 BOOK = json.dumps(
     {
         "version": 1,
@@ -88,8 +89,9 @@ def host_spec(name: str = "host1", *runners: RunnerSpec) -> HostSpec:
 def host_plan(name: str = "host1") -> HostPlan:
     return HostPlan(
         name,
+        WORDS,
         (
-            RunnerAction("default", RunnerVerb.CREATE, "GitLab has none"),
+            RunnerAction("default", RunnerVerb.CREATE, "GitLab has none", settings=(("tags", "nix"),)),
             RunnerAction("big", RunnerVerb.UPDATE, "tags: a -> b", 7, (Difference("tags", "a", "b"),)),
             RunnerAction("same", RunnerVerb.KEEP, id=4),
         ),
@@ -108,8 +110,8 @@ def status_read(name: str = "host1", *drift: str) -> StatusRead:
     runner = RunnerReport(
         "default",
         UnitFact("nixprov-runner-default.service", "active", "running", 0),
-        ForgeRunner(7, "x", RunnerType.INSTANCE, paused=False, status=RunnerStatus.ONLINE),
-        (Manager(1, "s_1", "2026-01-01T00:00:00Z", RunnerStatus.ONLINE),),
+        Enrolled(7, None, "online", polls=True),
+        (Presence("s_1", "online", "2026-01-01T00:00:00Z"),),
     )
     counters = Counters.parse(BOOK)
     assert counters is not None
@@ -119,7 +121,7 @@ def status_read(name: str = "host1", *drift: str) -> StatusRead:
 RESULT = HostResult("host1", Outcome.ROLLED_BACK, 1.0, 2, 1, "it broke", "mend it", ("a runner",))
 # One of each kind, with a value in every field.
 SAMPLES: tuple[Event, ...] = (
-    RunStarted("up", "r", "me@here", ("host1",)),
+    RunStarted("up", "r", "me@here", ("host1",), WORDS),
     BatchBegun(1, 2, "builders", ("host1",)),
     PhaseBegun("host1", "switch"),
     planned(check=True, system=PREVIEW),
@@ -166,7 +168,7 @@ class Play:
         self.reports.insert(0, self.record)
 
     def start(self) -> None:
-        self.emit(RunStarted(self.verb, "20260101T000000-abcdef", "anna@desk", tuple(self.names)))
+        self.emit(RunStarted(self.verb, "20260101T000000-abcdef", "anna@desk", tuple(self.names), WORDS))
 
     def emit(self, event: Event) -> None:
         for report in self.reports:

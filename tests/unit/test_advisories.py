@@ -21,7 +21,7 @@ from provisioner.report.ending import flaw_lines
 from tests.unit.engine_fakes import Stage, stage
 from tests.unit.hosts import converged, new_host, runner, spec
 
-RAW: list[dict[str, Any]] = tomllib.loads((resources.templates() / "advisories.toml").read_text())["advisory"]
+RAW: list[dict[str, Any]] = tomllib.loads((resources.templates() / "core" / "advisories.toml").read_text())["advisory"]
 LAB = "nix (Nix) 2.26.3"
 KEYS = {"id", "severity", "gives", "advice", "sources", "affected"}
 PRODUCTS = {"nix", "lix"}
@@ -201,7 +201,7 @@ def test_up_refuses_before_anything_is_made_anywhere() -> None:
         with pytest.raises(HostRefused, match=rf"lets jobs become root of the host: .*{FOD}"):
             it.plan()
         assert all("touched=yes" not in script for script in it.session.scripts)
-        assert {name for name, _ in it.forge.said} <= {"get"}
+        assert {name for name, _ in it.api.said} <= {"get"}
 
 
 def test_up_takes_what_is_accepted_and_a_mended_nix() -> None:

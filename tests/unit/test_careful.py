@@ -12,12 +12,12 @@ from provisioner.machine.facts import Facts, digest
 from provisioner.machine.journal import Journal, Phase, Run
 from provisioner.machine.preflight import problems, warnings
 from provisioner.machine.switch import Followed, SwitchResult
-from provisioner.machine.transaction import KeepCopy, MakeDir, Part, RemoveFile, WriteFile
+from provisioner.machine.transaction import KeepCopy, MakeDir, Part, RemoveFile, SetMtime, WriteFile
 from provisioner.model import Engine
 from provisioner.steps import STEPS
-from provisioner.steps.hook import Hook
-from provisioner.steps.module import DIR, ModuleFiles
-from tests.unit.hosts import after, converged, new_host, wanted
+from provisioner.steps.hook import Hooked
+from provisioner.steps.module import ModuleFiles
+from tests.unit.hosts import HOOK, after, converged, new_host, wanted
 
 
 def feeding(facts: Facts, journal: Journal, *, remove: bool = False) -> list[Part]:
@@ -34,7 +34,8 @@ def configuration_of(facts: Facts) -> dict[str, bytes]:
 def test_what_up_writes_can_be_turned_round() -> None:
     before = new_host()
     parts = feeding(before, Journal())
-    back = undo(parts, before)
+    back = undo(parts, before, HOOK)
+    assert back[-1] == SetMtime(HOOK.folder, 1000)
     assert configuration_of(after(after(before, parts), back)) == configuration_of(before)
 
 
@@ -42,7 +43,7 @@ def test_what_down_removes_can_be_turned_round() -> None:
     facts, journal = converged()
     parts = feeding(facts, journal, remove=True)
     assert parts
-    assert configuration_of(after(after(facts, parts), undo(parts, facts))) == configuration_of(facts)
+    assert configuration_of(after(after(facts, parts), undo(parts, facts, HOOK))) == configuration_of(facts)
 
 
 def test_going_back_leaves_a_file_that_was_edited_meanwhile() -> None:
@@ -51,7 +52,7 @@ def test_going_back_leaves_a_file_that_was_edited_meanwhile() -> None:
     edited = after(before, parts)
     edited = Facts("host1", {**edited.records, "configuration.data": b"{ }"})
     with pytest.raises(AssertionError, match=r"configuration\.nix"):
-        after(edited, undo(parts, before))
+        after(edited, undo(parts, before, HOOK))
 
 
 @pytest.mark.parametrize(
@@ -134,8 +135,8 @@ def test_what_a_person_wrote_into_our_file_is_kept_beside_it(verb: str) -> None:
     step = ModuleFiles()
     parts = step.write(wanted(), edited, journal) if verb == "write" else step.remove(edited, journal)
     copies = [part for part in parts if isinstance(part, KeepCopy)]
-    assert [copy.path for copy in copies] == [f"{DIR}/runner.nix"]
-    assert copies[0].copy.startswith(f"{DIR}/runner.nix.edited-")
+    assert [copy.path for copy in copies] == [f"{HOOK.module}/runner.nix"]
+    assert copies[0].copy.startswith(f"{HOOK.module}/runner.nix.edited-")
     beside = {
         f"module/{copies[0].copy.rpartition('/')[2]}.{kind}": edited.records[f"module/runner.nix.{kind}"]
         for kind in ("stat", "data")
@@ -149,7 +150,7 @@ def test_a_configuration_in_the_store_is_refused_before_anything() -> None:
     facts, journal = converged()
     linked = Facts("host1", {**facts.records, "configuration.real": b"/nix/store/xxx-configuration.nix"})
     with pytest.raises(HookRefused, match="link into the store"):
-        Hook().remove(linked, journal)
+        Hooked().remove(linked, journal)
 
 
 def linked_folder(facts: Facts) -> Facts:
@@ -163,7 +164,7 @@ def linked_folder(facts: Facts) -> Facts:
 
 def test_a_host_that_goes_back_alone_gives_the_file_behind_a_linked_folder_back() -> None:
     before = linked_folder(new_host())
-    back = undo(feeding(before, Journal()), before)
+    back = undo(feeding(before, Journal()), before, HOOK)
     given = {part.path: part.content for part in back if isinstance(part, WriteFile)}
     assert given == {"/etc/nixos/configuration.nix": before.records["configuration.data"]}
     assert "/etc/nixos/configuration.nix" not in [part.path for part in back if isinstance(part, RemoveFile)]
@@ -172,7 +173,7 @@ def test_a_host_that_goes_back_alone_gives_the_file_behind_a_linked_folder_back(
 def test_what_down_took_out_behind_a_link_can_be_turned_round() -> None:
     facts, journal = converged()
     linked = Facts("host1", {**facts.records, "configuration.real": b"/home/me/configuration.nix"})
-    back = undo(feeding(linked, journal, remove=True), linked)
+    back = undo(feeding(linked, journal, remove=True), linked, HOOK)
     given = {part.path: part.content for part in back if isinstance(part, WriteFile)}
     assert given["/home/me/configuration.nix"] == facts.records["configuration.data"]
 
@@ -181,20 +182,20 @@ def test_a_line_that_a_link_took_away_from_the_module_is_refused_unless_it_says_
     facts, journal = converged()
     linked = {**facts.records, "configuration.real": b"/home/me/configuration.nix"}
     with pytest.raises(HookRefused, match="link to /home/me"):
-        Hook().compare(wanted(), Facts("host1", linked), journal)
+        Hooked().compare(wanted(), Facts("host1", linked), journal)
     whole = linked["configuration.data"].replace(b"./nixprov", b"/etc/nixos/nixprov")
-    assert Hook().compare(wanted(), Facts("host1", {**linked, "configuration.data": whole}), journal).is_present
+    assert Hooked().compare(wanted(), Facts("host1", {**linked, "configuration.data": whole}), journal).is_present
 
 
 def test_an_immutable_file_is_said_before_anything() -> None:
     protected = {"configuration-protected": b"yes\n"}
     fresh = Facts("host1", {**new_host().records, **protected})
     with pytest.raises(HookRefused, match="write-protected") as caught:
-        Hook().compare(wanted(), fresh, Journal())
+        Hooked().compare(wanted(), fresh, Journal())
     assert "chattr -i" in caught.value.hint
     facts, journal = converged()
     with pytest.raises(HookRefused, match="write-protected"):
-        Hook().remove(Facts("host1", {**facts.records, **protected}), journal)
+        Hooked().remove(Facts("host1", {**facts.records, **protected}), journal)
 
 
 def restored(before: Facts, now: Facts, journal: Journal) -> list[Part]:
@@ -206,7 +207,7 @@ def test_a_down_that_failed_gives_the_line_the_files_and_their_folder_back() -> 
     taken = after(facts, feeding(facts, journal, remove=True))
     assert configuration_of(taken) != configuration_of(facts)
     parts = restored(facts, taken, journal)
-    assert MakeDir(DIR, 0o755) in parts
+    assert MakeDir(HOOK.module, 0o755) in parts
     assert configuration_of(after(taken, parts)) == configuration_of(facts)
 
 
@@ -231,8 +232,8 @@ def test_a_file_of_ours_that_lost_its_first_line_is_kept_too() -> None:
     name = "module/runner.nix.data"
     now = Facts("host1", {**facts.records, name: facts.records[name].partition(b"\n")[2] + b"# mine\n"})
     for parts in (ModuleFiles().write(wanted(), now, journal), ModuleFiles().restore(facts, now, journal)):
-        assert [part.path for part in parts if isinstance(part, KeepCopy)] == [f"{DIR}/runner.nix"]
-        assert [part.path for part in parts if isinstance(part, WriteFile)] == [f"{DIR}/runner.nix"]
+        assert [part.path for part in parts if isinstance(part, KeepCopy)] == [f"{HOOK.module}/runner.nix"]
+        assert [part.path for part in parts if isinstance(part, WriteFile)] == [f"{HOOK.module}/runner.nix"]
 
 
 def test_going_back_takes_away_nothing_that_a_person_put_there_meanwhile() -> None:
@@ -244,8 +245,8 @@ def test_going_back_takes_away_nothing_that_a_person_put_there_meanwhile() -> No
     now = Facts("host1", {**facts.records, **theirs, **edited})
     parts = ModuleFiles().restore(old, now, journal)
     assert not [part for part in parts if isinstance(part, RemoveFile)]
-    assert [part.path for part in parts if isinstance(part, KeepCopy)] == [f"{DIR}/settings.nix"]
+    assert [part.path for part in parts if isinstance(part, KeepCopy)] == [f"{HOOK.module}/settings.nix"]
     written = {part.path: part.expect for part in parts if isinstance(part, WriteFile)}
     assert written == {
-        f"{DIR}/{file}": digest(now.records[f"module/{file}.data"]) for file in ("runner.nix", "settings.nix")
+        f"{HOOK.module}/{file}": digest(now.records[f"module/{file}.data"]) for file in ("runner.nix", "settings.nix")
     }

@@ -9,6 +9,7 @@ from typing import Any
 import click
 import pytest
 
+from provisioner.ci import CI_OPTIONS
 from provisioner.cli import cli
 from provisioner.cli.edge import Options, PlayFile, with_options
 
@@ -23,11 +24,19 @@ def parameters(name: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_what_is_not_typed_has_the_default_of_the_value(name: str) -> None:
-    assert Options(**parameters(name)) == Options()
+    assert Options.of(parameters(name)) == Options()
 
 
 def test_each_field_can_be_typed() -> None:
-    assert set().union(*(parameters(name) for name in COMMANDS)) == FIELDS
+    typed = set().union(*(parameters(name) for name in COMMANDS))
+    of_providers = {option.parameter for option in CI_OPTIONS}
+    assert of_providers <= typed
+    assert typed - of_providers | {"ci"} == FIELDS
+
+
+def test_options_of_providers_are_told_apart_from_ours() -> None:
+    options = Options.of({"gitlab_url": "https://x", "gitlab_token_file": None, "yes": True})
+    assert (dict(options.ci), options.yes) == ({"gitlab_url": "https://x"}, True)
 
 
 def test_options_are_frozen_and_travel() -> None:

@@ -24,7 +24,7 @@ U, C, X, F, G, R, B, K, S = (
     Outcome.CHANGED,
     Outcome.UNREACHABLE,
     Outcome.FAILED,
-    Outcome.FORGE,
+    Outcome.CI,
     Outcome.ROLLED_BACK,
     Outcome.ROLLBACK_FAILED,
     Outcome.INTERRUPTED,

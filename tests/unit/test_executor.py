@@ -12,12 +12,13 @@ from unittest import mock
 import pytest
 
 from provisioner.batches import Stage
+from provisioner.ci.gitlab.api import Api
+from provisioner.ci.gitlab.provider import GitLab
 from provisioner.engine.executor import Executor, Threads
 from provisioner.engine.pool import Task
 from provisioner.engine.rollout import Rollout
 from provisioner.engine.visit import Brief, Job, Visitor
 from provisioner.events import Emit, Event, HostDone, PhaseBegun, Planned, StatusRead
-from provisioner.forge import Forge
 from provisioner.machine.journal import Run
 from provisioner.model import Become, HostSpec, Secret
 from provisioner.outcome import HostResult
@@ -25,7 +26,7 @@ from provisioner.sealing import Sealer, new_key
 from provisioner.ssh.session import Session
 from provisioner.verb import Verb
 from provisioner.verbs import perform
-from tests.unit.engine_fakes import FakeForge, FakeSession
+from tests.unit.engine_fakes import FakeApi, FakeSession
 from tests.unit.hosts import converged, new_host, runner, spec
 
 PASSWORD = "hunter2"
@@ -49,7 +50,7 @@ def connected(wanted: HostSpec, *_: object, **__: object) -> Connected:
 
 
 def visitor() -> Visitor:
-    return Visitor(cast("Forge", FakeForge({7: runner(7)})), perform)
+    return Visitor(GitLab(cast("Api", FakeApi({7: runner(7)}))), perform)
 
 
 def worker(sealed: bytes, key: str) -> bytes:

@@ -5,27 +5,25 @@ from __future__ import annotations
 import base64
 import json
 import re
-import time
 from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 
-from provisioner.engine.drain import StillBusy, drain
-from provisioner.engine.host import Choices, Limits
+from provisioner.engine.drain import drain
+from provisioner.engine.host import Limits
 from provisioner.engine.switch import Switch
 from provisioner.engine.unwind import RollbackFailed, RolledBack
-from provisioner.errors import ForgeRefused, ForgeUnavailable, HostRefused, Locked, NixprovError
-from provisioner.events import Logged, PhaseBegun, Warned
+from provisioner.errors import CiRefused, Locked, NixprovError
+from provisioner.events import Logged, Warned
 from provisioner.machine.facts import Facts
 from provisioner.machine.journal import NO_TOKEN, Phase, RunnerRecord
 from provisioner.machine.lock import WAIT
-from provisioner.machine.switch import NOT_ACTIVE_STATUS
 from provisioner.machine.transaction import LOCKED_STATUS, STALE_STATUS, UNCHANGED_STATUS
-from provisioner.model import RunnerStatus, machine_key
+from provisioner.model import machine_key
 from provisioner.ssh.exec import Completed
 from tests.unit.engine_fakes import QUICK, Stage, lost, stage, switch_ends
-from tests.unit.hosts import URL, converged, new_host, runner, spec
+from tests.unit.hosts import URL, converged, new_host, runner
 
 UNIT = "nixprov-runner-default.service"
 
@@ -41,71 +39,6 @@ def token_version(it: Stage) -> str:
     return str(it.session.journal["runners"]["default"]["token_version"])
 
 
-def restarts(it: Stage) -> bool:
-    return any(f"try-restart --no-block {UNIT}" in script for script in it.session.scripts)
-
-
-def test_a_unit_whose_token_was_replaced_is_restarted_when_no_switch_does_it() -> None:
-    """The token before is dead, so the files go back and the token does not: the unit must read it."""
-    it = stage(*converged(), runner(), new_tokens=True)
-    it.session.answers = switch_ends("failed build 20 4")
-    assert isinstance(fails(it), RolledBack)
-    assert (token_version(it), restarts(it)) == ("run-1", True)
-    it.change(choices=Choices())
-    assert it.plan().lines() == (), "no later run would have mended it"
-
-
-def test_a_token_that_never_came_to_the_host_is_not_said_to_be_there() -> None:
-    it = stage(*converged(), runner(), new_tokens=True)
-    it.session.answers = lambda script: lost() if "touched=yes" in script and "default.token" in script else None
-    assert isinstance(fails(it), RolledBack)
-    assert (token_version(it), restarts(it)) == (NO_TOKEN, False)
-    assert any("has ended: `nixprov up` makes another" in text for text in it.texts(Warned))
-
-
-def test_a_reset_whose_answer_was_lost_may_have_been_done() -> None:
-    it = stage(*converged(), runner(), new_tokens=True)
-    it.forge.fails["reset"] = ForgeUnavailable("no answer")
-    assert isinstance(fails(it), ForgeUnavailable)
-    assert token_version(it) == NO_TOKEN
-
-
-def cleans(it: Stage) -> bool:
-    return any("rm -rf --one-file-system /var/lib/nixprov-containers" in script for script in it.session.scripts)
-
-
-def test_a_machine_whose_journal_was_moved_away_is_not_cleaned_under_its_runner() -> None:
-    """As the hint for a broken journal says; the runner works, and its jobs run."""
-    it = stage(converged()[0], None, runner())
-    it.forge.fails["reset"] = ForgeRefused("403")
-    assert isinstance(fails(it), ForgeRefused)
-    assert ("journal.data" in it.session.records, cleans(it)) == (False, False)
-
-
-def test_a_down_that_waits_in_vain_cleans_nothing_either() -> None:
-    it = stage(converged()[0], None, runner(), verb="down", limits=replace(QUICK, drain_s=0.02))
-    it.forge.jobs = 1
-    assert isinstance(fails(it), StillBusy)
-    assert ("resume", 7) in it.forge.said, "it was found by its mark, and paused"
-    assert ("journal.data" in it.session.records, cleans(it)) == (False, False)
-
-
-def test_a_new_machine_is_cleaned() -> None:
-    it = stage(new_host(), None)
-    it.forge.fails["create"] = ForgeRefused("403")
-    assert isinstance(fails(it), ForgeRefused)
-    assert cleans(it)
-
-
-def test_a_runner_that_cannot_be_deleted_is_no_reason_to_take_a_host_back() -> None:
-    """It is a double of one that works by then."""
-    it = stage(*converged(), runner(), runner(8), new_tokens=True)
-    it.forge.fails["delete"] = ForgeUnavailable("502")
-    assert isinstance(fails(it), ForgeUnavailable)
-    assert (it.session.journal["phase"], token_version(it)) == ("up: confirmed", "this-run")
-    assert not [event for event in it.events if event == PhaseBegun("host1", "unwind")]
-
-
 def goes_back_first(it: Stage, *, run: str = "this-run") -> Callable[[str], Completed | None]:
     """The host's own script writes the journal a moment before the last transaction comes."""
 
@@ -118,19 +51,6 @@ def goes_back_first(it: Stage, *, run: str = "this-run") -> Callable[[str], Comp
         return Completed(STALE_STATUS, b"", "journal.json is not what it was a moment ago")
 
     return answer
-
-
-@pytest.mark.parametrize("verb", ["up", "down"])
-def test_a_host_that_went_back_just_before_it_was_confirmed_is_no_other_operator(verb: str) -> None:
-    """What was made in GitLab goes, what was paused goes on."""
-    it = stage(
-        *(converged() if verb == "down" else (new_host(), None)), *([runner()] if verb == "down" else []), verb=verb
-    )
-    it.session.answers = goes_back_first(it)
-    error = fails(it)
-    assert isinstance(error, RolledBack), error
-    assert "went back to the old one" in error.message
-    assert ("delete", 99) in it.forge.said if verb == "up" else ("resume", 7) in it.forge.said
 
 
 def test_a_host_that_is_giving_its_files_back_is_waited_for() -> None:
@@ -149,7 +69,7 @@ def test_a_host_that_is_giving_its_files_back_is_waited_for() -> None:
     it.session.answers = answer
     error = fails(it)
     assert isinstance(error, RolledBack), error
-    assert ("delete", 99) in it.forge.said
+    assert ("delete", 99) in it.api.said
 
 
 def test_a_journal_that_another_operator_changed_is_theirs() -> None:
@@ -157,38 +77,6 @@ def test_a_journal_that_another_operator_changed_is_theirs() -> None:
     it.session.answers = goes_back_first(it, run="another")
     assert isinstance(fails(it), Locked)
     assert it.session.journal["run"]["id"] == "another"
-
-
-def test_a_line_that_is_cut_while_the_host_goes_back_is_no_failed_rollback() -> None:
-    it = stage(new_host(), None)
-    cuts = iter([True])
-    waiting = {"switch": b"ActiveState=active\nSubState=running\n"}
-
-    def answer(script: str) -> Completed | None:
-        if "after=" in script:
-            it.session.records |= waiting
-            return Completed(0, b"end waits activate 2 4\n", "")
-        if "/switch/aborted" in script and "touched=yes" not in script:
-            it.session.records.pop("switch", None)
-            if next(cuts, False):
-                lost()
-        return None
-
-    it.session.answers = answer
-    assert isinstance(fails(it), RolledBack)
-    assert it.session.connections == 2
-
-
-@pytest.mark.parametrize(("verb", "ends"), [("plan", False), ("plan down", False), ("up", True), ("down", True)])
-def test_a_plan_names_a_switch_that_waits_and_leaves_it(verb: str, ends: bool) -> None:
-    facts, journal = converged()
-    left = {"switch": b"ActiveState=active\nSubState=running\n", "switch-result": b"activate 0 5"}
-    it = stage(Facts("host1", {**facts.records, **left}), replace(journal, phase=Phase.WRITTEN), runner(), verb=verb)
-    it.session.answers = switch_ends("waits activate 0 5")
-    it.plan()
-    touched = [script for script in it.session.scripts if "switch/open" in script and "after=" not in script]
-    assert bool(touched) == ends
-    assert any("waits to be confirmed" in text for text in it.texts(Warned)) != ends
 
 
 @pytest.mark.parametrize(
@@ -213,30 +101,6 @@ def test_a_switch_that_a_dead_run_left_waiting_is_kept_only_when_it_goes_our_way
     assert [f"mv /var/lib/nixprov/switch/open /var/lib/nixprov/switch/{verdict}" in script for script in ends] == [True]
 
 
-def test_nothing_is_kept_before_somebody_has_logged_in_anew() -> None:
-    it = stage(new_host(), None)
-    kept: list[int] = []
-
-    def answer(script: str) -> Completed | None:
-        if "touched=yes" in script and "mv /var/lib/nixprov/switch/open" in script:
-            kept.append(it.session.connections)
-        return switch_ends("waits activate 0 5")(script)
-
-    it.session.answers = answer
-    it.plan()
-    it.apply()
-    assert kept == [2]
-
-
-def test_a_unit_that_every_job_needs_and_did_not_start_unwinds_the_run() -> None:
-    it = stage(new_host(), None)
-    failed = b"failed nixprov-image.service other.service \nend waits activate 4 5\n"
-    it.session.answers = lambda script: Completed(0, failed, "") if "after=" in script else None
-    error = fails(it)
-    assert isinstance(error, RolledBack), error
-    assert "nixprov-image.service did not start, and every job needs it" in error.message
-
-
 def test_an_interrupt_does_not_cut_short_what_unwinds() -> None:
     it = stage(new_host(), None)
 
@@ -247,7 +111,7 @@ def test_an_interrupt_does_not_cut_short_what_unwinds() -> None:
 
     it.session.answers = interrupted_as_it_fails
     assert isinstance(fails(it), RolledBack)
-    assert ("delete", 99) in it.forge.said
+    assert ("delete", 99) in it.api.said
 
 
 def test_a_host_that_another_run_took_is_not_unwound_and_keeps_the_runner_that_run_uses() -> None:
@@ -263,7 +127,7 @@ def test_a_host_that_another_run_took_is_not_unwound_and_keeps_the_runner_that_r
     it.session.answers = taken_over
     assert isinstance(fails(it), Locked)
     assert "unwinding" not in [json.loads(one)["phase"] for one in it.session.journals]
-    assert ("delete", 99) not in it.forge.said
+    assert ("delete", 99) not in it.api.said
 
 
 @pytest.mark.parametrize("verb", ["up", "down"])
@@ -277,18 +141,7 @@ def test_a_write_that_changed_nothing_leaves_nothing_to_undo(verb: str) -> None:
     assert isinstance(error, RolledBack), error
     assert "nothing was changed; rolled back" in error.message
     assert "unwinding" not in [json.loads(one)["phase"] for one in it.session.journals]
-    assert ("resume", 7) in it.forge.said if is_down else ("delete", 99) in it.forge.said
-
-
-def test_a_machine_has_one_name_in_a_run() -> None:
-    """Under the second the lock would hold nothing off, and a switch of the first could be taken for one to be ended."""
-    first, second = stage(*converged(), runner()), stage(*converged(), runner(), host=replace(spec(), name="twin"))
-    second.change(names=first.host.context.names)
-    first.plan()
-    first.plan()
-    with pytest.raises(HostRefused, match="machine id of host1"):
-        second.plan()
-    assert [("say probe-end" in script) for script in second.session.scripts] == [True]
+    assert ("resume", 7) in it.api.said if is_down else ("delete", 99) in it.api.said
 
 
 def test_what_takes_long_on_a_host_has_the_time_for_it() -> None:
@@ -311,74 +164,6 @@ def test_whose_token_is_to_go_is_on_record_before_it_goes() -> None:
     it.apply()
     versions = [json.loads(one)["runners"]["default"]["token_version"] for one in it.session.journals]
     assert versions == [NO_TOKEN, "this-run", "this-run"]
-
-
-def test_a_copy_of_a_machine_does_not_delete_the_runner_of_its_original() -> None:
-    facts, journal = converged()
-    other = runner(machine=machine_key("another"))
-    it = stage(facts, replace(journal, machine=machine_key("another")), other, verb="down")
-    assert [action.id for action in it.plan().runners] == []
-    assert any("another machine" in text for text in it.texts(Warned))
-    same = stage(facts, journal, verb="down")
-    assert [action.id for action in same.plan().runners] == [7]
-
-
-def waiting_stage(answer: Callable[[str], Completed | None]) -> Stage:
-    """A new runner that does not poll; the unit is asked for after a moment, and would be waited for much longer."""
-    it = stage(new_host(), None, limits=replace(QUICK, unit_s=0, contact_s=20))
-    it.forge.status = RunnerStatus.NEVER_CONTACTED
-    switched = switch_ends("waits activate 0 5")
-    it.session.answers = lambda script: switched(script) or answer(script)
-    return it
-
-
-def asks_units(script: str) -> bool:
-    return "steady()" in script and "touched=yes" not in script
-
-
-def test_a_unit_that_died_is_not_waited_for() -> None:
-    died = Completed(NOT_ACTIVE_STATUS, b"", f"no such image\n{UNIT} is failed, restarted 2 times\n")
-    it = waiting_stage(lambda script: died if asks_units(script) else None)
-    started = time.monotonic()
-    error = fails(it)
-    assert time.monotonic() - started < 5
-    assert f"no such image / {UNIT} is failed" in error.message
-
-
-def test_a_unit_that_lives_is_given_its_time_and_so_is_a_gitlab_that_is_silent() -> None:
-    def polls_later(script: str) -> Completed | None:
-        if asks_units(script):
-            it.forge.status = RunnerStatus.ONLINE
-        return None
-
-    it = waiting_stage(polls_later)
-    it.plan()
-    it.apply()
-    assert it.session.journal["phase"] == "up: confirmed"
-    silent = waiting_stage(lambda _: None)
-    silent.change(limits=replace(silent.host.context.limits, contact_s=0.5))
-    silent.forge.fails["managers"] = ForgeUnavailable("502")
-    error = fails(silent)
-    assert "502; rolled back" in error.message
-    assert not any(asks_units(script) for script in silent.session.scripts)
-    assert len([said for said in silent.forge.said if said[0] == "managers"]) > 2
-
-
-@pytest.mark.parametrize(("silent", "patience_s", "drained"), [(3, 20, True), (1000, 0.2, False)])
-def test_a_gitlab_that_is_restarted_while_jobs_are_waited_for(silent: int, patience_s: float, drained: bool) -> None:
-    it = stage(*converged(), runner(), verb="down", limits=replace(QUICK, contact_s=patience_s, drain_s=30))
-    it.host.machine.probe()
-    it.forge.silent_for = silent
-    drain(it.host, [7])
-    assert any("not drained" in text for text in it.texts(Warned)) != drained
-
-
-def test_settings_that_stay_in_gitlab_are_said() -> None:
-    facts, journal = converged()
-    it = stage(facts, replace(journal, phase=Phase.WRITTEN), runner(tags=("old",)))
-    it.session.answers = switch_ends("failed build 20 4")
-    assert isinstance(fails(it), RolledBack)
-    assert "runner default keeps in GitLab what this run changed there: tags: old -> none" in it.texts(Warned)
 
 
 def fails_on_the_way_back(script: str) -> Completed | None:
@@ -442,14 +227,14 @@ def test_a_gitlab_that_is_silent_as_long_as_jobs_are_waited_for_says_nothing_of_
     """A limit of the jobs that is below GitLab's: `down` is not for it to hold up."""
     it = stage(*converged(), runner(), verb="down", limits=replace(QUICK, contact_s=30, drain_s=0.05))
     it.host.machine.probe()
-    it.forge.silent_for = 1000
+    it.api.silent_for = 1000
     drain(it.host, [7])
     assert any("not drained: 502" in text for text in it.texts(Warned))
 
 
 def test_a_runner_that_gitlab_has_no_more_is_not_said_to_be_paused() -> None:
     it = stage(*converged(), verb="down")
-    it.forge.fails["resume"] = ForgeRefused("404 Runner Not Found")
+    it.api.fails["resume"] = CiRefused("404 Runner Not Found")
     it.session.answers = switch_ends("failed build 20 4")
     assert isinstance(fails(it), RolledBack)
     assert (it.host.ledger.remains, it.texts(Warned)) == ([], [])
@@ -515,7 +300,7 @@ def test_a_host_that_still_goes_back_is_no_rolled_back_one() -> None:
     error = fails(it)
     assert isinstance(error, RollbackFailed), error
     assert "the host is still going back to the old system and tries again by itself" in error.message
-    assert ("delete", 99) not in it.forge.said, "the host may use it"
+    assert ("delete", 99) not in it.api.said, "the host may use it"
 
 
 def test_a_recorded_generation_that_cannot_be_gone_back_to_yet_is_a_failed_rollback() -> None:

@@ -9,22 +9,23 @@ from provisioner.machine import switch
 from provisioner.machine.facts import Facts
 from provisioner.machine.transaction import STATE_DIR, RemoveFile, Shell, WriteFile
 from provisioner.report.lines import that_matter
+from provisioner.steps import STEPS
 from provisioner.steps.base import State
-from provisioner.steps.staged import Staged
-from tests.unit.hosts import converged, wanted
+from tests.unit.hosts import HOOK, converged, wanted
 
+STAGED = next(step for step in STEPS if step.name == "staged")
 LEFT = f"{STATE_DIR}/secrets/default.token.nixprov-new"
 
 
 def test_what_was_staged_and_the_lock_are_taken_away_by_a_run_that_has_nothing_else_to_do() -> None:
     facts, journal = converged()
-    assert Staged().compare(wanted(), facts, journal).is_present
+    assert STAGED.compare(wanted(), facts, journal).is_present
     left = Facts("host1", {**facts.records, "staged": LEFT.encode()})
-    found = Staged().compare(wanted(), left, journal)
+    found = STAGED.compare(wanted(), left, journal)
     assert (found.state, LEFT in found.why) == (State.DRIFTED, True)
-    assert Staged().write(wanted(), left, journal) == (RemoveFile(LEFT),)
+    assert STAGED.write(wanted(), left, journal) == (RemoveFile(LEFT),)
     locked = Facts("host1", {**facts.records, "lock-left": b"run1"})
-    assert Staged().compare(wanted(), locked, journal).state is State.DRIFTED
+    assert STAGED.compare(wanted(), locked, journal).state is State.DRIFTED
 
 
 def test_going_back_does_not_bring_back_what_was_only_staged() -> None:
@@ -33,7 +34,7 @@ def test_going_back_does_not_bring_back_what_was_only_staged() -> None:
     record = {"module/x.stat": b"644 0 0 1 regular file", "module/x.real": staged.encode(), "module/x.data": b"half"}
     before = Facts("host1", {**facts.records, **record})
     assert staged in before.files()
-    assert undo([RemoveFile(staged)], before) == ()
+    assert undo([RemoveFile(staged)], before, HOOK) == ()
 
 
 @pytest.mark.parametrize(

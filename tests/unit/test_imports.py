@@ -7,13 +7,14 @@ the line to add by hand.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from provisioner.nix import syntax
+from provisioner.nix import imports, syntax
 from provisioner.nix.imports import (
     ATTRIBUTE,
     ENTRY,
@@ -24,10 +25,11 @@ from provisioner.nix.imports import (
     Presence,
     Refused,
     Style,
-    add,
-    find,
-    remove,
 )
+
+add = partial(imports.add, folder="/etc/nixos")
+find = partial(imports.find, folder="/etc/nixos")
+remove = partial(imports.remove, folder="/etc/nixos")
 
 CORPUS = Path(__file__).parent.parent / "corpus" / "imports"
 EDITED = sorted(file.name.removesuffix(".out.nix") for file in CORPUS.glob("*.out.nix"))

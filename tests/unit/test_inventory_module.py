@@ -38,7 +38,7 @@ def test_every_variable_is_an_option_of_the_module(tmp_path: Path) -> None:
         "nixprov_accept_advisories": "CVE-2026-39860",
     }
     said = _module(tmp_path, {name: words.get(name, 7) for name in VARIABLES})
-    text = (resources.templates() / "options.nix").read_text()
+    text = (resources.templates() / "core" / "options.nix").read_text()
     for group in GROUPS:
         block = re.search(rf"^    {group} = {{\n(.*?)^    }};", text, re.MULTILINE | re.DOTALL)
         assert block
@@ -50,14 +50,14 @@ def test_every_variable_is_an_option_of_the_module(tmp_path: Path) -> None:
 
 
 def test_the_capabilities_of_the_inventory_are_the_modules() -> None:
-    text = (resources.templates() / "options.nix").read_text()
+    text = (resources.templates() / "core" / "options.nix").read_text()
     block = re.search(r"^      capAdd = .*?^      };", text, re.MULTILINE | re.DOTALL)
     assert block
     assert re.findall(r'^ +"(\w+)"$', block[0], re.MULTILINE) == [capability.value for capability in Capability]
 
 
 def test_the_page_says_the_defaults_of_the_module() -> None:
-    text = (resources.templates() / "options.nix").read_text()
+    text = (resources.templates() / "core" / "options.nix").read_text()
     defaults = dict(re.findall(r"^      (\w+) = (?:amount|positive|percent|weight) (\d+) ", text, re.MULTILINE))
     assert defaults
     page = dict(re.findall(r"^\| `(nixprov_\w+)` \|.*\| (\S*) \|$", PAGE.read_text(), re.MULTILINE))

@@ -21,11 +21,10 @@ from provisioner.outcome import HostResult, Outcome, exit_code
 from provisioner.report.advice import Typed, next_commands
 from provisioner.report.system import origin_lines
 from provisioner.ssh.exec import Completed
-from provisioner.steps.hook import Hook
 from provisioner.verb import Verb
 from provisioner.verbs import perform, plan
 from tests.unit.engine_fakes import Stage, stage
-from tests.unit.hosts import CONFIGURATION, converged, new_host, runner
+from tests.unit.hosts import CONFIGURATION, HOOK, converged, new_host, runner
 from tests.unit.runs import FOREIGN
 
 RUNS, OTHER, THIRD = (f"/nix/store/{letter * 32}-nixos-system-a-25.11" for letter in "abc")
@@ -66,13 +65,13 @@ def answer(said: Mapping[str, str], described: Mapping[str, object] | None) -> b
 
 
 def told(said: Mapping[str, str], described: Mapping[str, object] | None, expected: Expected | None = None) -> Origin:
-    return read("host1", answer(said, described), expected or Expected(RUNS))
+    return read("host1", answer(said, described), HOOK.configuration, expected or Expected(RUNS))
 
 
 @pytest.mark.parametrize("described", ["{", "[]", '"text"', "7"])
 def test_a_description_that_is_none_is_one_line(described: str) -> None:
     with pytest.raises(RemoteFailed, match="cannot be read"):
-        read("host1", answer({"described": described}, None), Expected(RUNS))
+        read("host1", answer({"described": described}, None), HOOK.configuration, Expected(RUNS))
 
 
 ELSEWHERE = {"config": "/home/me/a.nix", "config-real": "/home/me/a.nix"}
@@ -168,7 +167,7 @@ def test_what_would_change_beside_our_module() -> None:
 
 def test_an_answer_that_was_cut_short_says_nothing() -> None:
     with pytest.raises(RemoteFailed):
-        read("host1", answer({}, {})[:-12], Expected(RUNS))
+        read("host1", answer({}, {})[:-12], HOOK.configuration, Expected(RUNS))
 
 
 def test_people_are_told_what_goes_and_that_more_may() -> None:
@@ -233,7 +232,7 @@ def test_a_new_host_is_asked_for_what_it_has_and_one_that_needs_nothing_is_not()
 def test_what_an_ended_run_has_left_counts_for_nothing() -> None:
     """Its files are there, and nothing of it runs: the configuration without them is what must be running."""
     facts, journal = converged()
-    hook = replace(Hook().record(new_host()), sha256_before=digest(CONFIGURATION))
+    hook = replace(HOOK.record(new_host()), sha256_before=digest(CONFIGURATION))
     left = running(facts, revision="", revision_at_boot="", units="")
     it = stage(left, replace(journal, phase=Phase.WRITTEN, hook=hook), runner())
     it.session.answers = answers(RUNS)
@@ -339,6 +338,8 @@ def test_a_host_that_cannot_be_asked_is_left() -> None:
 )
 def test_refused_with_ways_on(kind: Kind, adopts: bool, error: type[Exception], hint: str) -> None:
     it = stage(running(new_host()), None, adopt_configuration=adopts)
+    it.plan()
+    it.events.clear()
     it.host.own = replace(FOREIGN, kind=kind)
     with pytest.raises(error) as caught:
         origin.require(it.host)
@@ -355,7 +356,7 @@ def test_up_says_its_plan_and_goes_no_further_where_another_system_runs() -> Non
         perform(it.host, lambda: True)
     kinds = [type(event) for event in it.events]
     assert kinds.index(Planned) < kinds.index(OriginFound)
-    assert (it.session.journals, it.forge.there) == ([], {})
+    assert (it.session.journals, it.api.there) == ([], {})
 
 
 def test_a_plan_that_would_fail_is_said_before_it_does() -> None:
@@ -369,6 +370,7 @@ def test_a_plan_that_would_fail_is_said_before_it_does() -> None:
 
 def test_adopted_knowingly_and_said() -> None:
     it = stage(running(new_host()), None, adopt_configuration=True)
+    it.plan()
     it.host.own = FOREIGN
     origin.require(it.host)
     (text,) = it.texts(Warned)
@@ -387,7 +389,7 @@ def test_down_switches_nothing_where_nothing_of_ours_runs_or_boots() -> None:
     said = "\n".join(it.session.scripts)
     assert "mv -f /etc/nixos/configuration.nix.nixprov-new /etc/nixos/configuration.nix" in said
     assert "rm -f /etc/nixos/nixprov/default.nix" in said
-    assert ("systemd-run" in said, it.forge.there, it.session.records.get("journal.data")) == (False, {}, None)
+    assert ("systemd-run" in said, it.api.there, it.session.records.get("journal.data")) == (False, {}, None)
 
 
 def gone(it: Stage) -> Callable[[str], Completed | None]:
@@ -447,7 +449,7 @@ def test_down_says_when_it_is_not_the_system_from_before(
     before: str, checked: Checked | None, sha256: str, words: str | None
 ) -> None:
     facts, journal = converged()
-    hook = replace(Hook().record(new_host()), sha256_before=sha256)
+    hook = replace(HOOK.record(new_host()), sha256_before=sha256)
     recorded = replace(journal, baseline=Baseline(4, before), checked=checked, hook=hook)
     it = stage(running(facts), recorded, runner(), verb="down")
     it.plan()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from provisioner.engine.switch import Detached, DetachedByUser
-from provisioner.errors import ForgeUnavailable, HostError, Locked, NixprovError
+from provisioner.errors import CiUnavailable, HostError, Locked, NixprovError
 from provisioner.events import Warned
 from provisioner.report import timeline
 from provisioner.verb import Verb
@@ -106,22 +106,22 @@ def test_a_host_that_was_taken_over_is_left_and_its_unused_runner_withdrawn(*, u
     it.host.ledger.is_written = True
     it.host.ledger.created.append(7 if used else 99)
     assert said(it, fails=Change, error=Locked("host1", "another run")) == ["Look", "Change", "Locked"]
-    assert it.forge.said == ([] if used else [("delete", 99)])
+    assert it.api.said == ([] if used else [("delete", 99), ("get", 99)])
 
 
 def test_a_runner_that_changed_alone_is_said_to_stay_changed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing was claimed for it, and yet it is no secret."""
     it = stage(*converged(), runner(tags=("old",)), runner(8))
     it.plan()
-    it.host.plan = replace(it.host.plan, runners=(*it.host.plan.runners, *it.host.plan.forge_changes[:1]))
-    updates = iter([None, ForgeUnavailable("502")])
+    it.host.plan = replace(it.host.plan, runners=(*it.host.plan.runners, *it.host.plan.runner_changes[:1]))
+    updates = iter([None, CiUnavailable("502")])
 
     def update(*_: object) -> None:
         if error := next(updates):
             raise error
 
-    monkeypatch.setattr(it.forge, "update", update)
-    with pytest.raises(ForgeUnavailable):
+    monkeypatch.setattr(it.api, "update", update)
+    with pytest.raises(CiUnavailable):
         it.apply()
     assert it.texts(Warned) == ["runner default keeps in GitLab what this run changed there: tags: old -> none"]
 
@@ -132,7 +132,7 @@ def test_what_comes_too_late_changes_nothing(verb: Verb) -> None:
     with pytest.raises(HostError, match="interrupted before anything was changed"):
         perform(it.host, lambda: False)
     assert not any("touched=yes" in script for script in it.session.scripts)
-    assert {name for name, _ in it.forge.said} == {"get"}
+    assert {name for name, _ in it.api.said} == {"get"}
 
 
 @pytest.mark.parametrize(

@@ -7,16 +7,19 @@ from dataclasses import replace
 
 import pytest
 
+from provisioner.ci.base import RunnerVerb
+from provisioner.ci.gitlab.plan import HostRunners
+from provisioner.ci.gitlab.values import Runner
 from provisioner.errors import HookRefused, HostRefused
 from provisioner.machine.facts import Facts
 from provisioner.machine.journal import Journal, Phase
-from provisioner.model import ForgeRunner, RunnerSpec, RunnerType
-from provisioner.plan import ForgeView, RunnerVerb, file_changes, plan_down, plan_up
-from tests.unit.hosts import CONFIGURATION, RECORD, URL, converged, new_host, runner, spec
+from provisioner.model import RunnerSpec
+from provisioner.plan import file_changes, plan_down, plan_up
+from tests.unit.hosts import CONFIGURATION, RECORD, SERVER, URL, converged, new_host, runner, spec
 
 
-def view(*found: ForgeRunner, surplus: tuple[ForgeRunner, ...] = ()) -> ForgeView:
-    return ForgeView(URL, {"default": found}, surplus)
+def view(*found: Runner, surplus: tuple[Runner, ...] = ()) -> HostRunners:
+    return HostRunners({"default": found}, surplus)
 
 
 def without(facts: Facts, *names: str) -> Facts:
@@ -24,7 +27,7 @@ def without(facts: Facts, *names: str) -> Facts:
 
 
 def test_a_new_host_gets_everything() -> None:
-    plan = plan_up(spec(), new_host(), Journal(), view())
+    plan = plan_up(spec(), new_host(), Journal(), SERVER, view())
     assert [(action.verb, action.id) for action in plan.runners] == [(RunnerVerb.CREATE, None)]
     assert {action.step for action in plan.steps} == {"state", "secrets", "module", "hook"}
     assert plan.switch
@@ -32,7 +35,7 @@ def test_a_new_host_gets_everything() -> None:
 
 def test_a_converged_host_gets_nothing() -> None:
     facts, journal = converged()
-    plan = plan_up(spec(), facts, journal, view(runner()))
+    plan = plan_up(spec(), facts, journal, SERVER, view(runner()))
     assert plan.lines() == ()
     assert plan.is_empty
 
@@ -45,9 +48,9 @@ def test_what_is_lost_is_written_again(lost: str, step: str | None) -> None:
     facts, journal = converged()
     if step is None:
         with pytest.raises(HookRefused, match="is not there"):
-            plan_up(spec(), without(facts, lost), journal, view(runner()))
+            plan_up(spec(), without(facts, lost), journal, SERVER, view(runner()))
         return
-    plan = plan_up(spec(), without(facts, lost), journal, view(runner()))
+    plan = plan_up(spec(), without(facts, lost), journal, SERVER, view(runner()))
     assert step in {action.step for action in plan.steps}
     assert plan.switch
 
@@ -62,68 +65,44 @@ def test_what_is_lost_is_written_again(lost: str, step: str | None) -> None:
 )
 def test_a_system_that_is_behind_is_switched_without_writing(change: dict[str, bytes], why: str) -> None:
     facts, journal = converged()
-    plan = plan_up(spec(), Facts("host1", {**facts.records, **change}), journal, view(runner()))
+    plan = plan_up(spec(), Facts("host1", {**facts.records, **change}), journal, SERVER, view(runner()))
     assert plan.steps == ()
     assert why in plan.switch
 
 
 def test_an_unfinished_run_is_finished() -> None:
     facts, journal = converged()
-    plan = plan_up(spec(), facts, replace(journal, phase=Phase.WRITTEN), view(runner()))
+    plan = plan_up(spec(), facts, replace(journal, phase=Phase.WRITTEN), SERVER, view(runner()))
     assert "not finished" in plan.switch
-
-
-@pytest.mark.parametrize(
-    ("found", "journaled", "verb", "doubles"),
-    [
-        ((runner(7),), True, RunnerVerb.KEEP, []),
-        ((runner(7, tags=("x",)),), True, RunnerVerb.UPDATE, []),
-        ((runner(7),), False, RunnerVerb.RESET_TOKEN, []),
-        ((runner(9),), True, RunnerVerb.RESET_TOKEN, []),
-        ((), True, RunnerVerb.CREATE, []),
-        ((runner(9), runner(7)), True, RunnerVerb.KEEP, [9]),
-        ((runner(9), runner(8)), False, RunnerVerb.RESET_TOKEN, [9]),
-        ((runner(7, type=RunnerType.GROUP),), True, RunnerVerb.CREATE, [7]),
-    ],
-)
-def test_which_runner_is_kept(
-    found: tuple[ForgeRunner, ...], journaled: bool, verb: RunnerVerb, doubles: list[int]
-) -> None:
-    facts, journal = converged()
-    journal = journal if journaled else replace(journal, runners={})
-    plan = plan_up(spec(), facts, journal, view(*found))
-    assert plan.runners[0].verb is verb
-    assert [action.id for action in plan.runners[1:]] == doubles
-    assert all(action.verb is RunnerVerb.DELETE for action in plan.runners[1:])
 
 
 def test_a_runner_no_longer_wanted_is_deleted_and_its_token_removed() -> None:
     facts, journal = converged(spec(RunnerSpec(), RunnerSpec("extra")))
-    plan = plan_up(spec(), facts, journal, view(runner(), surplus=(runner(8, name="extra"),)))
-    assert [(action.verb, action.id) for action in plan.forge_changes] == [(RunnerVerb.DELETE, 8)]
+    plan = plan_up(spec(), facts, journal, SERVER, view(runner(), surplus=(runner(8, name="extra"),)))
+    assert [(action.verb, action.id) for action in plan.runner_changes] == [(RunnerVerb.DELETE, 8)]
     assert {action.step for action in plan.steps} == {"secrets", "module"}
 
 
 def test_a_new_token_is_made_for_the_same_runner_when_asked() -> None:
     facts, journal = converged()
-    plan = plan_up(spec(), facts, journal, view(runner()), new_tokens=True)
+    plan = plan_up(spec(), facts, journal, SERVER, view(runner()), new_tokens=True)
     assert [(action.verb, action.id) for action in plan.runners] == [(RunnerVerb.RESET_TOKEN, RECORD.id)]
     assert plan.changes_host
-    other = plan_up(spec(), new_host(), Journal(), view(), new_tokens=True)
+    other = plan_up(spec(), new_host(), Journal(), SERVER, view(), new_tokens=True)
     assert [action.verb for action in other.runners] == [RunnerVerb.CREATE]
 
 
 def test_a_token_that_was_to_end_is_replaced_whatever_became_of_the_run() -> None:
     facts, journal = converged()
-    plan = plan_up(spec(), facts, journal.without_tokens(["default"]), view(runner()))
+    plan = plan_up(spec(), facts, journal.without_tokens(["default"]), SERVER, view(runner()))
     assert [(action.verb, action.id) for action in plan.runners] == [(RunnerVerb.RESET_TOKEN, RECORD.id)]
-    assert plan_up(spec(), facts, journal.without_tokens(["other"]), view(runner())).is_empty
+    assert plan_up(spec(), facts, journal.without_tokens(["other"]), SERVER, view(runner())).is_empty
 
 
 def test_adding_a_runner_keeps_the_other() -> None:
     facts, journal = converged()
     both = spec(RunnerSpec(), RunnerSpec("extra"))
-    plan = plan_up(both, facts, journal, ForgeView(URL, {"default": (runner(),), "extra": ()}))
+    plan = plan_up(both, facts, journal, SERVER, HostRunners({"default": (runner(),), "extra": ()}))
     assert [action.verb for action in plan.runners] == [RunnerVerb.KEEP, RunnerVerb.CREATE]
 
 
@@ -139,7 +118,7 @@ def test_adding_a_runner_keeps_the_other() -> None:
 )
 def test_what_cannot_be_done_surely_is_refused(facts: Facts, error: type[Exception], words: str) -> None:
     with pytest.raises(error) as refused:
-        plan_up(spec(), facts, Journal(), view())
+        plan_up(spec(), facts, Journal(), SERVER, view())
     assert words in str(refused.value)
 
 
@@ -147,29 +126,29 @@ def test_a_strangers_folder_is_refused() -> None:
     facts = new_host()
     strange = {"module/default.nix.stat": b"644 0 0 1 regular file", "module/default.nix.data": b"{ }"}
     with pytest.raises(HookRefused, match="not ours"):
-        plan_up(spec(), Facts("host1", {**facts.records, **strange}), Journal(), view())
+        plan_up(spec(), Facts("host1", {**facts.records, **strange}), Journal(), SERVER, view())
 
 
 def test_a_hand_edited_file_of_ours_is_drift() -> None:
     facts, journal = converged()
     edited = {**facts.records, "module/runner.nix.data": facts.records["module/runner.nix.data"] + b"# more\n"}
-    plan = plan_up(spec(), Facts("host1", edited), journal, view(runner()))
+    plan = plan_up(spec(), Facts("host1", edited), journal, SERVER, view(runner()))
     assert [action.why for action in plan.steps] == ["runner.nix was edited by hand"]
 
 
 def test_down_takes_what_is_left_and_nothing_else() -> None:
     facts, journal = converged()
-    plan = plan_down(spec(), facts, journal, view(runner()))
+    plan = plan_down(spec(), facts, journal, SERVER, view(runner()))
     assert [(action.verb, action.id) for action in plan.runners] == [(RunnerVerb.DELETE, 7)]
-    assert [action.step for action in plan.steps] == ["hook", "module", "secrets"]
+    assert [action.step for action in plan.steps] == ["hook", "module", "secrets", "state"]
     assert re.fullmatch(r"(/etc/nixos/nixprov/\w+\.\w+(, )?){3} and \d+ more", plan.steps[1].why)
     assert plan.switch
-    assert plan_down(spec(), new_host(), Journal(), view()).is_empty
+    assert plan_down(spec(), new_host(), Journal(), SERVER, view()).is_empty
 
 
 def test_the_diff_shows_the_hook_and_no_secret() -> None:
     facts = new_host()
-    plan = plan_up(spec(), facts, Journal(), view())
+    plan = plan_up(spec(), facts, Journal(), SERVER, view())
     changes = {change.path: change for change in file_changes(plan, facts, Journal())}
     hook = changes["/etc/nixos/configuration.nix"]
     assert hook.before == CONFIGURATION
@@ -182,7 +161,7 @@ def test_the_diff_of_a_linked_folder_names_the_files_as_people_know_them() -> No
     facts, journal = converged()
     linked = {"etc-nixos": b"/persist/nixos", "configuration.real": b"/persist/nixos/configuration.nix"}
     facts = Facts("host1", {**facts.records, **linked})
-    changes = file_changes(plan_down(spec(), facts, journal, view()), facts, journal)
+    changes = file_changes(plan_down(spec(), facts, journal, SERVER, view()), facts, journal)
     hook = next(change for change in changes if change.path == "/etc/nixos/configuration.nix")
     assert hook.before is not None
     assert b"nixprov" in hook.before
@@ -191,6 +170,6 @@ def test_the_diff_of_a_linked_folder_names_the_files_as_people_know_them() -> No
 
 def test_another_gitlab_is_another_runner() -> None:
     facts, journal = converged()
-    plan = plan_up(spec(), facts, journal, ForgeView("https://other.example", {"default": ()}))
+    plan = plan_up(spec(), facts, journal, replace(SERVER, url="https://other.example"), view())
     assert plan.runners[0].verb is RunnerVerb.CREATE
     assert RECORD.url == URL

@@ -10,12 +10,12 @@ from typing import Final, cast
 import pytest
 
 from provisioner.batches import Stage
+from provisioner.ci.base import Provider
 from provisioner.engine.executor import Threads
 from provisioner.engine.pool import TICK_S, Pool, Task
 from provisioner.engine.rollout import Rollout
 from provisioner.engine.visit import Brief, Visitor
 from provisioner.events import Event, HostDone
-from provisioner.forge import Forge
 from provisioner.machine.journal import Run
 from provisioner.outcome import Outcome
 from provisioner.verb import Verb
@@ -140,7 +140,7 @@ def test_a_report_that_is_broken_leaves_nobody_waiting() -> None:
             raise ValueError(event)  # noqa: TRY004 - as a report's own bug would
 
     run = Run("r", "status", "me@here", "")
-    rollout = Rollout(Threads(Visitor(cast("Forge", None), perform)), broken, Brief(run, Verb.STATUS))
+    rollout = Rollout(Threads(Visitor(cast("Provider", None), perform)), broken, Brief(run, Verb.STATUS))
     [result] = rollout.roll_out([Stage((host_spec("h1"),))])
     assert (result.outcome, result.error.startswith("bug in nixprov: ValueError")) == (Outcome.FAILED, True)
 

@@ -6,6 +6,7 @@ from base64 import b64encode
 
 import pytest
 
+from provisioner.ci.gitlab.words import WORDS
 from provisioner.engine.preview import checked
 from provisioner.errors import RemoteFailed
 from provisioner.machine import preview
@@ -13,7 +14,7 @@ from provisioner.machine.preview import Closure, PackageChange, Preview, UnitCha
 from provisioner.plan import HostPlan
 from provisioner.report.system import system_lines
 from provisioner.steps import Wanted
-from tests.unit.hosts import spec
+from tests.unit.hosts import HOOK, spec
 
 REVISION = "0123abc"
 HASH = "0c3d2fghijklmnpqrsvwxyz0123456789"[:32]
@@ -110,7 +111,10 @@ def test_an_answer_that_was_cut_short_says_nothing() -> None:
 
 def test_what_files_hold_is_in_no_argument() -> None:
     script = preview.script(
-        "r", {"/etc/nixos/configuration.nix": b"{ poison }", "/etc/nixos/a b/c.nix": None}, build=True
+        "r",
+        HOOK.configuration,
+        {"/etc/nixos/configuration.nix": b"{ poison }", "/etc/nixos/a b/c.nix": None},
+        build=True,
     )
     arguments, _, program = script.partition(b"<< 'END-OF-QUESTION'")
     poison = b64encode(b"{ poison }")
@@ -175,7 +179,7 @@ def test_what_people_are_told(seen: Preview | None, lines: list[str]) -> None:
     ],
 )
 def test_a_system_that_is_not_what_was_meant_fails_the_plan(wanted: str, found: str, failed: str) -> None:
-    plan = HostPlan("h", (), (), "why", Wanted(spec(), {}, wanted, "0.1.0", {}) if wanted else None)
+    plan = HostPlan("h", WORDS, (), (), "why", Wanted(spec(), {}, wanted, "0.1.0", {}) if wanted else None)
     seen = checked(Preview(Closure(1, 1, 0, (), (), found)), plan)
     assert failed in seen.failed
     assert bool(seen.failed) == bool(failed)

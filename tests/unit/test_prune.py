@@ -13,15 +13,20 @@ import pytest
 
 from provisioner.app import App
 from provisioner.batches import Stage
+from provisioner.ci.base import Presence, Provider
+from provisioner.ci.gitlab.api import Api
+from provisioner.ci.gitlab.plan import enrolled
+from provisioner.ci.gitlab.provider import GitLab
+from provisioner.ci.gitlab.values import Manager, Runner, RunnerStatus
+from provisioner.ci.gitlab.words import WORDS
 from provisioner.cli import cli
 from provisioner.cli.prune import _Dialogue, _finish
-from provisioner.errors import ForgeRefused
-from provisioner.forge import Forge
+from provisioner.errors import CiRefused
 from provisioner.machine.journal import Journal, RunnerRecord
-from provisioner.model import ForgeRunner, Manager, Mark, RunnerStatus, RunnerType
+from provisioner.model import Identity, Mark, RunnerType
 from provisioner.selection import Fleet
-from provisioner.verbs.prune import Finding, Known, View, delete, findings, gone, look, told
-from tests.unit.hosts import MACHINE, URL, runner, spec
+from provisioner.verbs.prune import Finding, Known, View, delete, findings, gone, look, named, told
+from tests.unit.hosts import MACHINE, SERVER, URL, runner, spec
 
 OTHER = "0" * 12
 STALE = Manager(5, "s_old", "2026-01-01T00:00:00Z", RunnerStatus.STALE)
@@ -29,19 +34,19 @@ LIVE = Manager(6, "s_new", "2026-02-01T00:00:00Z", RunnerStatus.ONLINE)
 
 
 class Memory:
-    """A forge of a few runners; `listed` are those that a list shows."""
+    """GitLab with a few runners; `listed` are those that a list shows."""
 
     url = URL
 
-    def __init__(self, *there: ForgeRunner, listed: Sequence[ForgeRunner] | None = None) -> None:
+    def __init__(self, *there: Runner, listed: Sequence[Runner] | None = None) -> None:
         self.there = {one.id: one for one in there}
         self.listed = tuple(there if listed is None else listed)
         self.deleted: list[int] = []
 
-    def runners(self, _kind: RunnerType, _owner: str | None) -> Sequence[ForgeRunner]:
+    def runners(self, _kind: RunnerType, _owner: str | None) -> Sequence[Runner]:
         return self.listed
 
-    def get(self, id_: int) -> ForgeRunner | None:
+    def get(self, id_: int) -> Runner | None:
         return self.there.get(id_)
 
     def managers(self, _id: int) -> Sequence[Manager]:
@@ -49,12 +54,13 @@ class Memory:
 
     def delete(self, id_: int) -> bool:
         self.deleted.append(id_)
+        self.there.pop(id_, None)
         return True
 
 
-def forge(*there: ForgeRunner, listed: Sequence[ForgeRunner] | None = None) -> tuple[Forge, Memory]:
+def gitlab(*there: Runner, listed: Sequence[Runner] | None = None) -> tuple[Provider, Memory]:
     memory = Memory(*there, listed=listed)
-    return cast("Forge", memory), memory
+    return GitLab(cast("Api", memory)), memory
 
 
 def known(*ids: int, machine: str = MACHINE, pending: tuple[int, ...] = (), held_by: str = "") -> Known:
@@ -64,19 +70,19 @@ def known(*ids: int, machine: str = MACHINE, pending: tuple[int, ...] = (), held
 
 
 def view(
-    *runners: ForgeRunner,
+    *runners: Runner,
     inventory: Sequence[str] = ("host1",),
     hosts: Mapping[str, Known] | None = None,
-    managers: Mapping[int, Sequence[Manager]] | None = None,
+    processes: Mapping[Identity, Sequence[Presence]] | None = None,
 ) -> View:
-    return View(URL, runners, inventory, hosts or {}, managers or {})
+    return View(SERVER, tuple(map(enrolled, runners)), inventory, hosts or {}, processes or {})
 
 
 def texts(findings: Sequence[Finding]) -> list[tuple[bool, str]]:
     return [(finding.deletes, finding.why) for finding in findings]
 
 
-def marked(id_: int, host: str, machine: str = MACHINE) -> ForgeRunner:
+def marked(id_: int, host: str, machine: str = MACHINE) -> Runner:
     return runner(id_, description=Mark(host, "default", machine).describe(""))
 
 
@@ -111,7 +117,7 @@ def test_what_is_not_marked_is_not_looked_at() -> None:
 
 def test_hosts_without_a_runner_and_downs_that_wait_are_named() -> None:
     hosts = {"host1": known(7), "host2": known(pending=(9,), machine=OTHER)}
-    assert [str(finding) for finding in findings(view(hosts=hosts))] == [
+    assert [finding.told(WORDS) for finding in findings(view(hosts=hosts))] == [
         "host1: has our files, and GitLab no runner 7: run `up` or `down` there",
         "host2: a `down` there waits to be finished",
     ]
@@ -123,15 +129,17 @@ def test_a_host_that_is_a_runner_again_has_no_down_that_waits() -> None:
 
 
 def test_a_stale_manager_is_named_and_no_more() -> None:
-    found = findings(view(runner(7), hosts={"host1": known(7)}, managers={7: (STALE, LIVE)}))
-    assert [(one.deletes, one.manager) for one in found] == [(False, STALE)]
-    assert "manager s_old of runner 7 (host1/default, last contact 2026-01-01" in str(found[0])
-    assert told(found[0]).gitlab_status == "stale"
+    provider, _ = gitlab(runner(7))
+    (found,) = findings(view(runner(7), hosts={"host1": known(7)}, processes={7: provider.presences(7)}))
+    assert (found.deletes, found.process and found.process.name) == (False, "s_old")
+    assert "manager s_old of runner 7 (host1/default, last contact 2026-01-01" in found.told(WORDS)
+    assert "GitLab lets no operator delete it" in found.why
+    assert told(found).gitlab_status == "stale"
 
 
 def test_lists_are_read_before_hosts_so_that_a_runner_just_made_is_in_none() -> None:
     asked: list[str] = []
-    open_, memory = forge(runner(7))
+    open_, memory = gitlab(runner(7))
     memory.runners = lambda *_: asked.append("lists") or memory.listed  # type: ignore[method-assign,func-returns-value]
 
     def ask() -> dict[str, Known]:
@@ -144,7 +152,7 @@ def test_lists_are_read_before_hosts_so_that_a_runner_just_made_is_in_none() -> 
 
 def test_what_hosts_know_by_id_is_found_where_no_list_shows_it() -> None:
     """A runner whose group the inventory no longer names; one that waits there to be deleted."""
-    open_, _ = forge(runner(7), runner(9), runner(10, description="taken over by a person"), listed=())
+    open_, _ = gitlab(runner(7), runner(9), runner(10, description="taken over by a person"), listed=())
     seen = look(open_, [spec()], {"host1"}, lambda: {"host1": known(7, pending=(9, 10))})
     assert [one.id for one in seen.runners] == [7, 9]
     assert texts(findings(seen)) == [(False, findings(seen)[0].why), (True, "waits to be deleted since a `down`")]
@@ -152,13 +160,13 @@ def test_what_hosts_know_by_id_is_found_where_no_list_shows_it() -> None:
 
 def test_what_changed_before_the_deletion_is_saved_and_said() -> None:
     """Another operator's `up` found it by its mark and uses it, while a person was asked."""
-    open_, memory = forge(runner(7, description="mine now"), runner(8), runner(9), runner(10))
+    open_, memory = gitlab(runner(7, description="mine now"), runner(8), runner(9), runner(10))
     unused = runner(9, status=RunnerStatus.NEVER_CONTACTED)
     shown = [runner(7), runner(8), unused, replace(unused, id=11)]
-    spared: list[int] = []
+    spared: list[Identity] = []
     delete(
         open_,
-        [Finding("", one, deletes=True) for one in shown],
+        [Finding("", enrolled(one), deletes=True) for one in shown],
         lambda _: None,
         lambda one: spared.append(one.id),
     )
@@ -166,31 +174,29 @@ def test_what_changed_before_the_deletion_is_saved_and_said() -> None:
 
 
 def test_gone_spares_the_machine_that_answers_by_that_name() -> None:
-    open_, _ = forge(marked(7, "host1"), marked(8, "host1", OTHER), marked(9, "host2"))
+    open_, _ = gitlab(marked(7, "host1"), marked(8, "host1", OTHER), marked(9, "host2"))
     found = gone(open_, "host1", [spec()], lambda: {"host1": known(8, machine=OTHER)})
     assert {one.runner.id: one.deletes for one in found if one.runner} == {7: True, 8: False}
 
 
 def test_gone_does_not_guess_between_machines() -> None:
-    open_, _ = forge(marked(7, "host1"), marked(8, "host1", OTHER))
-    with pytest.raises(
-        ForgeRefused, match=rf"7 \(machine {MACHINE}, online\), 8 \(machine {OTHER}, online\)"
-    ) as caught:
+    open_, _ = gitlab(marked(7, "host1"), marked(8, "host1", OTHER))
+    with pytest.raises(CiRefused, match=rf"7 \(machine {MACHINE}, online\), 8 \(machine {OTHER}, online\)") as caught:
         gone(open_, "host1", [spec()], dict)
     assert "runner's id" in caught.value.hint
 
 
 def test_gone_by_id_asks_no_host_and_wants_our_mark() -> None:
-    open_, _ = forge(marked(7, "host1"), runner(8, description="mine"))
-    assert texts(gone(open_, "7", (), pytest.fail)) == [(True, "named by its id")]
-    assert gone(open_, "9", (), pytest.fail) == []
-    with pytest.raises(ForgeRefused, match="not ours to delete"):
-        gone(open_, "8", (), pytest.fail)
+    open_, _ = gitlab(marked(7, "host1"), runner(8, description="mine"))
+    assert texts(named(open_, 7)) == [(True, "named by its id")]
+    assert named(open_, 9) == []
+    with pytest.raises(CiRefused, match="not ours to delete"):
+        named(open_, 8)
 
 
 def test_gone_with_check_only_says_it(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
-    open_, memory = forge(marked(7, "host1"))
-    monkeypatch.setattr(App, "forge", lambda _app: nullcontext(open_))
+    open_, memory = gitlab(marked(7, "host1"))
+    monkeypatch.setattr(App, "ci", lambda _app: nullcontext(open_))
     words = ["down", "--gone", "7", "--yes"]
     assert cli.main([*words, "--check"], standalone_mode=False) == 0
     assert (memory.deleted, "delete  " in capfd.readouterr().out) == ([], True)
@@ -202,8 +208,8 @@ def test_a_reader_that_left_ends_no_deletion(monkeypatch: pytest.MonkeyPatch) ->
     def hangs_up(*_: object, **__: object) -> None:
         raise BrokenPipeError
 
-    open_, memory = forge(marked(7, "host1"))
-    monkeypatch.setattr(App, "forge", lambda _app: nullcontext(open_))
+    open_, memory = gitlab(marked(7, "host1"))
+    monkeypatch.setattr(App, "ci", lambda _app: nullcontext(open_))
     monkeypatch.setattr("click.echo", hangs_up)
     assert cli.main(["down", "--gone", "7", "--yes"], standalone_mode=False) == 0
     assert memory.deleted == [7]
@@ -212,8 +218,8 @@ def test_a_reader_that_left_ends_no_deletion(monkeypatch: pytest.MonkeyPatch) ->
 def test_a_slip_of_the_pen_is_not_told_as_done(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    open_, _ = forge(marked(7, "host1"))
-    monkeypatch.setattr(App, "forge", lambda _app: nullcontext(open_))
+    open_, _ = gitlab(marked(7, "host1"))
+    monkeypatch.setattr(App, "ci", lambda _app: nullcontext(open_))
     assert cli.main(["down", "--gone", "8", "--yes"], standalone_mode=False) == 0
     assert capfd.readouterr().out == "GitLab has no runner of ours for 8\n"
 

@@ -121,7 +121,7 @@ def test_what_each_of_alike_hosts_left_behind_is_said() -> None:
     _, out, _ = live(play)
     play.start()
     for number, name in enumerate(play.names):
-        play.end(name, Outcome.FORGE, "GitLab does not answer", remains=(f"runner {7 + number} in GitLab",))
+        play.end(name, Outcome.CI, "GitLab does not answer", remains=(f"runner {7 + number} in GitLab",))
     play.summary()
     said = ESCAPES.sub("", out.getvalue())
     assert said.count("GitLab does not answer\n") == 1

@@ -13,21 +13,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from provisioner.ci.base import Difference, RunnerAction, RunnerVerb
+from provisioner.ci.gitlab.compare import settings
+from provisioner.ci.gitlab.words import WORDS
 from provisioner.cli.edge import Options
 from provisioner.cli.reports import reporting, typed
 from provisioner.diff import plan_diffs, runner_diff, unified
 from provisioner.errors import ConfigError
 from provisioner.events import BugMet, RunnerGone, RunStarted, Warned
-from provisioner.forge.compare import Difference
 from provisioner.masking import masked
 from provisioner.model import RunnerSpec
 from provisioner.outcome import HostResult, Outcome
-from provisioner.plan import FileChange, RunnerAction, RunnerVerb
+from provisioner.plan import FileChange
 from provisioner.report import html, junit
 from provisioner.report.advice import Typed, next_commands
 from provisioner.report.diff import for_people
 from provisioner.report.lines import that_matter
 from provisioner.report.logs import HostLogs
+from provisioner.report.record import LOG_LINES_KEPT
 from provisioner.report.timeline import PHASES
 from provisioner.report.wording import ago, clean, elapsed
 from provisioner.verb import Verb
@@ -158,7 +161,7 @@ def test_a_page_of_200_hosts_is_of_moderate_size() -> None:
     for name in play.names:
         play.phases(name, "connect", "probe", "plan", "create", "write", "switch", "confirm")
         play.emit(planned(name))
-        play.log(name, [f"line {number}" for number in range(1000)])
+        play.log(name, [f"line {number}" for number in range(LOG_LINES_KEPT + 1)])
         play.end(name, Outcome.CHANGED)
     assert len(html.page(play.record)) < 1_500_000
 
@@ -214,7 +217,7 @@ def test_files_are_written_at_the_end_whole_and_only_of_a_run_that_began(tmp_pat
         pass
     assert (page.read_text(), xml.exists()) == ("before", False)
     with pytest.raises(KeyboardInterrupt), reporting(options, Verb.UP) as report:  # noqa: PT012 - the run is cut short
-        report.event(RunStarted("up", "r", "o", ("host1",)))
+        report.event(RunStarted("up", "r", "o", ("host1",), WORDS))
         assert page.read_text() == "before"
         raise KeyboardInterrupt
     assert "unfinished" in page.read_text()
@@ -332,18 +335,19 @@ def test_our_own_code_is_one_line_for_people_where_it_comes_or_goes_as_a_whole()
 
 def test_diffs_of_runners_show_settings_before_and_after() -> None:
     changed = RunnerAction("big", RunnerVerb.UPDATE, "", 7, (Difference("note", "a\nb", "c"),))
-    assert runner_diff(changed) == (
+    assert runner_diff(changed, WORDS) == (
         "--- GitLab runner big #7\t(GitLab)\n+++ GitLab runner big #7\t(nixprov)\n-note: a\\nb\n+note: c\n"
     )
-    made = runner_diff(RunnerAction("big", RunnerVerb.CREATE), RunnerSpec(tags=("b", "a"), maximum_timeout_s=700))
+    sets = tuple(settings(RunnerSpec(tags=("b", "a"), maximum_timeout_s=700)))
+    made = runner_diff(RunnerAction("big", RunnerVerb.CREATE, settings=sets), WORDS)
     assert made.startswith("--- /dev/null\n+++ GitLab runner big\t(nixprov)\n+type: instance_type\n")
     assert "+tags: a, b\n" in made
     assert "+maximum_timeout: 700 s\n" in made
     assert (
-        runner_diff(RunnerAction("big", RunnerVerb.DELETE, id=7))
+        runner_diff(RunnerAction("big", RunnerVerb.DELETE, id=7), WORDS)
         == "--- GitLab runner big #7\t(GitLab)\n+++ /dev/null\n"
     )
-    assert runner_diff(RunnerAction("big", RunnerVerb.RESET_TOKEN, id=7)) == ""
+    assert runner_diff(RunnerAction("big", RunnerVerb.RESET_TOKEN, id=7), WORDS) == ""
     assert len(plan_diffs(host_plan(), (CHANGE,))) == 3
 
 

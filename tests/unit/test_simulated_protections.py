@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from provisioner import advisories
-from provisioner.errors import ForgeRefused
+from provisioner.errors import CiRefused
 from provisioner.machine.transaction import JOURNAL
 from provisioner.model import ModuleSpec, RunnerSpec
 from provisioner.outcome import Outcome
@@ -158,7 +158,7 @@ def test_who_was_overtaken_releases_nothing(world: World, host: Host) -> None:
         assert world.operator("bert").up(take_over=True).is_good
         after.append(host.disk.snapshot("/"))
 
-    anna = world.operator("anna", fails={"create": ForgeRefused("403 Forbidden")}).before(takes_back, bert_comes)
+    anna = world.operator("anna", fails={"create": CiRefused("403 Forbidden")}).before(takes_back, bert_comes)
     said = anna.up()
     assert after == [host.disk.snapshot("/")]
     assert "taken over by another operator" in said.result.error
@@ -201,7 +201,7 @@ def test_a_runner_that_gitlab_still_has_is_not_said_to_be_gone(world: World, hos
     (runner,) = world.gitlab.runners
     world.gitlab.undying.add(runner.id)
     said = world.operator().down()
-    assert said.outcome is Outcome.FORGE
+    assert said.outcome is Outcome.CI
     assert f"GitLab still has runner {runner.id} after deleting it" in said.result.error
     assert [one["id"] for one in host.journal["pending_deletions"]] == [runner.id]
     world.gitlab.undying.clear()

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from provisioner import steps
+from provisioner.hooks.classic import Classic
 from provisioner.machine import lock, origin, switch
-from provisioner.machine.facts import probe_script
 from provisioner.machine.journal import Journal
 from provisioner.machine.transaction import (
     ABSENT,
+    JOURNAL,
     KeepCopy,
     MakeDir,
     RemoveEmptyDir,
@@ -61,19 +63,20 @@ def test_what_steps_write_and_remove_is_read_back() -> None:
     facts, journal = converged()
     removed = [part for step in reversed(STEPS) for part in step.remove(facts, journal)]
     written = [part for step in STEPS for part in step.write(wanted(), facts, Journal())]
-    for parts in (written, removed, [*switch.push(b"back"), *written]):
-        sent = Transaction(parts, ABSENT, b"{}", first=lock.take("r")).script()
+    for parts in (written, removed, [*switch.push(b"back"), *written], [RemoveFile(JOURNAL)]):
+        content = None if RemoveFile(JOURNAL) in parts else b"{}"
+        sent = Transaction(parts, ABSENT, content, first=lock.take("r")).script()
         assert isinstance(reader.read(sent), Transact)
 
 
 def test_questions_are_read_back() -> None:
-    probe = probe_script(step.probe() for step in STEPS)
+    probe = steps.probe()
     assert reader.read(probe) == Probe(probe.decode(), waits=False)
     assert isinstance(reader.read(lock.WAIT.encode() + probe), Probe)
     for cursor in ("", "s=1;i=2"):
         assert reader.read(lock.keep("r-1").encode() + switch.follow(cursor)) == Follow("r-1", cursor)
     edits = {"/etc/nixos/nixprov/a.nix": None, "/etc/nixos/configuration.nix": b"{ }\n", "/etc/nixos/empty": b""}
-    assert reader.read(origin.script("r-1", edits)) == Origin("r-1", edits)
+    assert reader.read(origin.script("r-1", Classic().configuration, edits)) == Origin("r-1", edits)
     prologue = transaction_prologue()
     assert reader.read(prologue + switch.abort()) == Abort()
     assert reader.read(prologue + switch.active(("a.service",), 1).encode()) == Active(("a.service",), 1)

@@ -27,13 +27,16 @@ from provisioner.sealing import Sealer, new_key
 
 # Frozen, but no values: they hold what belongs to this process.
 STAYS: Final = {
-    "engine.host.Context": "GitLab's client, and who is told",
+    "bridge.doorbell.Doorbell": "who is rung for",
+    "bridge.git.Remote": "how to get a token",
+    "ci.base.Kind": "how a provider is connected",
+    "ci.gitlab.provider.GitLab": "its client",
+    "engine.host.Context": "the provider's client, and who is told",
     "engine.pool.Pool": "what is done in its threads",
-    "engine.executor.Threads": "GitLab's client",
+    "engine.executor.Threads": "the provider's client",
     "engine.rollout.Rollout": "its executor, and who is told",
     "engine.switch.Switch": "a session",
-    "engine.visit.Visitor": "GitLab's client",
-    "forge.transport.Patience": "how to sleep",
+    "engine.visit.Visitor": "the provider's client",
     "inventory.document.Reader": "who is warned",
     "inventory.fleet.Inventory": "who is warned",
     "report.both.Both": "the reports of a run, with their streams",
@@ -45,6 +48,7 @@ STAYS: Final = {
     "ssh.config.Endpoint": "made by each process from its own ssh_config",
     "ssh.dial.Proxy": "a process",
     "ssh.exec.Order": "a remote command on its way",
+    "transport.Patience": "how to sleep",
 }
 POISON: Final = "hunter2-of-the-inventory"
 

@@ -14,19 +14,20 @@ from typing import Any
 import pytest
 
 from provisioner import version
+from provisioner.ci.gitlab.plan import HostRunners
 from provisioner.engine.unwind import RolledBack
-from provisioner.errors import ForgeUnavailable, HostRefused
+from provisioner.errors import CiUnavailable, HostRefused
 from provisioner.events import Warned
 from provisioner.machine.facts import Facts
 from provisioner.machine.journal import Journal, Phase
 from provisioner.machine.transaction import KeepCopy, RemoveFile, WriteFile
 from provisioner.model import HostSpec, RunnerSpec
 from provisioner.nix.header import Header
-from provisioner.plan import ForgeView, HostPlan, plan_up
+from provisioner.plan import HostPlan, plan_up
 from provisioner.steps.module import is_as_built, written_by
 from tests.unit.engine_fakes import Stage, stage, switch_ends
 from tests.unit.hosts import (
-    URL,
+    SERVER,
     after,
     converged,
     runner,
@@ -92,7 +93,7 @@ def with_old_headers(facts: Facts, by: str = OLD) -> Facts:
 
 
 def plan(facts: Facts, journal: Journal, of: HostSpec | None = None) -> HostPlan:
-    return plan_up(of or spec(), facts, journal, ForgeView(URL, {"default": (runner(),)}))
+    return plan_up(of or spec(), facts, journal, SERVER, HostRunners({"default": (runner(),)}))
 
 
 @pytest.mark.parametrize("by", [None, OLD, NEW, "of tomorrow"])
@@ -300,9 +301,9 @@ def journals_to_come(script: str) -> list[dict[str, Any]]:
 
 def test_what_only_waits_for_gitlab_to_delete_has_no_module_any_more() -> None:
     it = stage(*host("9.0"), runner(), verb="down")
-    it.forge.fails["delete"] = ForgeUnavailable("502")
+    it.api.fails["delete"] = CiUnavailable("502")
     it.plan()
-    with pytest.raises(ForgeUnavailable):
+    with pytest.raises(CiUnavailable):
         it.apply()
     assert writers(it)[-1] == ""
     assert "9.0" in writers(it)

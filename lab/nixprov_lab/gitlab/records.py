@@ -11,6 +11,16 @@ from provisioner.model import AccessLevel, RunnerType
 LEGACY_SYSTEM_ID: Final = "<legacy>"
 
 
+class RunnerStatus(Enum):
+    """REST's `status` of a runner, or of a manager (never PAUSED there)."""
+
+    ONLINE = "online"
+    OFFLINE = "offline"
+    STALE = "stale"
+    NEVER_CONTACTED = "never_contacted"
+    PAUSED = "paused"
+
+
 class Role(IntEnum):
     """GitLab's access levels by name; a higher one includes the lower ones."""
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from nixprov_lab.gitlab.records import Runner, RunnerManager
-from provisioner.model import RunnerStatus
+from nixprov_lab.gitlab.records import Runner, RunnerManager, RunnerStatus
 
 ONLINE_WINDOW_S: Final = 2 * 3600
 STALE_AFTER_S: Final = 7 * 24 * 3600

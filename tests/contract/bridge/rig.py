@@ -23,8 +23,8 @@ from provisioner.bridge.gitlab import GitLab
 from provisioner.bridge.policy import Refs
 from provisioner.bridge.reconcile import Bridge, Decision
 from provisioner.bridge.store import Store
-from provisioner.forge.transport import Patience
 from provisioner.model import Secret
+from provisioner.transport import Patience
 from tests.contract.bridge import githttp
 from tests.contract.bridge import github as github_double
 from tests.contract.bridge.githttp import Moved, Repository
