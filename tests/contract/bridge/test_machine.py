@@ -43,6 +43,7 @@ class World(RuleBasedStateMachine):
         super().__init__()
         self.stack = ExitStack()
         self.allowed: set[str] = set()
+        self.asked_without_right: set[str] = set()
         self.is_settled = False
 
     @initialize()
@@ -92,8 +93,11 @@ class World(RuleBasedStateMachine):
         note = self.rig.github.say(person, pull, f"/ci run {pull.head}")
         if edited:
             self.rig.github.edit(note, note.body)
-        elif person.permission in {"admin", "write"} and pull.is_open:
+        elif person.permission in {"admin", "write"}:
             self.allowed.add(pull.head)
+        elif who == "writer":
+            # Their permission counts at the push, not at the comment.
+            self.asked_without_right.add(pull.head)
         self.changed()
 
     @precondition(lambda self: self.pulls)
@@ -107,6 +111,8 @@ class World(RuleBasedStateMachine):
     def demote_or_promote(self) -> None:
         writer = self.rig.github.users["writer"]
         writer.permission = "write" if writer.permission == "read" else "read"
+        if writer.permission == "write":
+            self.allowed |= self.asked_without_right
 
     @rule()
     def push_main(self) -> None:
