@@ -11,12 +11,16 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from provisioner.bridge import service
+from provisioner.bridge.config import load
 from provisioner.bridge.doorbell import Doorbell, Pressed, listening
+from provisioner.bridge.errors import BridgeError, BridgeUnavailable, Side
 from provisioner.bridge.store import Store
 from provisioner.bridge.values import Claim, Person, Source
 from provisioner.model import Secret
@@ -66,6 +70,7 @@ def bell() -> Iterator[Bell]:
 
 
 BODY = b'{"zen": "x"}'
+LARGE = b'"' + b"x" * 30_000_000 + b'"'
 GOOD = {"X-Hub-Signature-256": signature(BODY), "Content-Type": "application/json"}
 FORGED: dict[str, tuple[bytes, dict[str, str]]] = {
     "no header": (BODY, {"Content-Type": "application/json"}),
@@ -81,7 +86,7 @@ FORGED: dict[str, tuple[bytes, dict[str, str]]] = {
     "form": (BODY, {**GOOD, "Content-Type": "application/x-www-form-urlencoded"}),
     "no JSON": (b"{", {**GOOD, "X-Hub-Signature-256": signature(b"{")}),
     "deep": (b"[" * 100_000, {**GOOD, "X-Hub-Signature-256": signature(b"[" * 100_000)}),
-    "30 MB": (b" " * 30_000_000, {**GOOD, "X-Hub-Signature-256": "sha256=x"}),
+    "30 MB": (LARGE, {**GOOD, "X-Hub-Signature-256": signature(LARGE)}),
 }
 
 
@@ -208,12 +213,54 @@ def until(is_so: Any, seconds: float = 60) -> None:
 # --- passes
 
 
+class Passes:
+    """A bridge whose passes end as they are told; the last one ends the service."""
+
+    def __init__(self, *ends: BaseException | None) -> None:
+        self.ends = list(ends)
+
+    def settle(self) -> None:
+        if not self.ends:
+            raise KeyboardInterrupt
+        if end := self.ends.pop(0):
+            raise end
+
+
+def pauses(rig: Rig, monkeypatch: pytest.MonkeyPatch, *ends: BaseException | None) -> list[float]:
+    """The times for which the service sleeps between such passes, with an interval that is the shortest."""
+    slept: list[float] = []
+
+    @contextmanager
+    def assembled(*_: object) -> Iterator[Passes]:
+        yield Passes(*ends)
+
+    settings = load(process.configured(rig))
+    assert settings.tables.interval_s == service.SHORTEST_S
+    monkeypatch.setattr(service, "assembled", assembled)
+    monkeypatch.setattr("provisioner.bridge.service.time", SimpleNamespace(sleep=slept.append, time=time.time))
+    with pytest.raises(KeyboardInterrupt):
+        service.serve(settings, rig.folder / "state", lambda _decision: None, lambda _error: None)
+    return slept
+
+
+def test_a_bell_that_never_stops_is_heard_at_most_so_often(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert pauses(rig, monkeypatch, None, None) == [service.SHORTEST_S] * 2
+
+
+def test_a_bell_does_not_cut_patience_short(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = BridgeUnavailable(Side.GITHUB, "asks to wait", wait_s=900.0)
+    first, second, third = pauses(rig, monkeypatch, asked, BridgeError("no"), None)
+    assert first == 900.0
+    assert second >= 7.5
+    assert third == service.SHORTEST_S
+
+
 def test_pauses_grow_differ_and_obey() -> None:
-    pauses = [service.pause_s(60, failures, 0.0) for failures in range(1, 30)]
-    assert 45 <= pauses[0] <= 75
-    assert 90 <= pauses[1] <= 150
-    assert max(pauses) <= service.LONGEST_S * 1.25
-    assert len(set(pauses[-10:])) > 1
+    all_pauses = [service.pause_s(60, failures, 0.0) for failures in range(1, 30)]
+    assert 45 <= all_pauses[0] <= 75
+    assert 90 <= all_pauses[1] <= 150
+    assert max(all_pauses) <= service.LONGEST_S * 1.25
+    assert len(set(all_pauses[-10:])) > 1
     assert service.pause_s(60, 1, 1800.0) == 1800.0
 
 
