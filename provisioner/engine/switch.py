@@ -154,9 +154,7 @@ class Switch:
             raise SwitchFailed(self.machine.context.host, trying.explain())
 
     def _end(self, script: bytes) -> None:
-        follower = Follower(self.machine.context)
-        self.machine.stream(_PROLOGUE + script, follower)
-        follower.release()
+        self.machine.stream(_PROLOGUE + script, Follower(self.machine.context, has_cursors=False))
 
     def _stream_log(self, follower: Follower) -> None:
         # Over a new connection the host would look free, for as long as a build takes.
@@ -200,9 +198,11 @@ class Follower:
     """Cuts a switch's stream into lines, emits the log, remembers where to go on.
 
     A line is emitted with the cursor behind it: one whose cursor a cut connection swallowed comes again over the next.
+    Without cursors it is emitted as it comes.
     """
 
     context: Context
+    has_cursors: bool = True
     cursor: str = ""
     failed: tuple[str, ...] = ()
     result: SwitchResult | None = None
@@ -229,7 +229,7 @@ class Follower:
         if said.log is not None:
             self._held.append(said.log)
             self._size += len(said.log) + 1
-        if said.cursor or self._size > limits.HELD_LOG:
+        if said.cursor or not self.has_cursors or self._size > limits.HELD_LOG:
             self.release()
         self.cursor = said.cursor or self.cursor
         self.failed = self.failed if said.failed is None else said.failed

@@ -13,6 +13,7 @@ import pytest
 
 INTERRUPTED = """
 import os, signal, sys
+from provisioner.ci.gitlab.words import WORDS
 from provisioner.cli.edge import Options
 from provisioner.cli.reports import reporting
 from provisioner.events import PhaseBegun, RunStarted

@@ -13,7 +13,6 @@ from provisioner.model import Mark, RunnerSpec, RunnerType, Secret
 from tests.simulator.host import Host
 
 URL: Final = "https://gitlab.example"
-READS: Final = ("runners", "get", "managers", "running_jobs")
 
 
 @dataclass

@@ -8,8 +8,8 @@ Example::
     said = world.operator().up()
     assert said.outcome is Outcome.ROLLED_BACK
 
-The real engine runs; only `Session.open`, GitLab's client, the clock and the module's code are replaced. This is the one file that knows how a
-verb is started.
+The real engine runs; only `Session.open`, GitLab's client, the clock and the module's code are replaced. This is the
+one file that knows how a verb is started.
 """
 
 from __future__ import annotations

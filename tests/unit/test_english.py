@@ -16,12 +16,12 @@ LIMITS: Final = {
     "help and errors": (6.2, 0.8),
     "lab": (14.9, 5.9),
     "templates": (19.9, 11.0),
-    "docs": (14.3, 14.5),
-    "README": (13.4, 18.9),
-    "CHANGELOG": (11.9, 22.6),
+    "docs": (13.7, 14.6),
+    "README": (12.8, 18.0),
+    "CHANGELOG": (11.3, 22.7),
 }
 # How far below its limit a room may be before the limit has to follow.
-SLACK: Final = 2.0
+SLACK: Final = 4.0
 
 
 def test_each_room_keeps_its_limits_and_its_limits_follow() -> None:

@@ -14,7 +14,7 @@ from provisioner.engine.drain import drain
 from provisioner.engine.host import Limits
 from provisioner.engine.switch import Switch
 from provisioner.engine.unwind import RollbackFailed, RolledBack
-from provisioner.errors import CiRefused, Locked, NixprovError
+from provisioner.errors import CiRefused, ConnectionLost, Locked, NixprovError
 from provisioner.events import Logged, Warned
 from provisioner.machine.facts import Facts
 from provisioner.machine.journal import NO_TOKEN, Phase, RunnerRecord
@@ -352,3 +352,11 @@ def test_a_line_cut_off_from_its_cursor_is_told_once(first: bytes) -> None:
     assert Switch(it.host.machine).follow().is_done
     assert it.texts(Logged) == ["step 1.", "step 2.", "step 3."]
     assert "--after-cursor=c1" in it.session.scripts[1]
+
+
+def test_the_wait_for_somebody_elses_switch_is_told_while_it_lasts() -> None:
+    it = stage(new_host(), None)
+    it.session.cuts.append(b"log nixprov: somebody else's switch holds the lock\n")
+    with pytest.raises(ConnectionLost):
+        Switch(it.host.machine).roll_back()
+    assert it.texts(Logged) == ["nixprov: somebody else's switch holds the lock"]
