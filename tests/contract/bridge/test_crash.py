@@ -56,6 +56,20 @@ def test_a_pass_that_is_killed_is_ended_by_the_next(rig: Rig, point: str) -> Non
     assert old not in rig.target.refs().values()
 
 
+def test_a_decision_outlives_the_pass_that_made_it(rig: Rig) -> None:
+    """The intent is kept before the push: a pushed commit stays, even if its approval goes meanwhile."""
+    pull = rig.github.open(rig.stranger(), rig.commit(), rig.source.refs()[MAIN])
+    rig.github.say(rig.owner, pull, f"/ci run {pull.head}")
+    rig.settle()
+    rig.github.push(pull, rig.commit())
+    note = rig.github.say(rig.owner, pull, f"/ci run {pull.head}")
+    assert process.run(rig, "once", crash="after:carry").returncode == -signal.SIGKILL
+    del rig.github.notes[note.id]
+    assert process.run(rig, "once").returncode == 0
+    assert rig.ref(1) == pull.head
+    assert rig.check(pull.head).state == "queued"
+
+
 def test_git_that_outlives_the_bridge_is_no_harm(rig: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A push without its parent may still come through: a dead process proves no failure."""
     folder = tmp_path / "bin"

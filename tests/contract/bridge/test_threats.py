@@ -601,7 +601,7 @@ OUTAGES = {
     "a page": Fault(re.compile(r"/pulls\?"), 200, b"<html>", {"Content-Type": "text/html"}),
     "an object": Fault(re.compile(r"/pulls\?"), 200, b"{}"),
     "hung up": Fault(re.compile(r"/pulls\?"), 0, None),
-    "foreign next": Fault(re.compile(r"/pulls\?"), 200, b"[]", {"Link": '<http://evil.example/x>; rel="next"'}),
+    "foreign next": Fault(re.compile(r"/pulls\?"), 200, b"[]", {"Link": '<ELSEWHERE/x>; rel="next"'}),
     "half a pull": Fault(re.compile(r"/pulls\?"), 200, b'[{"number": 1}]'),
     "short id": Fault(re.compile(r"/pulls\?"), 200, b'[{"number": 1, "head": {"sha": "main"}}]'),
 }
@@ -612,7 +612,8 @@ def test_an_answer_that_is_none_changes_nothing(rig: Rig, outage: str) -> None:
     pull = built(rig)
     moves = len(rig.target.moves)
     fault = OUTAGES[outage]
-    rig.github.faults.append(Fault(fault.path, fault.status, fault.body, fault.headers))
+    headers = {name: text.replace("ELSEWHERE", rig.tables.github.git) for name, text in fault.headers.items()}
+    rig.github.faults.append(Fault(fault.path, fault.status, fault.body, headers))
     with pytest.raises(BridgeUnavailable):
         rig.settle()
     assert len(rig.target.moves) == moves
@@ -902,6 +903,7 @@ def test_lost_state_is_read_again_from_both_sides(rig: Rig, loss: str) -> None:
     rig.run_pipeline(pull.head, "success")
     rig.settle()
     rig.close()
+    rig.clock.advance(7200)
     file = rig.folder / "state/state.sqlite"
     file.unlink() if loss == "deleted" else file.write_bytes(b"garbage" * 1000)
     rig.settle()
