@@ -1,7 +1,7 @@
-"""What is known against a release of Nix by which a job gets power: templates/core/advisories.toml, and whom it hits.
+"""The known flaws of releases of Nix by which a job gets power: the table is templates/core/advisories.toml.
 
-templates/core/affected.nix says the same of the configuration that is built; tests/contract/test_advisories_nix.py
-holds the two together. Knows no host: what is wanted and found there is machine/flaws.py.
+templates/core/affected.nix says the same of the configuration that is built. tests/contract/test_advisories_nix.py
+compares the two. Knows no host: machine/flaws.py applies the table to one.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from typing import Final, NamedTuple
 
 from provisioner import resources
 
-# As builtins.splitVersion cuts: at each dot and dash, and between digits and what is none.
+# As builtins.splitVersion cuts: at each dot and dash, and between digits and other characters.
 _PARTS: Final = re.compile(r"[0-9]+|[^0-9.-]+")
 _EARLY: Final = "pre"
 
 
 class Severity(Enum):
-    """ROOT: a job becomes root of the host by it; LESS: it does not, as far as is known."""
+    """ROOT: a job becomes root of the host by it. LESS: it does not, as far as is known."""
 
     ROOT = "root"
     LESS = "less"
 
 
 class Release(NamedTuple):
-    """A version that can be compared. `final` is 0, and less for what comes before a release and has its number."""
+    """A version that can be compared. `final` is 0, and negative for a version before the release of that number."""
 
     major: int
     minor: int
@@ -38,7 +38,7 @@ class Release(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> Release | None:
-        """`2.26`, `2.26.3+dfsg-1`, `2.31.4pre2026_abc`; None for what does not begin with two numbers."""
+        """`2.26`, `2.26.3+dfsg-1`, `2.31.4pre2026_abc`; None for text that does not begin with two numbers."""
         parts = _PARTS.findall(text)
         numbers = 3 if parts[2:3] and parts[2].isdigit() else 2
         if len(parts) < numbers or not all(part.isdigit() for part in parts[:2]):
@@ -60,29 +60,29 @@ class Release(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """The first release of each branch that has a flaw, and that has it no more, both in order.
+    """The releases that get a flaw, and those that mend it: the first of each branch, in order.
 
-    Without `since` every release has it that is older than `fixed` says.
+    Without `since` every release older than those of `fixed` has it.
     """
 
     since: tuple[Release, ...]
     fixed: tuple[Release, ...]
 
     def holds(self, release: Release) -> bool:
-        # What comes before a release may have what that one brings, and not yet what it mends.
+        # A version before a release may have the flaws of that release, and not yet its fixes.
         is_begun = not self.since or _has_reached(self.since, release._replace(final=0))
         return is_begun and not _has_reached(self.fixed, release)
 
 
 def _has_reached(releases: Sequence[Release], found: Release) -> bool:
-    """By branch; what is newer than all of them has what the last one has."""
+    """Compare within the branch. A branch newer than all of them counts as the last one."""
     same = next((release for release in releases if release.branch == found.branch), None)
     return found >= (same or releases[-1].next_branch)
 
 
 @dataclass(frozen=True, slots=True)
 class Advisory:
-    """`affected` is by maker of a Nix, as its package is named."""
+    """`affected` is by the maker of a Nix, as its package is named."""
 
     id: str
     severity: Severity
@@ -101,7 +101,7 @@ class Advisory:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What is known against one release; `mended` is the lowest newer one without a way to root, or empty."""
+    """The known flaws of one release; `mended` is the lowest newer one without a way to root, or empty."""
 
     root: tuple[Advisory, ...] = ()
     less: tuple[Advisory, ...] = ()
@@ -110,13 +110,13 @@ class Found:
 
 @cache
 def known() -> tuple[Advisory, ...]:
-    """The table, in order of the ids."""
+    """The advisories of the table, in order of their ids."""
     text = (resources.templates() / "core" / "advisories.toml").read_text(encoding="utf-8")
     return tuple(map(_advisory, tomllib.loads(text)["advisory"]))
 
 
 def of(product: str, version: str, table: Sequence[Advisory] | None = None) -> Found | None:
-    """What is known against this Nix; None where it is another's, or no version, and nothing was looked at."""
+    """The known flaws of this Nix; None for an unknown product or an unreadable version."""
     table = known() if table is None else table
     release = Release.parse(version)
     fixes = sorted(fix for one in table if product in one.affected for fix in one.affected[product].fixed)
@@ -134,7 +134,7 @@ def _ways_to_root(table: Sequence[Advisory], product: str, release: Release) -> 
 
 
 def _advisory(entry: Mapping[str, object]) -> Advisory:
-    """Raises KeyError, TypeError, ValueError for an entry that is none; a test reads them all."""
+    """Raises KeyError, TypeError, ValueError for a bad entry. A test reads all entries."""
     affected = entry["affected"]
     assert isinstance(affected, dict)  # noqa: S101 - narrows for mypy
     return Advisory(

@@ -1,4 +1,4 @@
-"""Wiring of one run: inventory and play to hosts, a provider of CI, events to a report, results to an exit code."""
+"""Wiring of one run: inventory and play to hosts, events to a report, results to an exit code."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Report(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a run needs beside its hosts; `ci` is the provider's key, `ci_options` are its own, by parameter."""
+    """The settings of a run beside its hosts; `ci` is the provider's key, `ci_options` are its own, by parameter."""
 
     ci: str
     ci_options: Mapping[str, str]
@@ -62,9 +62,10 @@ class App:
         self._has_begun = False
 
     def interrupt(self) -> None:
-        """Once: leave what runs on the hosts to itself; twice: stop it and take it back.
+        """First signal: leave the work on the hosts to itself. Second: stop it and take it back.
 
-        Raises KeyboardInterrupt while only the provider is asked: nothing has to be left well then, and it may be slow.
+        Raises KeyboardInterrupt while only the provider is asked: there is nothing to leave in order, and it may be
+        slow.
         """
         if not self._has_begun:
             raise KeyboardInterrupt
@@ -93,7 +94,7 @@ class App:
 
     @contextmanager
     def ci(self) -> Iterator[Provider]:
-        """The provider alone, for what no host takes part in. Raises ConfigError, CiError."""
+        """The provider alone, for a task without hosts. Raises ConfigError, CiError."""
         ci = self._open_ci(Verb.STATUS)
         try:
             yield ci
@@ -101,7 +102,7 @@ class App:
             ci.close()
 
     def known(self, ci: Provider, fleet: Fleet, *, retries: int | None = None) -> dict[str, prune.Known]:
-        """What the hosts that answer say of themselves; the others are reported and left out. Changes nothing."""
+        """The answers of the hosts about themselves; silent hosts are reported and left out. Changes nothing."""
         ssh = self._settings.ssh if retries is None else replace(self._settings.ssh, retries=retries)
         brief = Brief(new_run(Verb.STATUS), Verb.STATUS, ssh)
         threads = Threads(Visitor(ci, perform), self._settings.forks)
@@ -112,7 +113,7 @@ class App:
         self._report.event(event)
 
     def _begin(self, verb: Verb, fleet: Fleet, record: RunFile) -> None:
-        """What changes nothing leaves no record: there is nothing to resume."""
+        """Only a run that changes something leaves a record: there is nothing else to resume."""
         names = tuple(host.name for host in fleet.hosts)
         if verb.changes:
             record.begin(names)
@@ -130,7 +131,7 @@ class App:
         self._report.event(event)
 
     def _recorded(self, record: RunFile, done: RunDone) -> RunDone:
-        """With where to go on, unless the run changes nothing or could not be recorded."""
+        """Add the id to resume, unless the run changes nothing or could not be recorded."""
         failed = record.end(done.exit_code)
         if record.problem:
             self._warn(record.problem)
@@ -142,7 +143,7 @@ class App:
         """Hosts that left the inventory while the provider still has a runner of ours for them.
 
         The lists are the run's own, read once already. Runners of another inventory that serves the same group look
-        the same: only a person knows.
+        the same. Only a person can tell them apart.
         """
         try:
             found = ci.listed(fleet.hosts)
@@ -164,7 +165,7 @@ class App:
         try:
             ci.check()
         except CiUnavailable as error:
-            # Taking a machine out must not wait for the provider: what could not be deleted is queued.
+            # Taking a machine out must not wait for the provider: a deletion that failed is queued.
             if not verb.removes:
                 raise
             self._warn(error.message)

@@ -1,4 +1,4 @@
-"""Which hosts run together, and after which failures no further host is started: arithmetic only.
+"""The hosts that run together, and the failures after which no further host is started: arithmetic only.
 
 The rules are those of Ansible's `serial`, `max_fail_percentage` and `any_errors_fatal` (its guide, "Controlling
 playbook execution", "Error handling in playbooks"). Knows nothing of threads, ssh or outcomes.
@@ -17,10 +17,10 @@ _SIZE = re.compile(r"0*[1-9][0-9]{0,6}|(?:100|[1-9][0-9]?)%")
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """How a play is rolled out.
+    """The rules of a play's rollout.
 
-    `serial` are sizes of batches, hosts or a percentage ("20%") of the play's hosts, the last one repeated; empty is
-    all at once. `max_fail_percentage` is of a batch and must be exceeded, not reached.
+    `serial` are sizes of batches: numbers of hosts, or a percentage ("20%") of the play's hosts. The last one is
+    repeated; empty is all at once. `max_fail_percentage` is of a batch and must be exceeded, not reached.
     """
 
     serial: tuple[int | str, ...] = ()
@@ -28,19 +28,19 @@ class Rules:
     any_errors_fatal: bool = False
 
     def why_stop(self, failed: int, size: int) -> str:
-        """Why no further host is started when `failed` of a batch of `size` have failed; empty to go on."""
+        """The reason to start no further host after `failed` failures in a batch of `size`; empty to go on."""
         share = f"{failed} of {size} hosts of the batch failed" if size > 1 else "the only host of the batch failed"
         if failed and self.any_errors_fatal:
             return f"{share}, and any error is fatal"
         if self.max_fail_percentage is not None and failed * 100 > self.max_fail_percentage * size:
             return f"{share}, more than {self.max_fail_percentage:g} %"
-        # A canary that died says enough: what fails everywhere is not tried on the next machines.
+        # A dead canary is enough: a failure on all hosts is not repeated on the next machines.
         return share if failed == size else ""
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """The hosts of one play, in the order in which they are begun; `name` is the play's, for people."""
+    """The hosts of one play, in their order; `name` is the play's, for people."""
 
     hosts: tuple[HostSpec, ...]
     rules: Rules = Rules()
@@ -55,7 +55,7 @@ class Stage:
 
 
 def sizes(serial: tuple[int | str, ...], total: int) -> list[int]:
-    """How many hosts each batch has. A percentage is of all hosts, rounded down, at least one host."""
+    """The sizes of the batches. A percentage is of all hosts, rounded down, at least one host."""
     found: list[int] = []
     left = total
     while left > 0:

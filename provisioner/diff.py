@@ -1,4 +1,4 @@
-"""Unified diffs of what a plan would change: files, and settings of runners at the provider. Secrets are stars."""
+"""Unified diffs of a plan's changes: files, and settings of runners at the provider. Secrets are stars."""
 
 from __future__ import annotations
 
@@ -50,10 +50,10 @@ def _range(start: int, end: int) -> str:
 
 
 class _Compared(difflib.SequenceMatcher[str]):
-    """Two files, compared from where they begin to differ to where they end to.
+    """Two files, compared from their first difference to their last.
 
-    difflib takes more than the square of what is between, and one of the two is a host's: beyond some thousand lines
-    all of it counts as replaced.
+    difflib takes more than the square of the lines between, and one of the two files is a host's. Beyond some thousand
+    lines all of them count as replaced.
     """
 
     def __init__(self, before: Sequence[str], after: Sequence[str]) -> None:
@@ -78,7 +78,7 @@ class _Compared(difflib.SequenceMatcher[str]):
 
 
 def _alike(pairs: Iterable[tuple[str, str]]) -> int:
-    """How many pairs from the first on are of equals."""
+    """The number of equal pairs at the start."""
     return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
@@ -121,5 +121,5 @@ def label(path: str, side: str) -> str:
 
 
 def _lines(content: bytes | None) -> list[str]:
-    # Not splitlines, which also ends lines where neither an editor nor `diff` does, at U+2028 for one.
+    # Not splitlines, which also ends lines at U+2028 and the like, unlike editors and `diff`.
     return io.StringIO((content or b"").decode("utf-8", "replace"), newline="\n").readlines()

@@ -1,4 +1,4 @@
-"""Programs that we start for the operator (ssh's helpers, inventory scripts, ansible-vault): what they get and say."""
+"""Programs that we start for the operator (ssh's helpers, inventory scripts, ansible-vault)."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ _CHUNK: Final = 1 << 16
 
 
 def without_ours() -> dict[str, str]:
-    """The program's own, without what is meant for it alone: a token may be among it."""
+    """The program's environment without the variables for nixprov alone: a token may be among them."""
     return {name: value for name, value in os.environ.items() if not name.startswith("NIXPROV_")}
 
 
 def ask(
     argv: Sequence[str], *, timeout_s: float, limit: int, stdin: IO[bytes] | int | None = None
 ) -> subprocess.CompletedProcess[bytes]:
-    """Run it to its end and give what it printed, on both streams together no more than `limit` bytes.
+    """Run it to its end and return its output, on both streams together no more than `limit` bytes.
 
-    Raises OSError, TooLongError, subprocess.TimeoutExpired. In the last two it is killed; what it has started is not
-    waited for.
+    Raises OSError, TooLongError, subprocess.TimeoutExpired. In the last two it is killed, without a wait for its own
+    children.
     """
     with subprocess.Popen(
         argv, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=without_ours()

@@ -1,4 +1,4 @@
-"""Everything nixprov refuses or fails with; foreign exceptions never leave their seam.
+"""All refusals and failures of nixprov; foreign exceptions never leave their seam.
 
     NixprovError
     ├── ConfigError            what the operator gave us: options, inventory, plays, templates
@@ -21,8 +21,8 @@
         ├── CiUnavailable      no usable answer: down, timed out, 5xx, rate limit for too long
         └── CiRefused          understood, and said no: token, scope, role, bad value
 
-A message is one line, lower case, names what is wrong; `hint` is what to do next. Each error pickles, whatever its
-`__init__` takes; its cause and its traceback stay behind.
+A message is one line in lower case and names the fault; `hint` is the next thing to do. Each error pickles, with any
+`__init__`; its cause and its traceback stay behind.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class NixprovError(Exception):
 
 
 def _restored(kind: type[NixprovError], arguments: tuple[object, ...], fields: Mapping[str, object]) -> NixprovError:
-    """Without `__init__`: its parameters are not what an exception keeps as `args`."""
+    """Without `__init__`: its parameters differ from the `args` that an exception keeps."""
     error = kind.__new__(kind, *arguments)
     vars(error).update(fields)
     return error

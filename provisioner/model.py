@@ -86,7 +86,7 @@ class Secret:
 
 
 class RunnerType(Enum):
-    """Who a runner serves, in the words of GitLab's API (doc/api/users, "Create a runner")."""
+    """The users of a runner, in the words of GitLab's API (doc/api/users, "Create a runner")."""
 
     INSTANCE = "instance_type"
     GROUP = "group_type"
@@ -108,21 +108,21 @@ class AccessLevel(Enum):
 
 
 class Trust(Enum):
-    """Whom the host's Nix takes a job for. PLAIN: for root of the host, where the job is root in its container."""
+    """The host's Nix treats a job as this user. PLAIN: as root of the host, where the job is root in its container."""
 
     NONE = "none"
     PLAIN = "plain"
 
 
 class Engine(Enum):
-    """What jobs run in: a podman of ours, or the Docker that the host has."""
+    """The container engine for jobs: a podman of ours, or the Docker that the host has."""
 
     PODMAN = "podman"
     DOCKER = "docker"
 
 
 class Capability(Enum):
-    """What a job's own container may have beside the usual: capabilities(7), but for those that reach out of it."""
+    """Extra capabilities of a job's own container: capabilities(7), but for those that reach out of it."""
 
     AUDIT_WRITE = "AUDIT_WRITE"
     IPC_LOCK = "IPC_LOCK"
@@ -135,7 +135,7 @@ class Capability(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Become:
-    """How to become root when the login user is not."""
+    """The way to become root when the login user is not."""
 
     method: str = "sudo"
     user: str = "root"
@@ -144,7 +144,7 @@ class Become:
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """Where and as whom to log in; None leaves the choice to ssh_config and the defaults.
+    """The address and user to log in; None leaves the choice to ssh_config and the defaults.
 
     `options` are OpenSSH options by lower-case name (from ansible_ssh_common_args and the like).
     """
@@ -161,10 +161,9 @@ class Connection:
 class RunnerSpec:
     """One runner that is wanted on one host.
 
-    `owner` is a group or project, numeric id or full path, for those types.
-    `maximum_timeout_s` is in seconds, at least 600; None is GitLab's default.
-    From `concurrent` (jobs at once) on, what is None or empty is left to the module's defaults
-    (templates/core/options.nix); `memory` and `cpus` are of one container, in Docker's spelling. `cap_add` is beside
+    `owner` is a group or project, numeric id or full path, for those types. `maximum_timeout_s` is in seconds, at least
+    600; None is GitLab's default. From `concurrent` (jobs at once) on, None or empty means the module's default
+    (templates/core/options.nix). `memory` and `cpus` are of one container, in Docker's spelling. `cap_add` is beside
     the usual ones.
     """
 
@@ -192,7 +191,7 @@ class RunnerSpec:
 
 @dataclass(frozen=True, slots=True)
 class ModuleSpec:
-    """What is wanted of the module on one host beside its runners; what is not said has the module's default.
+    """The module's settings for one host, beside its runners; a missing one has the module's default.
 
     `settings` are options of templates/core/options.nix by group and name, such as `limits` and `buildTimeout`.
     `accepted_advisories` are ids (templates/core/advisories.toml).
@@ -208,7 +207,7 @@ class ModuleSpec:
 
 @dataclass(frozen=True, slots=True)
 class HostSpec:
-    """One machine of the inventory and what is wanted on it; `vars` are all its variables, merged."""
+    """One machine of the inventory with all that is wanted on it; `vars` are all its variables, merged."""
 
     name: str
     connection: Connection
@@ -220,10 +219,10 @@ class HostSpec:
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """What says "ours" in a runner's description: `[nixprov HOST/RUNNER MACHINE]`.
+    """The mark of ours in a runner's description: `[nixprov HOST/RUNNER MACHINE]`.
 
-    HOST is the inventory's name, for people and for `down --gone`; MACHINE is a hash of the machine's id,
-    so that two inventories that both say `host1` never take each other's runner.
+    HOST is the inventory's name, for people and for `down --gone`. MACHINE is a hash of the machine's id: two
+    inventories with a `host1` each never take each other's runner.
     """
 
     host: str

@@ -1,4 +1,4 @@
-"""How a host ended, and what the process' exit status makes of all of them."""
+"""How a host ended, and the process' exit status for all of them."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from enum import Enum
 
 
 class Outcome(Enum):
-    """How a host ended. SKIPPED: never begun, because too many others had failed.
+    """The end of a host. SKIPPED: never begun, because too many others had failed.
 
-    NOT_DESCRIBED: its system is not what its configuration describes, so nothing was changed.
+    NOT_DESCRIBED: its configuration does not describe its system, so nothing was changed.
     """
 
     UNCHANGED = "unchanged"
@@ -30,13 +30,13 @@ class Outcome(Enum):
 
     @property
     def is_failure(self) -> bool:
-        """Neither good nor unreachable, of a host that was begun."""
+        """Neither good nor unreachable, for a host that was begun."""
         return not (self.is_good or self in (Outcome.UNREACHABLE, Outcome.SKIPPED))
 
 
 @dataclass(frozen=True, slots=True)
 class HostResult:
-    """The end of one host: `error` and `hint` are lines for people, `remains` what could not be undone."""
+    """The end of one host: `error` and `hint` are lines for people, `remains` the things that could not be undone."""
 
     host: str
     outcome: Outcome
@@ -49,7 +49,7 @@ class HostResult:
 
 
 def exit_code(results: Sequence[HostResult]) -> int:
-    """The process' exit status, as docs/exit-codes.md says."""
+    """The process' exit status (docs/exit-codes.md)."""
     skipped = any(result.outcome is Outcome.SKIPPED for result in results)
     bad = [result.outcome for result in results if not result.outcome.is_good and result.outcome is not Outcome.SKIPPED]
     if not bad:

@@ -1,4 +1,4 @@
-"""Paths as operators write them, files that are read within bounds, and files that are nobody else's to read."""
+"""Paths as operators write them, reads within bounds, and files for their owner alone."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from provisioner.limits import TooLongError
 
 
 def expanded(name: str) -> Path:
-    """`~` and `~user` are homes. That of nobody stays as it stands, as in a shell, and is then just not there."""
+    """Replace `~` and `~user` by the home. An unknown user's stays as it stands, as in a shell."""
     return Path(os.path.expanduser(name))  # noqa: PTH111 - Path.expanduser raises RuntimeError for it
 
 
@@ -24,7 +24,7 @@ def read(file: Path, limit: int) -> bytes:
 
 
 def private(file: Path) -> IO[str]:
-    """Open it anew for writing, for nobody but its owner: a link or file of that name is replaced. Raises OSError."""
+    """Open it anew for writing, for its owner alone. A link or file of that name is replaced. Raises OSError."""
     file.unlink(missing_ok=True)
     handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     return os.fdopen(handle, "w", encoding="utf-8", buffering=1)

@@ -1,7 +1,7 @@
-"""What `up` and `down` would change, and why: pure decisions from (wanted, facts, the provider's view, journal).
+"""The changes of `up` and `down`, with reasons: pure decisions from (wanted, facts, the provider's view, journal).
 
-No I/O here, and no clock: the same answers give the same plan. The provider says what becomes of the runners;
-the steps say how a host differs; this file puts both together and decides what follows.
+No I/O here, and no clock: the same answers give the same plan. The provider decides on the runners, and the steps find
+how a host differs. This file combines both and decides on the rest.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ class StepAction:
 
 @dataclass(frozen=True, slots=True)
 class HostPlan:
-    """All that would change for one host; `switch` says why the system must be built and activated, or is empty.
+    """All changes to one host; `switch` is the reason to build and activate its system, or empty.
 
-    `newer`: the version of a newer nixprov, in the place of whose module ours would come; empty for no downgrade.
+    `newer`: the version of a newer nixprov whose module ours would replace; empty for no downgrade.
     """
 
     host: str
@@ -56,7 +56,7 @@ class HostPlan:
 
     @property
     def leads_to_switch(self) -> bool:
-        """A new token is a change of the system too, whatever else is as wanted."""
+        """A new token is a change of the system too, even with all else as wanted."""
         return bool(self.switch) or any(action.verb.makes_a_token for action in self.runners)
 
     @property
@@ -80,7 +80,7 @@ class HostPlan:
 def plan_up(
     spec: HostSpec, facts: Facts, journal: Journal, server: Server, view: View, *, new_tokens: bool = False
 ) -> HostPlan:
-    """Raises HostRefused, HookRefused: what stops `up` before anything is touched."""
+    """Raises HostRefused, HookRefused, for a reason that stops `up` before any change."""
     facts.require_nixos()
     runners = tuple(view.to_have(spec, facts.machine, _held(facts, journal), renew=new_tokens))
     records = {action.name: _expected_record(action, journal, server.url) for action in runners if _is_wanted(action)}
@@ -92,16 +92,17 @@ def plan_up(
 
 
 def require_no_downgrade(plan: HostPlan) -> None:
-    """Raises HostRefused: two operators with two versions would undo each other for ever."""
+    """Raises HostRefused: two operators with two versions would undo each other's work for ever."""
     if plan.newer:
         hint = f"upgrade nixprov here to {plan.newer}; if the older module is meant, say --downgrade"
         raise HostRefused(plan.host, plan.downgrade, hint=hint)
 
 
 def plan_down(spec: HostSpec, facts: Facts, journal: Journal, server: Server, view: View | None) -> HostPlan:
-    """Everything of ours that is left, on the host and at the provider; `view` is None when it does not answer.
+    """All that is left of ours, on the host and at the provider; `view` is None for a silent provider.
 
-    A system that has nothing of ours is its owner's: what feeds the next one goes, and nothing is built or switched.
+    A system without anything of ours is its owner's. Our files that feed the next one go, and nothing is built or
+    switched.
     """
     steps = tuple(
         StepAction(step.name, what)
@@ -115,7 +116,7 @@ def plan_down(spec: HostSpec, facts: Facts, journal: Journal, server: Server, vi
 
 
 def _some(things: Sequence[str]) -> str:
-    """A line that can be read: the module alone is some twenty files."""
+    """A line short enough to read: the module alone is some twenty files."""
     shown = ", ".join(things[:_NAMED])
     return f"{shown} and {len(things) - _NAMED} more" if len(things) > _NAMED else shown
 
@@ -131,7 +132,7 @@ def _expected_record(action: RunnerAction, journal: Journal, url: str) -> Runner
 
 
 def _held(facts: Facts, journal: Journal) -> dict[str, Held]:
-    """Which runner each credential on the host belongs to, by the journal, which was written with it."""
+    """The runner of each credential on the host, by the journal, which was written with it."""
     return {
         name: Held(record.id, record.token_version != NO_TOKEN and has_token(facts, name))
         for name, record in journal.runners.items()
@@ -169,7 +170,7 @@ def unit_names(spec: HostSpec) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class FileChange:
-    """One declared file before and after; None where it does not exist. Secrets are never in here."""
+    """One declared file before and after; None for a missing one. Never holds a secret."""
 
     path: str
     before: bytes | None
@@ -177,12 +178,12 @@ class FileChange:
 
 
 def hook_of(plan: HostPlan, facts: Facts, journal: Journal) -> Hook:
-    """The way into the configuration: for `up` that of the host, for `down` what put the module in."""
+    """The way into the configuration: the host's own for `up`, the one used to install the module for `down`."""
     return choose(facts) if plan.wanted is not None else installed(journal)
 
 
 def file_changes(plan: HostPlan, facts: Facts, journal: Journal) -> tuple[FileChange, ...]:
-    """The texts behind a plan, for --diff: what `up` would write, or what `down` would remove before its switch."""
+    """The texts behind a plan, for --diff: the files that `up` writes, or that `down` removes before its switch."""
     if plan.wanted is not None:
         parts = [part for step in STEPS for part in step.write(plan.wanted, facts, journal)]
     else:
@@ -191,7 +192,7 @@ def file_changes(plan: HostPlan, facts: Facts, journal: Journal) -> tuple[FileCh
 
 
 def changes_of(parts: Sequence[Part], facts: Facts, hook: Hook) -> tuple[FileChange, ...]:
-    """What a transaction's parts would change of all files that steps declare."""
+    """The changes that a transaction's parts make to files declared by steps."""
     changed = ((_as_known(part.path, facts, hook), part) for part in parts if isinstance(part, WriteFile | RemoveFile))
     declared = tuple(things())
     return tuple(
@@ -202,7 +203,7 @@ def changes_of(parts: Sequence[Part], facts: Facts, hook: Hook) -> tuple[FileCha
 
 
 def edits(changes: Sequence[FileChange], hook: Hook) -> dict[str, bytes | None]:
-    """The configuration's files as they would be, by their paths, for a look at what comes of them."""
+    """The configuration's files as they would be, by path, for a look at the system to come."""
     return {change.path: change.after for change in changes if change.path.startswith(f"{hook.folder}/")}
 
 

@@ -1,6 +1,6 @@
-"""Where the files we ship are: templates and playbooks, from a wheel or from a source tree.
+"""The places of the files we ship: templates and playbooks, from a wheel or from a source tree.
 
-Must not know what is in them.
+Must not know their content.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 def templates() -> Traversable:
-    """The folder of what is pushed to hosts: Nix, and programs of the module."""
+    """The folder of the files that are pushed to hosts: Nix, and programs of the module."""
     return _folder("templates")
 
 

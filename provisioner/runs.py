@@ -1,7 +1,7 @@
-"""The operator's side of a run: which hosts, how each ended, so that a later command can take the rest.
+"""The operator's side of a run: its hosts and their outcomes, so that a later command can take the rest.
 
 Files in $XDG_STATE_HOME/nixprov/runs (0700), one run each: RUN.jsonl, written as results come, and RUN.failed, names
-for `--limit @FILE`. A convenience: the truth is on the hosts and at the provider, and losing all of this loses nothing.
+for `--limit @FILE`. A convenience: the truth is on the hosts and at the provider. To lose all of this loses nothing.
 Holds names, outcomes and the errors that were printed; never a variable of the inventory.
 """
 
@@ -36,7 +36,7 @@ def directory() -> Path:
 
 @dataclass(slots=True)
 class RunFile:
-    """The record of a run that goes on, once begun; the first thing that cannot be written ends it, see `problem`."""
+    """The record of a run, once it has begun. The first failure to write ends it: see `problem`."""
 
     folder: Path
     run: Run
@@ -54,7 +54,7 @@ class RunFile:
         return self._file is not None and not self.problem
 
     def begin(self, hosts: Sequence[str]) -> None:
-        """Write who means to do what where, and drop the oldest runs."""
+        """Write verb and hosts of the run, and drop the oldest runs."""
         head = {"version": _VERSION, "run": self.run.id, "verb": self.run.verb, "by": self.run.by, "at": self.run.at}
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -76,7 +76,7 @@ class RunFile:
         if self._file is None:
             return None
         try:
-            # What a full disk did not take is tried once more here.
+            # Writes that failed on a full disk are tried once more here.
             self._file.close()
         except OSError as error:
             self._lost(error)
@@ -107,7 +107,10 @@ class RunFile:
 
 @dataclass(frozen=True, slots=True)
 class PastRun:
-    """An earlier run as recorded; `left` are the hosts that did not end well or were never begun, in its order."""
+    """An earlier run as recorded.
+
+    `left` are the hosts that did not end well or never began, in its order.
+    """
 
     id: str
     verb: str
@@ -120,7 +123,10 @@ class PastRun:
 
 
 def load(name: str, folder: Path | None = None) -> PastRun:
-    """Read a run by its id, or the `last` one. Raises ConfigError: there is none, or its file is not one of ours."""
+    """Read a run by its id, or the `last` one.
+
+    Raises ConfigError: there is none, or its file is not one of ours.
+    """
     folder = folder or directory()
     known = _ids(folder)
     run_id = known[-1] if name == LAST and known else name

@@ -1,11 +1,11 @@
-"""Values on their way to another process, with the secrets in them: sealed whole, by a key that does not travel along.
+"""Values on their way to another process, with their secrets: sealed whole, by a key that does not travel along.
 
     sealer = Sealer(new_key())
     sealed = sealer.dumps(host)     # bytes that say nothing
     sealer.loads(sealed)            # equal to host
 
 A value without secrets needs none of this: `pickle` takes it. The seal is Fernet (https://github.com/fernet/spec):
-encrypted and authenticated. Pickle executes its input, so it gets no bytes but those of a holder of the key.
+encrypted and authenticated. Pickle executes its input. So it gets only the bytes of a holder of the key.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""From what the operator names to the hosts of a run: inventory, pattern, limit, play, and what went before.
+"""From the operator's names to the hosts of a run: inventory, pattern, limit, play, and an earlier run.
 
-Touches no host and no provider. Knows nothing of options' spelling beyond what a hint must say.
+Touches no host and no provider. Knows the spelling of an option only where a hint names it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _NAMED: Final = 5
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which hosts, from where: inventory sources, a play (None: the shipped one), patterns, an earlier run.
+    """The hosts and their sources: inventory sources, a play (None: the shipped one), patterns, an earlier run.
 
     `all_hosts` says that a missing pattern is meant, where the inventory asks for that (`nixprov_allow_all: false`).
     """
@@ -48,9 +48,9 @@ class Selection:
 
 @dataclass(frozen=True, slots=True)
 class Overrides:
-    """What the command line says of a roll-out, over what the plays say; None leaves it to them.
+    """The command line's limits of a roll-out, over those of the plays; None leaves them to the plays.
 
-    `become_password` is for hosts of which the inventory gives none.
+    `become_password` is for hosts without one in the inventory.
     """
 
     serial: tuple[int | str, ...] | None = None
@@ -94,9 +94,9 @@ def match(loaded: Inventory, selection: Selection) -> tuple[str, ...]:
 
 
 def select(selection: Selection, verb: Verb, overrides: Overrides | None = None) -> Fleet:
-    """Read inventory, play and record; decide who is meant.
+    """Read inventory, play and record; select the hosts.
 
-    Raises InventoryError, NothingSelected, and ConfigError when a change of the whole inventory needs another word.
+    Raises InventoryError, NothingSelected. Raises ConfigError for a change of the whole inventory without --all.
     """
     from provisioner.inventory import play
 
@@ -114,7 +114,7 @@ def select(selection: Selection, verb: Verb, overrides: Overrides | None = None)
 
 
 def _left(run: str, verb: Verb, names: Sequence[str]) -> tuple[str, ...]:
-    # It knows journals, and only --resume needs it: completion, which reads inventories, comes by here too.
+    # It imports journals, and only --resume needs them: completion, which must be quick, uses this file too.
     from provisioner import runs
 
     past = runs.load(run)

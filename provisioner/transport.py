@@ -1,8 +1,8 @@
-"""How calls of an API travel: time-outs, repetitions, redirects, content types, bounded replies, the count of writes.
+"""The transport of API calls: time-outs, repetitions, redirects, content types, bounded replies, the count of writes.
 
-Shared by the clients of GitLab and GitHub. Sits below python-gitlab as a requests adapter, because python-gitlab
-repeats a POST after 429 by itself, cannot read a date in Retry-After, follows redirects with the token in hand and
-takes any page for an answer.
+Shared by the clients of GitLab and GitHub. Sits below python-gitlab as a requests adapter. By itself python-gitlab
+repeats a POST after 429 and cannot read a date in Retry-After. It follows redirects with the token in hand, and takes
+any page for an answer.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ REPEATABLE: Final = frozenset({408, 500, 502, 503, 504})
 TOO_MANY: Final = 429
 NOT_MODIFIED: Final = 304
 POOL_SIZE: Final = 32
-# A host that swallows packets must not cost a whole reply's patience before anything is said.
+# A host that swallows packets must not cost the whole time-out of a reply.
 CONNECT_S: Final = 10.0
 _CHUNK: Final = 1 << 16
 
@@ -47,7 +47,7 @@ _WORDS: Final = MappingProxyType(
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How long one call may take in all: `first_wait_s` doubles with every repetition, `deadline_s` ends them."""
+    """The time limits of one call: `first_wait_s` doubles with every repetition, `deadline_s` ends them."""
 
     repetitions: int = 3
     first_wait_s: float = 0.5
@@ -65,28 +65,28 @@ class RedirectedError(requests.exceptions.RequestException):
 
 
 class RateLimitedError(requests.exceptions.RequestException):
-    """Still 429 after waiting, or it asks for more patience than we have."""
+    """Still 429 after waiting, or a longer wait than our limit."""
 
     def __init__(self, wait_s: float | None) -> None:
         super().__init__("429" if wait_s is None else f"429, asks to wait {wait_s:.0f} s")
 
 
 class NotJsonError(requests.exceptions.RequestException):
-    """A success whose body is no JSON: a login page, a proxy, not GitLab's API."""
+    """A success without a JSON body: a login page or a proxy, not GitLab's API."""
 
     def __init__(self, status: int, content_type: str) -> None:
         super().__init__(f"{status} with {content_type or 'no content type'} instead of JSON")
 
 
 class TooLongReplyError(requests.exceptions.RequestException):
-    """More than any call of ours gives, unpacked: whoever sends it, its end is not waited for."""
+    """More than any call of ours gives, unpacked; its end is not waited for."""
 
     def __init__(self) -> None:
         super().__init__(f"more than {limits.told(limits.GITLAB_REPLY)}")
 
 
 class Transport(HTTPAdapter):
-    """Sends one request, several times if that is harmless, and gives back an answer python-gitlab can trust.
+    """Sends one request, again if that is harmless, and returns an answer that python-gitlab can trust.
 
     Raises requests' own exceptions and the four above; a 429 never gets out.
     """
@@ -114,14 +114,14 @@ class Transport(HTTPAdapter):
         if not isinstance(timeout, (int, float)):
             raise TypeError("a call without a time-out waits for ever")
         timeouts = (min(timeout, CONNECT_S), timeout)
-        # What `_read` can unpack a piece at a time.
+        # The one encoding that `_read` can unpack a piece at a time.
         request.headers["Accept-Encoding"] = "gzip"
         deadline = time.monotonic() + self._patience.deadline_s
         attempt = 0
         while True:
             try:
                 response = super().send(request, True, timeouts, verify, cert, proxies)
-                # Read here, so that a connection that breaks inside the body is repeated like any other.
+                # Read here, so that a connection broken inside the body is repeated like any other.
                 _read(response, time.monotonic() + self._patience.deadline_s)
             except requests.exceptions.RequestException as error:
                 self._count(request, sent=not was_never_sent(error))
@@ -163,7 +163,7 @@ class Transport(HTTPAdapter):
 
 
 def _read(response: requests.Response, deadline: float) -> None:
-    """Take the body, unpacked, piece by piece: neither its length nor how slowly it comes is up to the sender."""
+    """Read the body, unpacked, piece by piece, within our limits of length and time."""
     try:
         with _as_requests_says():
             body = _body(response, deadline)
@@ -188,7 +188,7 @@ def _body(response: requests.Response, deadline: float) -> bytes:
 
 @contextmanager
 def _as_requests_says() -> Iterator[None]:
-    """The exceptions that requests itself makes of those below it, when it reads a body."""
+    """Map exceptions of urllib3 as requests itself does when it reads a body."""
     try:
         yield
     except urllib3.exceptions.ReadTimeoutError as error:
@@ -260,7 +260,7 @@ def _inner(error: BaseException) -> BaseException | None:
 
 
 def asked_wait(headers: Mapping[str, str]) -> float | None:
-    """Seconds a reply asks us to wait: Retry-After as number or date, else RateLimit-Reset; None when it says nothing.
+    """The wait in seconds that a reply asks for: Retry-After as number or date, else RateLimit-Reset; or None.
 
     Dates are read against the server's own Date, since its clock need not be ours (RFC 9110, section 10.2.3).
     """

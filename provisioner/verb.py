@@ -1,4 +1,4 @@
-"""What a person asks of hosts, as a value: its meaning is asked of it, never of its spelling."""
+"""A person's request to hosts, as a value: callers ask for its meaning, never for its spelling."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import Enum
 
 
 class Verb(Enum):
-    """The value is the word in events, journals and records; PLAN_DOWN is typed `nixprov down --check`."""
+    """The value is the word in events, journals and records; people type PLAN_DOWN as `nixprov down --check`."""
 
     UP = "up"
     DOWN = "down"
@@ -21,7 +21,7 @@ class Verb(Enum):
 
     @property
     def removes(self) -> bool:
-        """It leads out of CI: its switch is to the system without our module, and it goes on without the CI server."""
+        """It leads out of CI: its switch is to the system without our module. It works without the CI server."""
         return self.applied is Verb.DOWN
 
     @property
@@ -30,7 +30,7 @@ class Verb(Enum):
 
     @property
     def command(self) -> str:
-        """The word that is typed, with `flags` after the hosts."""
+        """The typed word, with `flags` after the hosts."""
         return self.applied.value if self.flags else self.value
 
     @property
@@ -39,5 +39,5 @@ class Verb(Enum):
 
     @property
     def applied(self) -> Verb:
-        """The verb that makes true what this one says: `up` also for `status`, whose drift is named against it."""
+        """The verb that applies this one's findings: `up` also for `status`, whose drift is named against it."""
         return Verb.DOWN if self in (Verb.DOWN, Verb.PLAN_DOWN) else Verb.UP

@@ -1,4 +1,4 @@
-"""The version of this program, and which of two is newer: the order of PEP 440, https://peps.python.org/pep-0440/."""
+"""The version of this program, and the order of versions in PEP 440, https://peps.python.org/pep-0440/."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _FIRST: Final = -1
 
 
 def is_newer(one: str, other: str) -> bool:
-    """Whether `one` comes after `other`; what is no version in PEP 440's normal form comes after all that are."""
+    """Whether `one` comes after `other`; a version outside of PEP 440's normal form comes after all others."""
     return order(one) > order(other)
 
 
 def order(version: str) -> tuple[object, ...]:
-    """What to sort a version by."""
+    """The sort key of a version."""
     found = _FORM.fullmatch(version)
     if found is None:
         return (_LAST,)

@@ -73,7 +73,7 @@ _KNOWING: Final = {
     ),
     *("decide", "decides", "decided", "choose", "chooses", "mean", "means"),
 }
-_WORD: Final = re.compile(r"https?://\S+|`[^`]*`|[^\W_][\w'’./-]*|[.!?](?=\s|$)|[:;,()—-]")  # noqa: RUF001
+_WORD: Final = re.compile(r"https?://\S+|`[^`]*`|[^\W_](?:[\w'’./-]*[\w'’/-])?|[.!?](?=\s|$)|[:;,()—-]")  # noqa: RUF001
 _COMMENT: Final = re.compile(r"(?:^\s*|\s{2})#(?: (?P<text>.*))?$")
 _NO_PROSE: Final = re.compile(r"noqa|type: ignore|pragma|!/")
 _MARKUP: Final = re.compile(r"\[([^]]*)\]\([^)]*\)|[*_]{1,2}(?=\S)|(?<=\S)[*_]{1,2}|<[^>]+>")

@@ -1,4 +1,4 @@
-"""A provider of CI by intent: what the verbs ask of GitLab, or of another, and the words in which people read of it.
+"""A provider of CI by intent: the verbs' requests to GitLab, or to another, and its nouns for people.
 
     look       what the provider has of one host, by id and by mark; what becomes of its runners follows from that
     enrol      make a runner, or renew its credential
@@ -25,8 +25,8 @@ from provisioner.model import HostSpec, Identity, Mark, RunnerSpec, Secret
 class Words:
     """The provider's nouns, as people read them. `key` begins a plan's lines; `name` is the server's.
 
-    `runner` is what the provider makes for one runner of a host, `process` what then asks for jobs, `credential` what
-    it logs in with. All in the singular, with a plural in -s.
+    `runner` is the provider's object for one runner of a host. `process` is its program that asks for jobs, and
+    `credential` the secret to log in with. All in the singular, with a plural in -s.
     """
 
     key: str
@@ -38,7 +38,7 @@ class Words:
 
 @dataclass(frozen=True, slots=True)
 class HostSide:
-    """What the provider brings to the machine, beside templates/core.
+    """The provider's part on the machine, beside templates/core.
 
     `templates` is its folder below templates/, `files` are pushed from there. `address` is the setting of the module
     that holds `Server.url`. Its unit for a runner is nixprov-runner-NAME.service, and
@@ -53,7 +53,7 @@ class HostSide:
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """One CI server as all but its provider know it.
+    """One CI server, as known outside of its provider.
 
     `url` is as hosts reach it, in one spelling; the journal names it beside each id.
     """
@@ -65,7 +65,7 @@ class Server:
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """A runner just made, or renewed: the provider shows `secret` this once. `expires_at` is ISO 8601, or None."""
+    """A new runner, or a renewed one: the provider shows `secret` only once. `expires_at` is ISO 8601, or None."""
 
     id: Identity
     secret: Secret
@@ -90,7 +90,7 @@ class Enrolled:
 class Presence:
     """One process that works for a runner. `contacted_at` is ISO 8601 as the provider says it, or None.
 
-    `remark`: why it is worth a line of `prune` that it is still listed; empty for the usual.
+    `remark`: a reason to list it in `prune`; empty for none.
     """
 
     name: str
@@ -101,7 +101,7 @@ class Presence:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """What a host has of one runner: which one its journal names, and whether the credential of that one is there."""
+    """One runner of a host: the id in its journal, and whether the credential of that runner is there."""
 
     id: Identity
     has_credential: bool
@@ -133,9 +133,9 @@ class RunnerVerb(Enum):
 
 @dataclass(frozen=True, slots=True)
 class RunnerAction:
-    """What to do with one runner at the provider; `id` is None when it is still to be created.
+    """The change to one runner at the provider; `id` is None when it is still to be created.
 
-    `differences` are what `adjust` is to change; `settings` what a creation sets, by name and for people.
+    `differences` are the settings that `adjust` is to change; `settings` those of a creation, by name and for people.
     """
 
     name: str
@@ -147,30 +147,30 @@ class RunnerAction:
 
 
 class View(Protocol):
-    """What the provider had of one host when it was looked at: a value, and all decisions from it are pure."""
+    """The provider's answer about one host, as a value: all decisions from it are pure."""
 
     @property
     def found(self) -> Mapping[str, Sequence[Enrolled]]:
-        """By the names of the runners that are wanted; empty for one that the provider does not have."""
+        """By the names of the wanted runners; empty for one that the provider does not have."""
 
     def to_have(
         self, spec: HostSpec, machine: str, held: Mapping[str, Held], *, renew: bool = False
     ) -> Sequence[RunnerAction]:
-        """What makes it as `spec` wants it; `held` by runner name, `renew`: with new credentials throughout.
+        """The actions that make it as `spec` has it; `held` is by runner name; `renew`: new credentials throughout.
 
-        Actions with DELETE are done last, once the host is confirmed: a provider whose old and new credentials may
-        overlap creates the new one and deletes the old one so.
+        Actions with DELETE are done last, once the host is confirmed. A provider whose old and new credentials may
+        overlap then creates first, and deletes the old one so.
         """
 
     def to_lose(self) -> Sequence[RunnerAction]:
-        """What leaves nothing of the host there."""
+        """The actions that leave nothing of the host there."""
 
 
 class Provider(Protocol):
     """One CI server seen with one credential of the operator. Every method is safe to call from several threads.
 
-    Calls raise CiRefused (the provider understood and said no: a repetition is useless) and CiUnavailable (no usable
-    answer; a later run may succeed), and no exception of a library below.
+    Calls raise CiRefused (the provider understood and said no: a repetition is useless). They raise CiUnavailable (no
+    usable answer; a later run may succeed). They raise no exception of a library below.
     """
 
     @property
@@ -178,25 +178,25 @@ class Provider(Protocol):
 
     @property
     def warnings(self) -> Sequence[str]:
-        """What people should know of how it is reached, such as a token that others can read: lines to show once."""
+        """Lines to show once about the way to the server, such as a token that others can read."""
 
     @property
     def writes(self) -> int:
-        """How many changing calls reached the server so far."""
+        """The number of changing calls that reached the server so far."""
 
     def check(self) -> None:
-        """Ask whether the operator's credential is accepted at all, so that a run fails before it touches a host."""
+        """Check that the operator's credential is accepted, so that a run fails before it touches a host."""
 
     def look(self, spec: HostSpec, machine: str, known: Collection[Identity]) -> View:
-        """What there is of the host: what carries the mark of `machine` where `spec` looks for it, and the ids `known`.
+        """The host's runners: those with the mark of `machine` where `spec` looks for it, and the ids `known`.
 
-        Whatever scales with hosts is asked once for the life of the provider.
+        Lists that grow with the number of hosts are read once for the life of the provider.
         """
 
     def enrol(self, spec: RunnerSpec, mark: Mark, runner: Identity | None = None) -> Credential:
-        """Make a runner, or renew the credential of `runner`, whose old one is dead from then on.
+        """Make a runner, or renew the credential of `runner`; the old one is dead from then on.
 
-        Never twice: after an unclear answer the provider is asked by the mark for what it made. CiUnavailable of a
+        Never twice: after an unclear answer the provider looks for the new runner by its mark. CiUnavailable of a
         renewal leaves unclear whether the old credential still counts; CiRefused means that it does.
         """
 
@@ -207,7 +207,7 @@ class Provider(Protocol):
         """The processes that work for the runner; empty for a fresh or unknown one."""
 
     def confirm(self, runner: Identity) -> bool:
-        """Whether a process of the runner has asked for jobs: the provider knows what is proof of that."""
+        """Whether a process of the runner has asked for jobs; each provider has its own proof of that."""
 
     def quiesce(self, runner: Identity) -> bool:
         """Give it no more jobs. True: `running_jobs` are to be waited for before its unit is stopped.
@@ -224,10 +224,10 @@ class Provider(Protocol):
         """Undo `quiesce`; nothing to do for one that is gone."""
 
     def withdraw(self, runner: Identity) -> None:
-        """Delete it with its processes and see it gone; one that was gone already is as good. Else CiUnavailable."""
+        """Delete it with its processes and see it gone; a missing one is fine. Else raises CiUnavailable."""
 
     def listed(self, hosts: Iterable[HostSpec]) -> Sequence[Enrolled]:
-        """All with a mark, of the places where a runner of these hosts could stand."""
+        """All runners with a mark, wherever a runner of these hosts could be."""
 
     def find(self, runner: Identity) -> Enrolled | None: ...
 
@@ -250,9 +250,9 @@ class Option:
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A provider before it is connected: what a command line, a page and a machine need to know of it.
+    """A provider before it is connected: its facts for a command line, a page and a machine.
 
-    `variables` are those of the environment, with what each means; `secrets` is the shape of the provider's
+    `variables` are those of the environment, each with its meaning. `secrets` is the shape of the provider's
     credentials, a regular expression whose first group may be shown. `identify` gives the id that a person means by a
     word, None where it can only be a host's name. `connect` takes the environment and the options' values by
     `Option.parameter`, sends nothing, and raises ConfigError.

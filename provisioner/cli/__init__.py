@@ -51,7 +51,7 @@ for command in (up, plan, status, down, prune, play, inventory, bridge, schema, 
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """The program's entry: one line for what a user can cause, a traceback only under --debug."""
+    """The program's entry: one line for an error that a user can cause, a traceback only under --debug."""
     _open_streams()
     with _guarded_streams():
         _guarded_main(arguments)
@@ -91,7 +91,7 @@ def _main(arguments: list[str]) -> None:
 
 
 def _open_streams() -> None:
-    """A stream that is closed (`<&-`) becomes empty: nobody is asked there, and no file or socket gets its number."""
+    """A closed stream (`<&-`) becomes empty: no question is asked there, and no file or socket gets its number."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115, PTH123 - as long as we run
@@ -99,7 +99,7 @@ def _open_streams() -> None:
 
 @contextmanager
 def _guarded_streams() -> Iterator[None]:
-    """Whatever prints (this program, its libraries, a traceback), no foreign text in it steers the terminal."""
+    """No foreign text steers the terminal, whether this program, a library or a traceback prints it."""
     streams = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = (cast("TextIO", Guard(stream)) for stream in streams)
     try:
@@ -109,7 +109,7 @@ def _guarded_streams() -> Iterator[None]:
 
 
 def _forget_unread() -> None:
-    """What nobody reads any more: Python would try it once again, complain, and end with a code of its own (120)."""
+    """Unread output is dropped. Python would try to write it again, complain, and end with its own code (120)."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()

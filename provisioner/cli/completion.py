@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 
 VARIABLE: Final = "_NIXPROV_COMPLETE"
 SHELLS: Final = ("bash", "zsh", "fish")
-# What may stand before the last name of a pattern: other names and an operator (docs/inventory.md).
+# The part of a pattern before its last name: other names and an operator (docs/inventory.md).
 _BEFORE: Final = re.compile(r"(?P<before>(?:.*[:,])?[&!]?)(?P<name>[^:,]*)", re.DOTALL)
 
-# What a shell reads as it stands. Other names are left out: what is completed is typed, and then run.
+# Text that a shell does not interpret. Other names are left out, because a completed name is typed and then run.
 _PLAIN: Final = re.compile(r"[\w@%+=:,./\[\]-]+")
 
-# bash splits words at the colons of a pattern, and replaces only what follows the last one.
+# bash splits words at the colons of a pattern, and replaces only the part after the last one.
 _BASH: Final = """\
 %(complete_func)s() {
     local IFS=$'\\n' response kind value line=${COMP_LINE:0:COMP_POINT}
@@ -60,7 +60,7 @@ class Bash(BashComplete):
         return (words, "") if line[-1:].isspace() or not words else (words[:-1], words[-1])
 
 
-@click.command(cls=Command, short_help="Print a script that completes what is typed.")
+@click.command(cls=Command, short_help="Print a completion script for a shell.")
 @click.argument("shell", type=click.Choice(SHELLS))
 @click.pass_context
 def completion(context: click.Context, shell: str) -> None:
@@ -80,7 +80,7 @@ def register() -> None:
 
 
 def hosts(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Hosts and groups for the last name of a pattern; nothing when the inventory cannot be read."""
+    """Hosts and groups for the last name of a pattern; none when the inventory cannot be read."""
     found = _BEFORE.fullmatch(incomplete)
     if found is None or incomplete.startswith(("@", "~")):
         return []

@@ -26,7 +26,7 @@ class Options:
     """A command as it was typed, by the names of click's parameters; a field without a parameter keeps its default.
 
     `ci` has the options of providers of CI, by the same names. Times are in seconds. Holds names of files with
-    secrets, and no secret.
+    secrets, never a secret.
     """
 
     pattern: str | None = None
@@ -83,7 +83,7 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class PlayFile:
-    """The word of `nixprov play FILE` to the command after it."""
+    """Hand the file of `nixprov play FILE` to the command after it."""
 
     path: str
 

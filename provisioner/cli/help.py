@@ -1,6 +1,6 @@
-"""How help is laid out: it fits a terminal of 80 by 24, and has something to type.
+"""The layout of help: it fits a terminal of 80 by 24, and shows a command to type.
 
-Options that are rarely needed are named in one paragraph; the manual (`nixprov man`) says what they do.
+Options that are rarely needed are named in one paragraph; the manual (`nixprov man`) explains them.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _FEW: Final = 12
 
 
 class Command(click.Command):
-    """A command whose docstring may keep the lines of a paragraph as click has it, also in a raw string."""
+    """A command with click's marked paragraphs, whose lines are kept, in raw docstrings too."""
 
     def __init__(self, *args: Any, **settings: Any) -> None:
         super().__init__(*args, **settings)
@@ -62,7 +62,7 @@ class Command(click.Command):
         rare = [option for option in options if is_rare(option)] if len(options) > _FEW else []
         _write(context, formatter, [option for option in options if option not in rare])
         if rare:
-            # A name that is broken at a hyphen can be neither read nor copied.
+            # A name that is broken at a hyphen can neither be read nor copied.
             names = " ".join(sorted(_longest(option) for option in rare))
             lines = textwrap.wrap(names, formatter.width - 2, break_on_hyphens=False)
             with formatter.section("More options (`nixprov man` explains them)"):
@@ -80,7 +80,7 @@ class Group(click.Group):
         self.help = _paragraphs(self.help)
 
     def format_options(self, context: click.Context, formatter: click.HelpFormatter) -> None:
-        """Its commands: a group's own options are those that every program has."""
+        """List the commands alone: a group's own options are those of every program."""
         self.format_commands(context, formatter)
 
     def list_commands(self, _context: click.Context) -> list[str]:

@@ -1,4 +1,4 @@
-"""`nixprov inventory`: what an inventory means, in the words and shapes of ansible-inventory. Touches no host."""
+"""`nixprov inventory`: an inventory's content, in the words and shapes of ansible-inventory. Touches no host."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ def _source_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-@click.group("inventory", cls=Group, short_help="Show hosts, groups, and what a pattern matches.")
+@click.group("inventory", cls=Group, short_help="Show hosts, groups, and a pattern's matches.")
 def inventory() -> None:
-    r"""Show hosts, groups and variables, and what a pattern selects; no host is touched.
+    r"""Show hosts, groups and variables, and the matches of a pattern; no host is touched.
 
     \b
     Example: nixprov inventory match 'ci:&eu'
@@ -102,7 +102,7 @@ def match(
 
 
 def _loaded(sources: tuple[str, ...], vault_password_file: str | None) -> Inventory:
-    """Its warnings are people's, on standard error: what was asked for stays alone."""
+    """Its warnings go to standard error: standard output has the answer alone."""
     from provisioner.selection import Selection, read_inventory
 
     selection = Selection(sources, vault_password_file=vault_password_file)

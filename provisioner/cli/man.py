@@ -1,4 +1,4 @@
-"""The manual page, made from the commands themselves (man(7) macros). Owns the words that no command has."""
+"""The manual page, made from the commands themselves (man(7) macros). Owns the text that no command has."""
 
 from __future__ import annotations
 
@@ -124,6 +124,6 @@ def _text(text: str) -> Iterator[str]:
 
 
 def _escape(text: str) -> str:
-    """Quote what roff would read: backslashes, hyphens that are minus signs, dots and quotes at a line's start."""
+    """Quote the characters that roff reads: backslashes, minus signs, dots and quotes at a line's start."""
     escaped = text.replace("\\", r"\e").replace("-", r"\-").replace('"', r"\(dq")
     return rf"\&{escaped}" if escaped.startswith((".", "'")) else escaped

@@ -1,4 +1,4 @@
-"""Options that several commands share, and the exit codes of what stops a run before it starts."""
+"""Options that several commands share, and the exit codes of errors before a run starts."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ VAULT: Final = click.option(
 _HOST_OPTIONS: Final = (
     click.argument("pattern", required=False, shell_complete=hosts),
     SOURCES,
-    click.option("--limit", metavar="PATTERN", shell_complete=hosts, help="Only what matches this too; @FILE: names."),
-    click.option("--play", type=NAMED, metavar="FILE", help="What runners to make; default: the shipped play."),
+    click.option("--limit", metavar="PATTERN", shell_complete=hosts, help="Only hosts that match too; @FILE: names."),
+    click.option("--play", type=NAMED, metavar="FILE", help="The play with the runners; default: the shipped one."),
     click.option("-f", "--forks", default=FORKS, show_default=True, type=_HOSTS, metavar="N", help="Hosts at once."),
-    click.option("--timeout", "host_limit_s", type=_SECONDS, metavar="SECONDS", help="Time that each host has."),
+    click.option("--timeout", "host_limit_s", type=_SECONDS, metavar="SECONDS", help="Time limit of each host."),
     *(click.option(option.flag, type=NAMED, metavar=option.metavar, help=option.help) for option in CI_OPTIONS),
     VAULT,
     click.option("-K", "--ask-become-pass", is_flag=True, help="Ask once for sudo's password."),
@@ -66,24 +66,24 @@ _HOST_OPTIONS: Final = (
 
 _CHANGE_OPTIONS: Final = (
     click.option("-y", "--yes", is_flag=True, help="Do not ask."),
-    click.option("-C", "--check", is_flag=True, help="Only say what would change."),
+    click.option("-C", "--check", is_flag=True, help="Only show the changes."),
     click.option("-D", "--diff", is_flag=True, help="Show the files' changes."),
     click.option("--serial", metavar="SIZES", help="Sizes of batches, hosts or percent: 1,5,20%."),
     click.option("--max-fail-percentage", type=Percent(), metavar="N", help="Stop when more of a batch failed."),
     click.option("--any-errors-fatal", is_flag=True, help="Stop when any host of a batch failed."),
-    click.option("--resume", type=NAMED, metavar="RUN", help="Only what an earlier run left, or `last`."),
-    click.option("--all", "all_hosts", is_flag=True, help="Mean all hosts where nixprov_allow_all is false."),
+    click.option("--resume", type=NAMED, metavar="RUN", help="Only the hosts that an earlier run left; or `last`."),
+    click.option("--all", "all_hosts", is_flag=True, help="Allow all hosts where nixprov_allow_all is false."),
     *SAFETY_OPTIONS,
 )
 
 
 def host_options(command: Command) -> Command:
-    """Which hosts and which CI server, how they are reached, and who is told."""
+    """The choice of hosts and CI server, the way to reach them, and the reports."""
     return _decorate(command, _HOST_OPTIONS)
 
 
 def run_options(command: Command) -> Command:
-    """The same, and what a run leaves in files."""
+    """The same, and the files that a run leaves."""
     return _decorate(command, (*_HOST_OPTIONS, *FILE_OPTIONS))
 
 

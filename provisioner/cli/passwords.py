@@ -22,7 +22,7 @@ def become_password(*, ask: bool, file: str | None) -> Secret | None:
     if not ask:
         return None
     if not sys.stdin.isatty():
-        raise click.UsageError("nobody can be asked for a password here: use --become-password-file")
+        raise click.UsageError("no terminal to ask for a password: use --become-password-file")
     return Secret(click.prompt("Password for sudo on the hosts", hide_input=True, err=True))
 
 

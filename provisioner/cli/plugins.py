@@ -1,6 +1,6 @@
 """Commands of other packages: an entry point of the group `nixprov.commands` is a command here, as nixprov-lab's is.
 
-Source: packaging.python.org, "Entry points specification". Nothing is searched for before a name is not ours.
+Source: packaging.python.org, "Entry points specification". Packages are searched only for a name that is not ours.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
 GROUP: Final = "nixprov.commands"
-# Ours too, but packages of their own: by the name of the command, what to install for it.
+# Commands of ours in packages of their own: the name of the command, the package to install for it.
 _APART: Final = {"lab": "nixprov-lab"}
 
 
 class Extensible(Group):
-    """A group that has the commands of other packages behind its own, and never instead of one."""
+    """A group with the commands of other packages after its own; its own win."""
 
     @override
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -34,7 +34,7 @@ class Extensible(Group):
 
 
 def _found() -> dict[str, EntryPoint]:
-    # It brings Python's e-mail package with it, and a command of ours needs none of that.
+    # It imports Python's e-mail package, and a command of ours does not need it.
     from importlib.metadata import entry_points
 
     return {point.name: point for point in entry_points(group=GROUP)}

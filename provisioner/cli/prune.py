@@ -1,4 +1,4 @@
-"""`nixprov prune` and `down --gone HOST`: list what is left on one side, ask, delete."""
+"""`nixprov prune` and `down --gone HOST`: list leftovers on one side, ask, delete."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def prune(options: Options) -> int:
 
 
 def _finish(app: App, fleet: Fleet, known: Mapping[str, Known], dialogue: _Dialogue) -> int:
-    """The `down`s that wait for the provider. Hosts that were turned into runners again since are none of them."""
+    """Finish the `down`s that wait for the provider, except on hosts that became runners again since."""
     from provisioner.batches import Stage
 
     waiting = tuple(host for host in fleet.hosts if host.name in known and known[host.name].waits_for_down)
@@ -58,7 +58,10 @@ def _finish(app: App, fleet: Fleet, known: Mapping[str, Known], dialogue: _Dialo
 
 
 def gone(target: str, options: Options) -> int:
-    """The provider's side of a machine that is no more; its own side is gone with it. An id needs no inventory."""
+    """The provider's side of a machine that is no more; its own side is gone with it.
+
+    An id needs no inventory.
+    """
     from provisioner.verbs import prune as pruning
 
     if file := next((name for name in ("junit", "report", "log_dir") if getattr(options, name)), None):
@@ -78,7 +81,7 @@ def gone(target: str, options: Options) -> int:
 
 @dataclass(frozen=True, slots=True)
 class _Dialogue:
-    """Lists first, asks, and only then deletes; under --json people read it on standard error."""
+    """List, ask, and only then delete; under --json the list for people goes to standard error."""
 
     app: App
     yes: bool
@@ -122,5 +125,5 @@ def _may(question: str) -> bool:
 
     question = clean(question)
     if not sys.stdin.isatty():
-        raise click.UsageError(f"{question} say --yes when nobody can be asked")
+        raise click.UsageError(f"{question} without a terminal, answer with --yes")
     return click.confirm(question, err=True)

@@ -1,4 +1,4 @@
-"""Options that say who is told of a run and how, and the reports they ask for: opened before it, closed after it."""
+"""Options for the reports of a run, and the reports themselves: opened before it, closed after it."""
 
 from __future__ import annotations
 
@@ -27,24 +27,22 @@ if TYPE_CHECKING:
     from provisioner.verb import Verb
 
 TOLD_OPTIONS: Final = (
-    click.option("--json", "as_json", is_flag=True, help="JSON lines on stdout, people's text on stderr."),
+    click.option("--json", "as_json", is_flag=True, help="JSON lines on stdout, text for people on stderr."),
     click.option(
         "--progress", type=click.Choice(["auto", "live", "plain"]), default="auto", help="Live table or plain lines."
     ),
     click.option("-v", "--verbose", is_flag=True, help="Show the build's and the switch's log as it comes."),
-    click.option("--debug", is_flag=True, help="Tracebacks, for reports of bugs."),
+    click.option("--debug", is_flag=True, help="Show tracebacks, for bug reports."),
 )
 # Of a run over hosts.
 FILE_OPTIONS: Final = (
-    click.option("--junit", type=NAMED, metavar="FILE", help="Write JUnit XML: a test case a host."),
+    click.option("--junit", type=NAMED, metavar="FILE", help="Write JUnit XML: one test case per host."),
     click.option("--report", type=NAMED, metavar="FILE", help="Write a page: outcomes, timeline, diffs, drift."),
-    click.option(
-        "--log-dir", type=NAMED, metavar="DIR", help="Write a file a host there: its phases and its whole log."
-    ),
+    click.option("--log-dir", type=NAMED, metavar="DIR", help="Write one file per host: its phases and whole log."),
 )
-# As Linux follows (path_resolution(7)).
+# Linux's own limit (path_resolution(7)).
 _MOST_LINKS: Final = 40
-# Options that the next command needs as well, when it is about the same hosts.
+# Options to repeat in the next command about the same hosts.
 _REPEATED: Final = {
     "sources": "-i",
     "play": "--play",
@@ -108,7 +106,7 @@ def _people(stack: ExitStack, options: Options, record: RunRecord, told: Typed) 
 
     people = sys.stderr if options.as_json else sys.stdout
     with suppress(AttributeError):  # a stream that a test put there
-        # What the terminal's encoding lacks is written as \u2713 instead of ending the run.
+        # A character that the terminal's encoding lacks is written as \u2713 instead of ending the run.
         sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     settings: dict[str, Any] = {
         "typed": told,
@@ -134,7 +132,7 @@ def _quietly(close: Callable[[], None]) -> None:
 
 
 def _complain(text: str) -> None:
-    """What does not change how the run ended."""
+    """A complaint that does not change how the run ended."""
     from provisioner.report.wording import clean
 
     with suppress(OSError):
@@ -169,7 +167,10 @@ def _files(stack: ExitStack, options: Options, record: RunRecord, told: Typed) -
 
 @contextmanager
 def _written(name: str, record: RunRecord, content: Callable[[], bytes]) -> Iterator[None]:
-    """Write a file once a run ended that had begun; its folder is tried at once, readers never see half of it."""
+    """Write a file once a run has ended, if it had begun.
+
+    Its folder is tried at once, and readers never see half of the file.
+    """
     draft = _draft(name)
     try:
         yield
@@ -186,7 +187,7 @@ def _written(name: str, record: RunRecord, content: Callable[[], bytes]) -> Iter
 
 @dataclass(slots=True)
 class _Draft:
-    """What becomes of the file at `path`: written beside it by its handle, for its owner alone, and renamed.
+    """The file at `path` in the making: written beside it by its handle, for its owner alone, and renamed.
 
     A pipe or a device (/dev/stdout) is written itself: never replaced.
     """
@@ -218,7 +219,7 @@ def _draft(name: str) -> _Draft:
         if path.exists() and not path.is_file():
             return _Draft(path)
         path = path.resolve()
-        # Private from the first byte on: what hosts say and their diffs are nobody else's to read.
+        # Private from the first byte on: output and diffs of hosts are for the operator alone.
         handle, place = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     except OSError as error:
         raise ConfigError(f"{name} cannot be written: {error.strerror}") from error
@@ -226,14 +227,14 @@ def _draft(name: str) -> _Draft:
 
 
 def _refuse_planted(name: str, path: Path) -> None:
-    """A link or pipe of another user, as may wait in /tmp, would say where our report goes, or read it."""
+    """Refuse a link or pipe of another user, as in /tmp: it would redirect our report, or read it."""
     for _ in range(_MOST_LINKS):
         try:
             there = path.lstat()
         except FileNotFoundError:
             return
         if there.st_uid not in (0, os.geteuid()) and not stat.S_ISREG(there.st_mode):
-            raise ConfigError(f"{name} cannot be written: {path} is another user's, and no file")
+            raise ConfigError(f"{name} cannot be written: {path} belongs to another user and is no regular file")
         if not stat.S_ISLNK(there.st_mode):
             return
         path = path.parent / path.readlink()

@@ -37,14 +37,14 @@ def up(options: Options) -> int:
     return _run(Verb.PLAN if options.check else Verb.UP, options)
 
 
-@click.command(cls=Command, short_help="Say what `up` would change, and change nothing.")
+@click.command(cls=Command, short_help="Show the changes of `up`, and change nothing.")
 @run_options
-@click.option("-D", "--diff", is_flag=True, help="Show the files' changes, and what must be built.")
-@click.option("--build", is_flag=True, help="Build it; show what the closure and units become.")
+@click.option("-D", "--diff", is_flag=True, help="Show the files' changes, and the builds to do.")
+@click.option("--build", is_flag=True, help="Build it; show the changes of closure and units.")
 @safety.DOWNGRADE
 @with_options
 def plan(options: Options) -> int:
-    r"""Say what `up` would change on the hosts and at the CI server; change nothing.
+    r"""Show the changes of `up` on the hosts and at the CI server; change nothing.
 
     \b
     Example: nixprov plan --diff host1
@@ -147,5 +147,5 @@ def _confirm(hosts: Sequence[HostSpec]) -> None:
 
     told, names = count(len(hosts), "host"), ", ".join(clean(host.name) for host in hosts)
     if not sys.stdin.isatty():
-        raise click.UsageError(f"down would take back {told} ({names}): say --yes when nobody can be asked")
+        raise click.UsageError(f"down would take back {told} ({names}): without a terminal, answer with --yes")
     click.confirm(f"Take back {told}: {names}?", abort=True, err=True)

@@ -1,4 +1,4 @@
-"""Options that say how careful a change is: whose run may go on, who confirms it, how long jobs may take."""
+"""Options for the care of a change: runs that may be taken over, confirmation, time for jobs."""
 
 from __future__ import annotations
 
@@ -13,10 +13,8 @@ if TYPE_CHECKING:
     from provisioner.engine.host import Choices, Limits
 
 SAFETY_OPTIONS: Final = (
-    click.option("--take-over", is_flag=True, help="Go on where a run that is surely dead holds the host."),
-    click.option(
-        "--confirm/--no-confirm", default=True, help="The host goes back by itself unless we can log in again."
-    ),
+    click.option("--take-over", is_flag=True, help="Take over a host from a run that is surely dead."),
+    click.option("--confirm/--no-confirm", default=True, help="Roll the host back unless we can log in again."),
     click.option(
         "--confirm-limit",
         "confirm_s",
@@ -31,14 +29,14 @@ SAFETY_OPTIONS: Final = (
         default=DRAIN_LIMIT_S,
         type=Seconds(min=0),
         metavar="SECONDS",
-        help="How long jobs that run may take to finish; default: an hour.",
+        help="Time for running jobs to finish; default: an hour.",
     ),
     click.option(
         "--adopt-configuration",
         is_flag=True,
-        help="Go on where a host runs another system than its configuration describes: it is replaced.",
+        help="Replace a running system that the host's configuration does not describe.",
     ),
-    click.option("--force", is_flag=True, help="Do not wait for jobs that run: end them."),
+    click.option("--force", is_flag=True, help="End running jobs instead of waiting for them."),
 )
 
 
@@ -51,7 +49,7 @@ def limits(options: Options) -> Limits:
     from provisioner.engine.host import Limits
 
     confirm_s = options.confirm_s if options.confirm else 0
-    # The rest of the time is for a second login and a last look, or the host is back before we have an answer.
+    # The rest of the time is for a second login and a last look, before the host rolls back.
     contact_s = min(Limits().contact_s, confirm_s * 3 / 4) if confirm_s else Limits().contact_s
     return Limits(confirm_s=confirm_s, contact_s=contact_s, drain_s=options.drain_s)
 

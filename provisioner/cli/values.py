@@ -1,4 +1,4 @@
-"""What options take beyond click's own types: times, shares and names that somebody can mean."""
+"""Types of options beyond click's own: times, shares and sensible names."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MOST_S: Final = 30 * 24 * 3600
 
 
 class Seconds(click.FloatRange):
-    """`inf` and `nan` are numbers too, and what waits cannot use them."""
+    """`inf` and `nan` are numbers too, and no wait can use them."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         seconds = float(super().convert(value, param, ctx))
@@ -22,7 +22,7 @@ class Seconds(click.FloatRange):
 
 
 class Percent(click.FloatRange):
-    """`nan` is in every range, and more than it is nothing: no failure would stop a run."""
+    """`nan` passes every range check, and no share is above it: no failure would stop a run."""
 
     def __init__(self) -> None:
         super().__init__(0, 100)
@@ -35,7 +35,7 @@ class Percent(click.FloatRange):
 
 
 class Named(StringParamType):
-    """An empty name is a variable of a script that is not set: it must not mean the default, or this folder."""
+    """An empty name is often an unset variable of a script: it must not mean the default, or this folder."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         text = str(super().convert(value, param, ctx))

@@ -41,7 +41,7 @@ def opened(options: Options, verb: Verb) -> Iterator[App]:
 
 @contextmanager
 def interrupting(app: App) -> Iterator[None]:
-    """Ctrl-C stops the run at the next safe place; what runs on the hosts goes on there."""
+    """Ctrl-C stops the run at the next safe place; work on the hosts goes on there."""
     before: Callable[..., Any] | int | None = signal.signal(signal.SIGINT, lambda *_: app.interrupt())
     try:
         yield
@@ -99,7 +99,7 @@ def _settings(options: Options) -> Settings:
 
 
 def _ssh_config(name: str | None) -> Path | None:
-    """A file that is not there is one mistake of the command line, not one of each host."""
+    """A missing file is one mistake of the command line, not one of each host."""
     if not name:
         return None
     file = expanded(name)

@@ -1,1 +1,1 @@
-"""What all verbs do with a host: hold it, switch it, drain it, unwind; and the rollout over many hosts."""
+"""The parts that all verbs share: holding, switching, draining and unwinding a host, and the rollout over many."""

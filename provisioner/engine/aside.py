@@ -1,4 +1,4 @@
-"""Asks a host what changes nothing there (machine/aside.py): one more remote command, its log emitted as it comes."""
+"""Runs a read-only look on a host (machine/aside.py): one more remote command, its log emitted as it comes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def ask(machine: Machine, script: bytes) -> Completed:
 
 
 def last_words(done: Completed) -> str:
-    """Why a host could not be asked, in its own words."""
+    """The reason of a failed look, in the host's own words."""
     last = (done.stderr.splitlines() or ["it said nothing"])[-1]
     return f"status {done.status}: {last}"
 

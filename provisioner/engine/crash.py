@@ -1,4 +1,4 @@
-"""Named places at which the program can be made to die, for tests: before and after every effect of `up` and `down`.
+"""Named places at which tests kill the program: before and after every effect of `up` and `down`.
 
 NIXPROV_CRASH holds one or more of them, separated by commas:
 
@@ -8,7 +8,7 @@ NIXPROV_CRASH holds one or more of them, separated by commas:
     host:TRANSACTION:N               ... or before its N-th change; this program dies with it, as in a power cut
     unit:PHASE                       the switch gets it (switch.sh); this program lives and has to cope
 
-Without the variable nothing here does anything. Dying is all it can do, so it needs no protection.
+Without the variable nothing here has any effect. It can only kill this program, so it needs no protection.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ EFFECTS: Final = {
     "up": ("claim", "create", "reset", "update", "write", "follow", "contact", "login", "commit", "surplus"),
     "down": ("claim", "pause", "drain", "write", "follow", "login", "commit", "delete", "clean"),
 }
-# Of runs that do not go straight on: a dead run's switch is ended, a failure is unwound, a deletion that waits is done.
+# Effects off the straight path: ending a dead run's switch, unwinding a failure, doing a deletion that waits.
 DETOURS: Final = ("settle", "unwind", "disown", "release", "resume", "queue", "prune")
 _KILLED: Final = 128 + signal.SIGKILL
 
@@ -36,20 +36,20 @@ def reach(*points: str) -> None:
 
 @contextmanager
 def around(effect: str, name: str = "") -> Iterator[None]:
-    """One effect on a host or at the provider; `after` is reached only when it succeeded. `name` is of its runner."""
+    """One effect on a host or at the provider, of the runner `name`. `after` is reached only on success."""
     reach(f"before:{effect}", f"before:{effect}:{name}")
     yield
     reach(f"after:{effect}", f"after:{effect}:{name}")
 
 
 def in_transaction(name: str) -> str:
-    """Where the transaction `name` is to die, in the words of transaction.Transaction."""
+    """The place of death in the transaction `name`, in the words of transaction.Transaction."""
     prefix = f"host:{name}:"
     return next((point.removeprefix(prefix) for point in _wished() if point.startswith(prefix)), "")
 
 
 def after_transaction(name: str, status: int) -> None:
-    """Go down with the host's script."""
+    """Die with the host's script."""
     if status == _KILLED and in_transaction(name):
         os.kill(os.getpid(), signal.SIGKILL)
 

@@ -1,4 +1,4 @@
-"""Before a runner is stopped: no new jobs, and those that run are given time to finish."""
+"""Draining before a runner is stopped: it gets no new jobs, and running ones get time to finish."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from provisioner.model import Identity
 
 
 class StillBusy(HostError):
-    """Jobs run longer than the operator wants to wait."""
+    """Jobs run longer than the operator's limit."""
 
 
 def drain(host: Host, runners: Sequence[Identity]) -> None:
-    """Have `runners` get no more jobs, and wait for zero.
+    """Stop giving jobs to `runners`, and wait until none runs.
 
-    Raises StillBusy when the limit is over, Cancelled. With the provider down the unit itself finishes its jobs as it
+    Raises StillBusy when the limit is over, Cancelled. With the provider down the unit finishes its own jobs when it
     stops.
     """
     context = host.context
@@ -54,7 +54,7 @@ def _wait(host: Host, runners: Sequence[Identity]) -> None:
 
 @dataclass(slots=True)
 class _Jobs:
-    """How many were `running` when the provider last said so; `silence`: why it does not just now."""
+    """`running`: the jobs by the provider's last answer; `silence`: the error while it does not answer."""
 
     context: Context
     runners: Sequence[Identity]
@@ -63,7 +63,7 @@ class _Jobs:
     heard_at: float = field(default_factory=time.monotonic)
 
     def are_done(self) -> bool:
-        """A provider that is restarted in the hours this may take is waited for. Raises CiUnavailable at length."""
+        """A drain takes hours, so a restart of the provider is waited for. Raises CiUnavailable after `contact_s`."""
         try:
             jobs = sum(map(self.context.ci.running_jobs, self.runners))
         except CiUnavailable as error:

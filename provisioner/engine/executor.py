@@ -1,6 +1,6 @@
-"""Where jobs are done: the protocol of an executor, and the one that does them in threads of this process.
+"""The protocol of an executor of jobs, and the one that does them in threads of this process.
 
-Another one sends a job to a process that has a `Visitor` of its own, and brings back its events and its result.
+Another executor may send a job to a process with its own `Visitor`, and return its events and result.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ _LATE_HINT: Final = "what was begun there may go on: `nixprov status` tells; --t
 
 
 class Executor(Protocol):
-    """Does jobs, several at once. Owns how many, how long each may take, and how an interrupt reaches them."""
+    """Does several jobs at once. Owns their number, their time limit, and the way of an interrupt to them."""
 
     def run(self, jobs: Sequence[Job], emit: Emit, may_begin: Callable[[], bool]) -> Iterator[HostResult]:
-        """Yield the result of each job that was begun, as they come; never raises for one of them.
+        """Yield the result of each job that was begun, in order of their ends. No job's failure is raised.
 
-        `may_begin` is asked before each job, between results. Events go to `emit`, from any thread, and none of a host
-        follows its result.
+        `may_begin` is asked before each job, between results. Events go to `emit` from any thread. A host's result is
+        its last event.
         """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Threads:
-    """A thread a job. `limit_s` is the time that each host has, from its first connection on; None is no limit."""
+    """One thread per job. `limit_s`: seconds for each host, from its first connection on; None is no limit."""
 
     visitor: Visitor
     forks: int = 1
@@ -45,7 +45,7 @@ class Threads:
     cancel: threading.Event = field(default_factory=threading.Event)
 
     def run(self, jobs: Sequence[Job], emit: Emit, may_begin: Callable[[], bool]) -> Iterator[HostResult]:
-        """As `Executor` says. What has begun is never cut off by the failure of another."""
+        """As in `Executor`. A job under way is never cut off by the failure of another."""
         pool: Pool[Job, HostResult] = Pool(
             lambda task: self._visit(task, emit),
             self._given_up,
@@ -58,7 +58,7 @@ class Threads:
             yield result
 
     def probe(self, jobs: Sequence[Job], emit: Emit, found: Callable[[Machine], T]) -> dict[str, T]:
-        """Apply `found` to each host that answers; its results by name. The others are a warning. Changes nothing."""
+        """Apply `found` to each host that answers; its results by name. A silent host is a warning. Changes nothing."""
         answers: dict[str, T] = {}
 
         def ask(job: Job) -> None:
@@ -85,7 +85,7 @@ class Threads:
 
 
 def _until_given_up(task: Task[Job], emit: Emit) -> Emit:
-    """A thread that nobody waits for must not speak of a host whose result is out."""
+    """A thread that was given up must emit nothing after its host's result."""
 
     def guarded(event: Event) -> None:
         if not task.is_given_up:

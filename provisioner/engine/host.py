@@ -1,4 +1,4 @@
-"""What a verb holds of one host: a context that stays, the machine over there, and a ledger of what this run made."""
+"""One host in the hands of a verb: a constant context, the remote machine, and a ledger of changes."""
 
 from __future__ import annotations
 
@@ -49,10 +49,10 @@ RECONNECT_WAITS_S: Final = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How long things may take, in seconds. `confirm_s`: how long a host waits to be confirmed; 0: it does not.
+    """Time limits in seconds. `confirm_s`: the host's own limit until it is confirmed; 0 needs no confirmation.
 
-    `transaction_s`: one may write a boot loader, flush a busy disk or remove what gigabytes of jobs have left.
-    `switch_s`: builds take hours, and jobs that a unit waits for as it stops; a dead line is noticed without it.
+    `transaction_s`: a transaction may write a boot loader, flush a busy disk or remove gigabytes of job files.
+    `switch_s`: builds take hours, and so may the jobs of a unit that stops. A dead line is noticed without it.
     """
 
     command_s: float = 60.0
@@ -79,7 +79,7 @@ class Choices:
 
 
 class Depth(Enum):
-    """How far a plan goes to tell what becomes of the system. Nothing but the store ever changes."""
+    """How far a plan looks into the system to come. Only the store ever changes."""
 
     FILES = "files"
     EVALUATE = "evaluate"
@@ -88,10 +88,10 @@ class Depth(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """One host's share of a run: what is wanted of it, by whom, how patiently.
+    """One host's share of a run: its specification, the provider, the run and its limits.
 
-    Nothing here changes but `names`: the machines that the whole run is at, with the name by which it came to each.
-    `diff`: a plan carries the texts that would change; `depth`: and what becomes of the system.
+    Only `names` changes: each machine of the whole run, with the first name that led to it. `diff`: plans carry the
+    texts that would change. `depth`: how far a plan looks into the system to come.
     """
 
     spec: HostSpec
@@ -115,7 +115,7 @@ class Context:
 
     @property
     def goes_on(self) -> str:
-        """A hint for an end that this verb takes up again."""
+        """A hint for a run that this verb can resume."""
         return f"`nixprov {self.verb.command}` goes on from here"
 
     def enter(self, phase: str) -> None:
@@ -132,8 +132,8 @@ class Context:
 class Machine:
     """The host as it can be reached: its session, its facts and its journal as last read or written.
 
-    Everything that leaves for it goes through here, so counting, locking and reconnecting are in one place. A first
-    interrupt sets `cancel`: leave well; a second one `stop`: end and roll back the switch.
+    All remote work passes through here, so counting, locking and reconnecting are in one place. A first interrupt sets
+    `cancel`: leave well. A second one sets `stop`: end and roll back the switch.
     """
 
     context: Context
@@ -147,12 +147,13 @@ class Machine:
         """Read the host anew, when the shell of `after` has ended: one remote command. Raises HostError."""
         done = self.command(after.encode() + steps.probe())
         self.facts = Facts.parse(self.context.host, done.stdout)
-        # From here on: a claim makes the journal this machine's, and who comes after it must not find them there.
+        # A claim makes the journal this machine's from here on. A later run must not find another machine's runners in
+        # it.
         self.journal = Journal.read(self.facts).of_machine(self.facts.machine)
 
     @property
     def is_ours(self) -> bool:
-        """The last transaction there was this run's."""
+        """Whether the last transaction there was this run's."""
         return self.journal.run is not None and self.journal.run.id == self.context.run.id
 
     @property
@@ -179,17 +180,17 @@ class Machine:
     def transact(
         self, name: str, parts: Sequence[Part], journal: Journal | None, *, guard: str = "", keep: bool = True
     ) -> None:
-        """Do `parts` under a lock, the journal first; `keep`: the host stays ours.
+        """Do `parts` under the lock, the journal first; `keep`: this run goes on holding the host.
 
-        An interrupt comes before or after it: cut in the middle, it would go on over there while this run unwinds.
-        Raises Cancelled before it, Locked, NothingChanged, RemoteFailed.
+        An interrupt comes before or after the transaction. Cut in the middle, it would go on remotely while this run
+        unwinds. Raises Cancelled before it, Locked, NothingChanged, RemoteFailed.
         """
         if self.cancel.is_set():
             raise Cancelled(self.context.host, "interrupted", hint=self.context.goes_on)
         content = None if journal is None else journal.render()
         first = lock.take(self.context.run.id) if keep else lock.RELEASE
         at = crash.in_transaction(name)
-        # Another run's transaction takes a moment; what it changed then is told better than that it was under way.
+        # Another run's transaction takes a moment. Waiting for it lets the error name its changes.
         transaction = Transaction(parts, self.journal.sha256, content, guard, first, TRANSACTION_S, crash_at=at)
         limit_s = self.context.limits.transaction_s
         self._answer(self.session.run(transaction.script(), timeout_s=limit_s, cancel=None), name)
@@ -200,18 +201,18 @@ class Machine:
                 self.context.warn(f"{kept.path} was edited by hand: what it said is kept in {kept.copy}")
 
     def command(self, script: bytes) -> Completed:
-        """Run what changes nothing. Raises HostError, SwitchFailed by the status that machine/switch.py knows."""
+        """Run a read-only script. Raises HostError, SwitchFailed by the status that machine/switch.py knows."""
         return self._answer(self.session.run(script, timeout_s=self.context.limits.command_s, cancel=self.cancel))
 
     def stream(self, script: bytes, on_output: Callable[[bytes], None]) -> Completed:
-        """Run what takes as long as a switch, whatever its status; its answer passes through `on_output`."""
+        """Run a script that takes as long as a switch, with any status. Its answer passes through `on_output`."""
         limit_s = self.context.limits.switch_s
         return self.session.run(script, timeout_s=limit_s, on_output=on_output, cancel=self.cancel, keep=False)
 
     def persist(self, action: Callable[[], object], what: str, *, fresh: bool = False) -> None:
-        """Do `action`, over new connections with growing pauses while they get lost; `fresh`: over a new one at once.
+        """Do `action`, again over new connections after a loss, with growing pauses; `fresh`: over a new one at once.
 
-        Raises ConnectionLost when all were in vain.
+        Raises ConnectionLost when no connection comes back.
         """
         for wait in (*RECONNECT_WAITS_S, None):
             try:
@@ -238,7 +239,7 @@ class Machine:
         return True
 
     def shield(self) -> None:
-        """From here on an interrupt stops nothing: unwinding must not end half-way."""
+        """Ignore interrupts from here on: unwinding must not end half-way."""
         self.cancel = threading.Event()
 
     def _reconnect(self) -> None:
@@ -269,12 +270,11 @@ class Machine:
 
 @dataclass(slots=True)
 class Ledger:
-    """What this run has done so far, for unwinding; `remains`: what stays in spite of that, in words.
+    """The changes of this run so far, for unwinding. `remains`: lines about things that unwinding could not undo.
 
-    `before`: facts and journal before the first change. `switched`: how the switch ended.
-    `created`: runners at the provider that are this run's. `ended`: names of those whose token before is not to be
-    relied on. `records`, `tokens`: of each runner that got a new token. `pending`: runners that the provider did not
-    let us withdraw.
+    `before`: facts and journal before the first change. `switched`: how the switch ended. `created`: this run's runners
+    at the provider. `ended`: names of runners with an earlier token that may have ended. `records`, `tokens`: of each
+    runner with a new token. `pending`: runners that the provider refused to withdraw.
     """
 
     before: tuple[Facts, Journal] = field(init=False)
@@ -293,15 +293,15 @@ class Ledger:
 
     @property
     def has_changes(self) -> bool:
-        """More than the host's lock was taken: an end that unwinds is said to be one."""
+        """Whether more than the lock was taken; the end of such a run is reported as rolled back."""
         return bool(self.is_written or self.is_drained or self.records)
 
 
 @dataclass(slots=True)
 class Host:
-    """One host in one run, as the phases hand it on. What the looks found is None until they have looked.
+    """One host in one run, handed from phase to phase. The looks' findings are None until then.
 
-    `own`: whether the running system is what the configuration describes; `preview`: what the system would become.
+    `own`: whether the configuration describes the running system. `preview`: the system to come.
     """
 
     context: Context
@@ -318,11 +318,11 @@ class Host:
         return self.context.host
 
     def mark(self, runner: str) -> Mark:
-        """What says "ours" at the provider."""
+        """The mark of ours at the provider."""
         return Mark(self.name, runner, self.machine.facts.machine)
 
     def decide(self, plan: HostPlan) -> None:
-        """Keep the plan, the hook that goes with it, and the texts behind it where the operator wants to see them."""
+        """Keep the plan and its hook, and the texts behind it when the operator wants to see them."""
         facts, journal = self.machine.facts, self.machine.journal
         self.plan = plan
         self.hook = hook_of(plan, facts, journal)
@@ -337,7 +337,7 @@ class Host:
         self.ledger.is_claimed = True
 
     def write(self, parts: Sequence[Part], journal: Journal, *, keep: bool) -> None:
-        """The one transaction that changes files. From its first change on unwinding has all to undo."""
+        """The one transaction that changes files. From its first change on, unwinding undoes everything."""
         self.ledger.is_written = True
         try:
             with crash.around("write"):

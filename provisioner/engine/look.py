@@ -1,4 +1,4 @@
-"""What the provider has of a host: by the journal's ids and by the mark, so that neither's loss loses a runner."""
+"""The provider's view of a host, by the journal's ids and by the mark: neither's loss loses a runner."""
 
 from __future__ import annotations
 

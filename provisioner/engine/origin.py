@@ -24,7 +24,7 @@ _MEND: Final = "mend it: `nixos-rebuild build` on the host shows the whole error
 
 
 def is_asked(host: Host) -> bool:
-    """Not where no switch follows, where only systems of ours would be replaced, or where a dead run has looked."""
+    """Whether to ask: not without a switch, when only systems of ours are replaced, or after a dead run's look."""
     return _asked(host.machine.facts, host.machine.journal, host.plan) is not None
 
 
@@ -40,7 +40,7 @@ def look(host: Host) -> None:
     configuration = host.hook.configuration
     done = aside.ask(host.machine, origin.script(host.context.run.id, configuration, asked.edits))
     if done.status:
-        raise RemoteFailed(host.name, f"the host cannot say from where its system is ({aside.last_words(done)})")
+        raise RemoteFailed(host.name, f"the host cannot name the origin of its system ({aside.last_words(done)})")
     found = origin.read(host.name, done.stdout, configuration, asked.expected)
     if found.running != host.machine.facts.system:
         raise Locked(host.name, "another system was switched to a moment ago", hint="run again")
@@ -49,14 +49,17 @@ def look(host: Host) -> None:
 
 
 def require(host: Host) -> None:
-    """Raises NotDescribed, BuildFailed, unless the operator goes on knowingly; HookRefused: nobody could go on."""
+    """Require a described system, or --adopt-configuration.
+
+    Raises NotDescribed, BuildFailed, and HookRefused where not even the option helps.
+    """
     found = host.own
     if found is None or found.is_described:
         return
     host.context.emit(OriginFound(host.name, found))
     file = host.hook.configuration.file
     if found.kind is Kind.UNREAD:
-        raise HookRefused(host.name, f"{file} is not what is built: {found.why}", hint=host.hook.by_hand)
+        raise HookRefused(host.name, f"{file} is not the built configuration: {found.why}", hint=host.hook.by_hand)
     message = f"the running system is not what {file} describes: {found.why}"
     if host.context.choices.adopt_configuration:
         host.context.warn(f"{message}; it is replaced all the same (--adopt-configuration)")
@@ -92,7 +95,7 @@ def _asked(facts: Facts, journal: Journal, wanted: HostPlan) -> _Asked | None:
 
 
 def _before_down(facts: Facts, journal: Journal) -> _Asked | None:
-    """Of what runs and what boots, the one that is not ours must be what `down` would build."""
+    """Of the running and the booting system, the one that is not ours must equal the one `down` would build."""
     if facts.revision and facts.revision_at_boot:
         return None
     others = _without_ours(facts, journal)
@@ -104,8 +107,8 @@ def _before_down(facts: Facts, journal: Journal) -> _Asked | None:
 def _as_we_made_it(facts: Facts, journal: Journal, wanted: HostPlan) -> _Asked | None:
     """A system with our module: with the files that it was built with, the configuration evaluates to it.
 
-    Those are on the host, or they are those that are wanted. Where a dead run has left others, that run had looked; and
-    where a person has, the configuration without ours must still be what was there before us.
+    Those files are on the host, or equal the wanted ones. After a dead run with other files: that run has looked
+    already. After a person's edits: the configuration without ours must still be the system from before us.
     """
     expected = Expected(facts.system, _known_boots(facts, journal))
     hook = hooks.choose(facts)
@@ -120,14 +123,14 @@ def _as_we_made_it(facts: Facts, journal: Journal, wanted: HostPlan) -> _Asked |
 
 
 def _known_boots(facts: Facts, journal: Journal) -> set[str]:
-    """What may boot next though it does not run: a system of ours, or one that was there before us."""
+    """The systems that may boot next besides the running one: one of ours, or one from before us."""
     ours = [facts.text("profile")] if facts.revision_at_boot else []
     before = [journal.baseline.system] if journal.baseline else []
     return {*ours, *before, *([journal.checked.system] if journal.checked else [])}
 
 
 def _has_looked(facts: Facts, journal: Journal) -> bool:
-    """A run that did not end has looked at the very system that runs."""
+    """Whether a run that did not end has looked at this very system."""
     is_open = journal.phase not in (Phase.NONE, Phase.CONFIRMED)
     return is_open and journal.checked is not None and journal.checked.system == facts.system
 
@@ -137,7 +140,10 @@ def _was_adopted(facts: Facts, journal: Journal) -> bool:
 
 
 def _without_ours(facts: Facts, journal: Journal) -> dict[str, bytes | None]:
-    """Without the module our line does nothing; it goes too where it was us who put it into the folder's own file."""
+    """Edits that take our module out of the configuration; without it our line does nothing.
+
+    The line goes too if we put it into the folder's own file.
+    """
     hook = hooks.installed(journal)
     is_ours = hook.is_our_edit(facts, journal.hook)
     steps = [step for step in STEPS if step.feeds_system and (is_ours or step.name != Hooked.name)]

@@ -1,7 +1,7 @@
-"""A bounded pool with a clock: at most so many hosts at once, a thread each, and none longer than its time.
+"""A bounded pool with a clock: a limited number of hosts at once, a thread and a time limit each.
 
 Not `concurrent.futures`: a thread that hangs must hold neither its slot nor the end of the program. Knows nothing of
-what is done with a host.
+the work on a host.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Final, Generic, TypeVar
 
 TICK_S: Final = 0.2
-# From the deadline until a thread is given up: time to notice and to hang up.
+# From the deadline until a thread is given up: its time to notice and to hang up.
 GRACE_S: Final = 5.0
 
 Item = TypeVar("Item")
@@ -26,8 +26,8 @@ Answer = TypeVar("Answer")
 class Task(Generic[Item]):
     """One item on its way. `cancel` is set when the run is interrupted and when time is over (then `is_late`).
 
-    `is_given_up`: nobody waits for it any more, so what it still has to say is dropped. That is never done to a task
-    that has begun to change something: it ends by itself, and takes back what it must.
+    `is_given_up`: no caller waits for the task any more, so its later events are dropped. A task that has begun to
+    change something is never given up. It ends by itself, and undoes its changes where it must.
     """
 
     item: Item
@@ -39,7 +39,7 @@ class Task(Generic[Item]):
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def may_change(self) -> bool:
-        """Ask before the first change: False when it is too late for one, else the task is waited for from now on."""
+        """Ask before the first change. False: it is too late. True: the task is waited for from now on."""
         with self._lock:
             self._is_changing = not (self.is_given_up or self.cancel.is_set())
             return self._is_changing
@@ -56,9 +56,9 @@ class Task(Generic[Item]):
 
 @dataclass(frozen=True, slots=True)
 class Pool(Generic[Item, Answer]):
-    """`work` runs in the task's thread and never raises; `give_up` says in its place what is answered.
+    """`work` runs in the task's thread and never raises; `give_up` makes the answer for a task that is given up.
 
-    `on_cancel` is called once, when `cancel` is seen while something runs: a signal handler itself must not say much.
+    `on_cancel` is called once, when `cancel` is seen while something runs. A signal handler itself must not print.
     """
 
     work: Callable[[Task[Item]], Answer]
@@ -70,7 +70,7 @@ class Pool(Generic[Item, Answer]):
     on_cancel: Callable[[], None] = lambda: None
 
     def run(self, items: Iterable[Item], may_start: Callable[[], bool]) -> Iterator[tuple[Item, Answer]]:
-        """Yield answers as they come. Ends when all that was started has answered; `may_start` is asked each time."""
+        """Yield answers as they come, until each task has answered. `may_start` is asked before each start."""
         waiting, active = deque(items), list[Task[Item]]()
         answers: queue.SimpleQueue[tuple[Task[Item], Answer]] = queue.SimpleQueue()
         was_told = False
@@ -106,7 +106,7 @@ class Pool(Generic[Item, Answer]):
         return found + [(task, self.give_up(task)) for task in active if task not in answered and self._is_lost(task)]
 
     def _is_lost(self, task: Task[Item]) -> bool:
-        """Tell a task that its time is over; true once it had its time to go by itself."""
+        """Tell a task that its time is over; true when its grace is over too."""
         if self.limit_s is not None and task.seconds > self.limit_s:
             task.is_late = True
         if task.is_late or self.cancel.is_set():

@@ -1,4 +1,4 @@
-"""What a plan would do to the system itself, asked of the host: one more remote command, when the operator wants it."""
+"""A plan's look at the system to come: one more remote command, when the operator wants it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def is_built(host: Host) -> bool:
 
 
 def evaluate(host: Host) -> None:
-    """Only `plan --diff`: the system that would come of it, from a copy of the configuration (ADR 0015).
+    """Only `plan --diff`: the system to come, evaluated from a copy of the configuration (ADR 0015).
 
     Raises HostError.
     """
@@ -36,7 +36,7 @@ def build(host: Host) -> None:
 
 
 def _is_wanted(host: Host) -> bool:
-    """Only of a plan, and where it does not leave the system as it is."""
+    """Whether this is a plan with a switch."""
     return bool(host.plan.switch) and host.context.verb.plans
 
 
@@ -50,7 +50,7 @@ def _look(host: Host, *, build: bool) -> Preview:
 
 
 def checked(seen: Preview, wanted: HostPlan) -> Preview:
-    """A system without the module is what `up` would refuse to activate, and one with it `down`."""
+    """Mark a system that the switch would refuse: one without the module for `up`, one with it for `down`."""
     revision = wanted.wanted.revision if wanted.wanted else ""
     if seen.closure is None or seen.closure.revision == revision:
         return seen

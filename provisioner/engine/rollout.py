@@ -1,4 +1,4 @@
-"""A verb rolled out over hosts: batch by batch, one job and one result each, by an executor that it is given."""
+"""A verb rolled out over hosts: batch by batch, one job and one result each, by a given executor."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from provisioner.outcome import HostResult, Outcome
 
 @dataclass(frozen=True, slots=True)
 class Rollout:
-    """`cancel` is what interrupts the executor too: hosts that were not begun are INTERRUPTED then."""
+    """`cancel` interrupts the executor too: hosts that were not begun are INTERRUPTED then."""
 
     executor: Executor
     emit: Emit
@@ -24,10 +24,10 @@ class Rollout:
     cancel: threading.Event = field(default_factory=threading.Event)
 
     def roll_out(self, stages: Sequence[Stage]) -> list[HostResult]:
-        """Do the verb batch by batch, until the rules say stop: the hosts that are left are then SKIPPED.
+        """Do the verb batch by batch, until the rules stop it; the remaining hosts are SKIPPED.
 
-        Never raises for one host's failure. Results stand in the hosts' order. What changes nothing has nothing to be
-        careful about, so it is done on all hosts whatever the rules.
+        Never raises for one host's failure. Results stand in the hosts' order. A verb without changes risks nothing, so
+        it runs on all hosts and ignores the rules.
         """
         changes = self.brief.verb.changes
         if not changes:
@@ -67,7 +67,7 @@ class Rollout:
 
 @dataclass(slots=True)
 class _Standing:
-    """How a batch stands: its results so far, and why no more of it is begun. Without rules nothing stops it."""
+    """The state of a batch: its results so far, and the reason to begin no more. Without rules nothing stops it."""
 
     rules: Rules | None
     size: int

@@ -1,4 +1,4 @@
-"""The first phase of `up`, `down` and their plans: a host that nobody else holds, and no switch that goes on there."""
+"""The first phase of `up`, `down` and their plans: a host that no other run holds, without an open switch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from provisioner.machine.switch import SwitchResult
 def settle(host: Host) -> None:
     """All steps' probes as one script; the answer is one document of records.
 
-    A host that another run holds is refused. A dead run's switch is followed to its end, or by a plan only named.
+    A host that another run holds is refused. A dead run's switch is followed to its end; a plan only names it.
 
     Raises Locked, HostRefused, HostError.
     """
@@ -24,7 +24,7 @@ def settle(host: Host) -> None:
     if not machine.facts.is_switching:
         return
     if not host.context.verb.changes:
-        # A plan changes nothing, and whoever left this switch to itself means to come back to it.
+        # A plan changes nothing, and the operator of this switch means to come back to it.
         host.context.warn(machine.what_goes_on)
         return
     host.context.warn(f"a switch of {machine.holder} is still running: following it to its end")
@@ -40,7 +40,7 @@ def _end(host: Host, switch: Switch) -> None:
             switch.stop_trying()
     if result.waits:
         goes_our_way = (host.machine.journal.phase is Phase.WRITTEN) is not host.context.verb.removes
-        # That we are here shows that the host can be reached; what else it must be is checked after the next plan.
+        # Our connection proves that the host can be reached; all else is checked after the next plan.
         with crash.around("settle"):
             if goes_our_way and result.is_done:
                 switch.keep()
@@ -49,7 +49,7 @@ def _end(host: Host, switch: Switch) -> None:
 
 
 def _require_may_leave(host: Host, result: SwitchResult) -> None:
-    """Somebody else's switch is waited for, like another run; in any other way it is this run that goes on."""
+    """Raises Locked while another program's switch is busy, as for another run. Otherwise this run goes on."""
     if result.is_busy and not host.context.choices.take_over:
         hint = "`nixprov status` tells when it is back; --take-over goes on from what is there now"
         raise Locked(host.name, result.explain(), hint=hint)
@@ -57,7 +57,7 @@ def _require_may_leave(host: Host, result: SwitchResult) -> None:
 
 
 def _require_one_name(machine: Machine) -> None:
-    """The lock keeps other runs out; under a second name this one would be its own neighbour."""
+    """Refuse a second name of one machine: its lock keeps out other runs only, not this one."""
     if not machine.facts.text("machine-id"):
         return
     context = machine.context

@@ -1,7 +1,7 @@
 """One change of a running system: pushed, started, followed, judged, and then committed or rolled back.
 
-It is a unit of the machine's own (machine/switch.sh), so it outlives every connection, and whoever comes next can take
-it up. Confirmed by its run, or the machine rolls back by itself (ADR 0008, 0016); a busy lock is waited for (ADR 0022).
+The switch is a unit of the machine's own (machine/switch.sh). It outlives every connection, so a later run can take it
+up. Unless its run confirms it, the machine rolls back by itself (ADR 0008, 0016). A busy lock is waited for (ADR 0022).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from provisioner.ssh.stream import Lines
 
 DISARM: Final = Shell(scripts.DISARM)
 _PROLOGUE: Final = PATH.encode() + b'fail() { printf \'%s\\n\' "$2" >&2; exit "$1"; }\n'
-# No switch does it: the unit still polls with the token that has ended. Jobs that run are waited for, not by us.
+# No switch restarts the unit, which still polls with the old token. The unit waits for its jobs; this run does not.
 _RESTART: Final = "systemctl try-restart --no-block nixprov-runner-{name}.service || :"
 _UNDO_WAIT_S: Final = 60
 
@@ -36,7 +36,7 @@ class Detached(ConnectionLost):
 
 
 class DetachedByUser(Cancelled):
-    """The same, because the operator said so."""
+    """The same, on the operator's request."""
 
 
 class Stopped(HostError):
@@ -45,23 +45,25 @@ class Stopped(HostError):
 
 @dataclass(frozen=True, slots=True)
 class Switch:
-    """The one switch that a machine can be at, whoever has started it.
+    """The one switch that a machine can be at, no matter which run started it.
 
-    parts = switch.to(revision, parts, journal)  # pushed and started by the transaction that writes the parts
-    result = switch.follow()
-    switch.judge(result)
-    switch.log_in_again()
-    switch.commit(phase, units, keep=False)  # or switch.roll_back()
+    The order of calls:
+
+        parts = switch.to(revision, parts, journal)  # pushed and started by the transaction that writes the parts
+        result = switch.follow()
+        switch.judge(result)
+        switch.log_in_again()
+        switch.commit(phase, units, keep=False)  # or switch.roll_back()
     """
 
     machine: Machine
 
-    # Push and start: parts of the transaction that writes what the switch is to build.
+    # Push and start: parts of the transaction that writes the files to build from.
 
     def to(self, hook: Hook, revision: str, parts: Sequence[Part], journal: Journal) -> list[Part]:
-        """`parts`, and after them the switch; before them their undoing, for the machine to do alone when nobody comes.
+        """`parts` with the switch behind them, and before them their undoing, for a machine that is not confirmed.
 
-        `journal` is the one that is written with `parts`.
+        `journal` is the one written with `parts`.
         """
         confirm_s = self.machine.context.limits.confirm_s
         undoing = self._undoing(hook, parts, journal) if confirm_s else None
@@ -70,7 +72,7 @@ class Switch:
         return [*scripts.push(undoing), *parts, start]
 
     def back_to(self, generation: int) -> list[Part]:
-        """The switch to a generation that is there already: nothing is built, and nobody has to confirm it."""
+        """The switch to a generation that exists: nothing is built, and it needs no confirmation."""
         return [*scripts.push(), scripts.start("rollback", str(generation), crash=crash.in_unit())]
 
     def _undoing(self, hook: Hook, parts: Sequence[Part], journal: Journal) -> bytes:
@@ -107,13 +109,13 @@ class Switch:
         raise SwitchFailed(self.machine.context.host, result.explain(), hint=hint)
 
     def require_active(self, units: Sequence[str]) -> None:
-        """Raises SwitchFailed with the last lines of a unit that is not, or no longer."""
+        """Raises SwitchFailed with the last lines of a unit that is not active."""
         self.machine.command(_PROLOGUE + scripts.active(units, 1).encode())
 
     # Log in again; then commit, or roll back.
 
     def log_in_again(self) -> None:
-        """A connection from nothing: proof that the machine, as it is now, lets us in. Raises Detached."""
+        """A wholly new connection: proof that the machine, as it is now, lets us in. Raises Detached."""
         with crash.around("login"):
             self._persist(lambda: None, "the host does not let us in after the switch", fresh=True)
 
@@ -128,8 +130,8 @@ class Switch:
             with crash.around("commit"):
                 machine.transact("commit", (), machine.journal_for(phase), guard=guard, keep=keep)
         except Locked:
-            # Perhaps it was the host that changed its journal, when it had waited in vain, or is about to: then nobody
-            # else is at work.
+            # Perhaps the host itself changed its journal after waiting in vain, or is about to. No other run is at work
+            # then.
             machine.probe(after=lock.WAIT)
             if machine.journal.phase is Phase.WENT_BACK and machine.is_ours:
                 raise SwitchFailed(machine.context.host, scripts.EXPIRED) from None
@@ -140,15 +142,18 @@ class Switch:
         self._end(scripts.abort())
 
     def keep(self) -> None:
-        """What a dead run has left waiting becomes the system that boots, and no journal says more than it did."""
+        """Confirm a switch that a dead run has left waiting: its system becomes the one that boots.
+
+        The journal stays as it is.
+        """
         self._end(scripts.confirm((), 0).encode())
 
     def stop_trying(self) -> None:
-        """A machine that wants to roll back and cannot yet is told to try no more."""
+        """Tell a machine that cannot roll back yet to stop trying."""
         self._end(scripts.leave())
 
     def require_rolled_back(self) -> None:
-        """After a probe: the machine does not still try to. Raises SwitchFailed."""
+        """After a probe: raises SwitchFailed if the machine still tries to roll back."""
         facts = self.machine.facts
         if facts.is_switching and (trying := scripts.trying(facts.text("switch-result"))):
             raise SwitchFailed(self.machine.context.host, trying.explain())
@@ -175,7 +180,7 @@ class Switch:
             ) from lost
 
     def _interrupted(self) -> Cancelled | Stopped:
-        """Once: leave. Twice within a moment: stop. So the first Ctrl-C waits for a second one."""
+        """One interrupt leaves the switch, two within a moment stop it. So the first Ctrl-C waits for a second one."""
         context = self.machine.context
         context.warn("interrupted: leaving the switch to itself; Ctrl-C again stops it and takes it back")
         if self.machine.stop.wait(context.limits.second_thoughts_s):
@@ -189,16 +194,16 @@ class Switch:
 
 
 def restarts(names: Iterable[str]) -> list[Part]:
-    """Of the runners that have other tokens now, where no switch has them read: to be done after the files."""
+    """Restarts of runners with new tokens, when no switch follows; they come after the files."""
     return [Shell(_RESTART.format(name=name)) for name in names]
 
 
 @dataclass(slots=True)
 class Follower:
-    """Cuts a switch's stream into lines, emits the log, remembers where to go on.
+    """Cuts a switch's stream into lines, emits the log, remembers the cursor.
 
-    A line is emitted with the cursor behind it: one whose cursor a cut connection swallowed comes again over the next.
-    Without cursors it is emitted as it comes.
+    A line is emitted only with the cursor behind it. A cut connection may swallow the cursor; the line then comes
+    again. Without cursors lines are emitted as they come.
     """
 
     context: Context
@@ -211,7 +216,7 @@ class Follower:
     _size: int = 0
 
     def begin(self) -> str:
-        """Forget what the connection before did not finish; the cursor to go on from."""
+        """Forget the unfinished lines of the last connection; the cursor to go on from."""
         self.lines, self._held, self._size = Lines(), [], 0
         return self.cursor
 
@@ -222,7 +227,7 @@ class Follower:
 
     def __call__(self, chunk: bytes) -> None:
         for line, goes_on in self.lines.feed(chunk):
-            # Where a line was cut is no line's beginning: there it could say anything of how the switch ended.
+            # The rest of a cut line is not parsed: its text could pose as a result of the switch.
             self._line(Followed(log=line) if goes_on else Followed.parse(line))
 
     def _line(self, said: Followed) -> None:

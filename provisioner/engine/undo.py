@@ -1,4 +1,4 @@
-"""The opposite of a transaction's changes of files, for the host to run when nobody confirms what they led to. Pure."""
+"""The opposite of a transaction's changes of files, for the host to run when its switch is not confirmed. Pure."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from provisioner.machine.transaction import (
 def undo(parts: Iterable[Part], before: Facts, hook: Hook) -> tuple[Part, ...]:
     """Parts that give back the user's files as `before` has them; newest change first.
 
-    Each expects what `parts` leaves: a file that a person edited meanwhile stops it, and nothing is lost.
+    Each expects the file as `parts` leaves it: a person's edit meanwhile stops it, and nothing is lost.
     """
     files = _Files(before, hook)
     undone = [opposite for part in parts for opposite in _opposite(part, files)][::-1]
@@ -30,7 +30,7 @@ def undo(parts: Iterable[Part], before: Facts, hook: Hook) -> tuple[Part, ...]:
 
 
 class _Files:
-    """What was found where a part's path leads to: the folder may be a link, and so may a file in it."""
+    """The file found at a part's path: the folder may be a link, and so may a file in it."""
 
     def __init__(self, facts: Facts, hook: Hook) -> None:
         self._found = facts.files()
@@ -43,7 +43,7 @@ class _Files:
         return path.startswith(self._known)
 
     def has_had(self, path: str) -> bool:
-        """Whether `path` is of those that are to be given back: all of the folder, and what its links lead to."""
+        """Whether `path` is to be given back: all of the folder, and the targets of its links."""
         return self.is_in(path) or self.get(path) is not None
 
 
@@ -58,7 +58,7 @@ def _opposite(part: Part, before: _Files) -> Iterator[Part]:
         case MakeDir(path=path) if before.is_in(path):
             yield RemoveEmptyDir(path)
         case RemoveEmptyDir(path=path) if before.is_in(path):
-            # It stands in front of the files that go back into it once the order is turned round.
+            # In the reversed order it stands before the files that go back into it.
             yield MakeDir(path)
         case _:
             return

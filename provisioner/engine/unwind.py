@@ -1,4 +1,4 @@
-"""Back to what the host was before this run: the system rolled back, the files undone, the runners withdrawn."""
+"""Back to the host before this run: the system rolled back, the files undone, the runners withdrawn."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from provisioner.steps import STEPS
 
 
 class RolledBack(HostError):
-    """The run failed with `cause` and is unwound: nothing of it is left."""
+    """The run failed with `cause` and is unwound completely."""
 
     def __init__(self, host: str, cause: NixprovError) -> None:
         super().__init__(host, f"{cause.message}; rolled back", hint=cause.hint)
@@ -26,7 +26,7 @@ class RolledBack(HostError):
 
 
 class RollbackFailed(HostError):
-    """The run failed, and so did unwinding it: the host is somewhere between."""
+    """The run failed, and so did its unwinding: the host is in a state between."""
 
 
 def unwind(host: Host) -> None:
@@ -34,8 +34,8 @@ def unwind(host: Host) -> None:
 
     A host that was only claimed gets its journal back, and its lock is released.
 
-    Raises Locked, with nothing undone, when another run has taken the host over; RollbackFailed; HostError for a host
-    that was only claimed.
+    Raises Locked, with nothing undone, when another run has taken the host over. Raises RollbackFailed, and HostError
+    for a host that was only claimed.
     """
     words = host.context.words
     for action in host.ledger.updated:
@@ -62,7 +62,7 @@ def clean(host: Host) -> None:
 
 
 def ours(facts: Facts, journal: Journal) -> list[str]:
-    """What of ours is on the host, in words."""
+    """The things of ours on the host, in words."""
     return [what for step in STEPS for what in step.remains(facts, journal)]
 
 
@@ -91,7 +91,7 @@ def _unwind_claim(host: Host) -> None:
 
 @contextmanager
 def _withdrawing(host: Host) -> Iterator[None]:
-    """Runners that this run made go when the host is back, and are left when it is not: it may use them."""
+    """Withdraw this run's runners once the host is back. Otherwise leave them: the host may use them."""
     try:
         yield
     except Locked:
@@ -105,16 +105,16 @@ def _withdrawing(host: Host) -> Iterator[None]:
 
 
 def _probe_ours(host: Host) -> None:
-    """Read the host anew, whatever became of the connection. Raises Locked, ConnectionLost, HostError."""
+    """Read the host anew, over a new connection if need be. Raises Locked, ConnectionLost, HostError."""
     machine = host.machine
-    # A transaction that took too long for us may still be at work over there.
+    # A transaction past our time limit may still be at work there.
     machine.persist(lambda: machine.probe(after=lock.WAIT), "connection lost while unwinding")
     if not machine.is_ours:
         raise Locked(host.name, f"taken over by another operator: {machine.holder}", hint="nothing was undone")
 
 
 def _end_switch(host: Host) -> None:
-    """End the switch that goes on; a system that was only tried is rolled back by the host, files and all."""
+    """End the open switch. A system on trial is rolled back by the host, files and all."""
     _probe_ours(host)
     if host.machine.facts.is_switching:
         switch = Switch(host.machine)
@@ -125,7 +125,7 @@ def _end_switch(host: Host) -> None:
 
 
 def _undo(host: Host, facts: Facts, journal: Journal, replaced: Collection[str]) -> None:
-    """The files as in `facts`, and where another system runs or boots by now, its generation."""
+    """Restore the files of `facts`, and its generation where another system runs or boots by now."""
     machine, switch = host.machine, Switch(host.machine)
     before = _without_lost(host, journal, replaced)
     parts: list[Part] = [
@@ -145,9 +145,9 @@ def _undo(host: Host, facts: Facts, journal: Journal, replaced: Collection[str])
 
 
 def _release(host: Host, facts: Facts, journal: Journal) -> None:
-    """The journal as it was before this run, and the lock with it; `facts` as they were then too.
+    """Restore the journal from before this run, and release the lock; `facts` are from then too.
 
-    Where nothing was installed all of ours goes. A machine whose journal somebody had moved away is another thing.
+    Without an earlier installation all of ours goes. A machine whose journal was moved away is another case.
     """
     if not (journal.phase.has_installed or facts.revision or facts.revision_at_boot):
         clean(host)
@@ -157,12 +157,12 @@ def _release(host: Host, facts: Facts, journal: Journal) -> None:
         try:
             host.machine.transact("release", parts, journal if journal.exists else None, keep=False)
         except NothingChanged:
-            # No room even for a journal: the lock goes, and that a run began here stays said.
+            # No room even for a journal: the lock goes, and the journal still names this run.
             host.machine.transact("release", (), None, keep=False)
 
 
 def _without_lost(host: Host, before: Journal, replaced: Collection[str]) -> Journal:
-    """`before`, which must not say that a runner has its token when the host has one that is taken no more."""
+    """`before` without the tokens that have ended: it must not claim a valid token for a runner without one."""
     kept, words = _renewed(host, before, replaced), host.context.words
     lost = sorted(name for name in replaced if name in before.runners and name not in kept)
     for name in lost:
@@ -173,7 +173,7 @@ def _without_lost(host: Host, before: Journal, replaced: Collection[str]) -> Jou
 
 
 def _renewed(host: Host, before: Journal, replaced: Collection[str]) -> list[str]:
-    """Of `replaced`, those whose new token of the same runner is on the host: the journal says so when it is there."""
+    """Of `replaced`, the same runners with their new token on the host. The journal names it only once it is there."""
     run = host.context.run.id
     now, then = host.machine.journal.runners, before.runners
     there = [name for name in sorted(replaced) if name in now and name in then]

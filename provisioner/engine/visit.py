@@ -1,4 +1,4 @@
-"""One host of a run, from a job to its result: values, as the events between are, so another process may do it."""
+"""One host of a run, from a job to its result. All are values, so another process may do it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from provisioner.outcome import HostResult, Outcome
 from provisioner.ssh.session import Cancelled, Session, SshOptions
 from provisioner.verb import Verb
 
-# A verb at a host; the function beside tells, once, whether it may still begin to change something.
+# A verb at a host. Its second argument tells, once, whether it may still begin to change something.
 Perform: TypeAlias = Callable[[Host, Callable[[], bool]], Outcome]
 
 
@@ -51,8 +51,8 @@ class Job:
 class Visitor:
     """A process' own part in its jobs. `stop` is set by a second interrupt: switches end and are rolled back.
 
-    `names`: the machines that its jobs are at, with the name by which it came to each. Two names of one machine are
-    noticed within one process only.
+    `names`: the machines of its jobs, each with the first name that led to it. Two names of one machine are noticed
+    within one process only.
     """
 
     ci: Provider
@@ -70,7 +70,7 @@ class Visitor:
             outcome, error = _outcome(failure), failure
         except Exception as failure:  # noqa: BLE001 - a bug must not take the other hosts with it
             outcome, error = Outcome.FAILED, failure
-            # The report may be what is broken, and a thread that ends without an answer is waited for without end.
+            # The report itself may be broken, and a thread that ends without an answer is waited for without end.
             with suppress(Exception):
                 emit(BugMet(job.spec.name, traceback.format_exc()))
         return HostResult(
@@ -122,7 +122,7 @@ class Visitor:
 
 @dataclass(slots=True)
 class _Account:
-    """The numbers of one host, however it ended."""
+    """The numbers of one host, after success or failure."""
 
     commands: int = 0
     connections: int = 0
@@ -149,7 +149,7 @@ def _outcome(failure: NixprovError) -> Outcome:
 
 def told(error: Exception) -> str:
     if isinstance(error, NixprovError):
-        # Most end with what the host said, and one line can be all of that.
+        # Most messages end with the host's own output, and one line can be all of that.
         whole = error.message
         return whole if len(whole) <= limits.ERROR else f"{whole[: limits.ERROR]}..."
     return f"bug in nixprov: {type(error).__name__}; run again with --debug and report it"

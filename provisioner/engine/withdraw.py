@@ -1,4 +1,4 @@
-"""Runners that this run made, when it unwinds: withdrawn where nobody can use them, else left and named."""
+"""Runners of a run that unwinds: withdrawn when no host can use them, else left and named."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from provisioner.engine.host import Host, Machine
 from provisioner.errors import CiError, HostError
 from provisioner.model import Identity
 
-# Between two looks at a host that somebody else works on.
+# Between two looks at a host that another operator works on.
 PAUSE_S: Final = 3.0
 
 
@@ -29,10 +29,10 @@ def leave(host: Host, runner: Identity, why: str) -> None:
 
 
 def withdraw_unused(host: Host) -> None:
-    """After another operator took the host over: withdraw the runners that its journal does not name in the end.
+    """After another operator took the host over: withdraw the runners that its final journal does not name.
 
-    Only when that run has ended it is known whether it found one by its mark and uses it. What is not sure is left and
-    said: it carries our mark, so the next `up`, `down` or `prune` finds it.
+    The other run may find one of them by its mark and use it, so its end is waited for. Doubtful runners are left and
+    named: they carry our mark, so the next `up`, `down` or `prune` finds them.
     """
     ledger, words = host.ledger, host.context.words
     if ledger.created:

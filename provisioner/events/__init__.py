@@ -98,7 +98,7 @@ class PhaseBegun(HostEvent):
 
 @dataclass(frozen=True, slots=True)
 class Planned(HostEvent):
-    """The changes to come. `check`: nothing follows, the plan is all that was asked for.
+    """The changes to come. `check`: a plan only, no change follows.
 
     `changes` are lines for people; `diffs` are unified diffs with their secrets masked.
     """
@@ -131,7 +131,7 @@ class Planned(HostEvent):
 
 @dataclass(frozen=True, slots=True)
 class OriginFound(HostEvent):
-    """The running system is not what the configuration describes."""
+    """The configuration does not describe the running system."""
 
     origin: Origin
 

@@ -1,4 +1,4 @@
-"""The JSON of each event, as types: mypy holds the writer to them, and the published schema is made from them.
+"""The JSON of each event, as types: mypy checks the writer against them, and they make the published schema.
 
 `docs/json.md` and `docs/events.schema.json` are generated from here, so a field has one description.
 """
@@ -109,11 +109,11 @@ class Closure(TypedDict):
     removed: Annotated[int, Note("store paths")]
     size: Annotated[int, Note("bytes more, or less")]
     packages: list[PackageChange]
-    units: Annotated[list[UnitChange], Note("what the activation would do")]
+    units: Annotated[list[UnitChange], Note("effects of the activation on units")]
 
 
 class System(TypedDict):
-    """What the system would be."""
+    """The system to come."""
 
     build: Annotated[list[str], Note("derivations that must be built first")]
     fetch: Annotated[list[str], Note("paths that must be fetched first")]
@@ -124,7 +124,7 @@ class System(TypedDict):
 
 
 class Plan(TypedDict):
-    """What would change, or is about to."""
+    """The changes to come."""
 
     event: Literal["plan"]
     host: str
@@ -137,7 +137,7 @@ class Plan(TypedDict):
 
 
 class Origin(TypedDict):
-    """The running system is not what the configuration describes (`up`, `plan`, `down`)."""
+    """The configuration does not describe the running system (`up`, `plan`, `down`)."""
 
     event: Literal["origin"]
     host: str
@@ -151,10 +151,10 @@ class Origin(TypedDict):
     why: Annotated[str, Note("one line")]
     running: Annotated[str, Note("the running system's store path")]
     boot: Annotated[str, Note("that of the system that boots next")]
-    configured: Annotated[str | None, Note("what the configuration evaluates to without nixprov's module, or null")]
+    configured: Annotated[str | None, Note("the system of the configuration without nixprov's module, or null")]
     built: Annotated[bool, Note("whether that one is built, so that `units` can be told")]
-    changes: Annotated[list[str], Note("what a switch would change beside nixprov's module, lines for people")]
-    units: Annotated[list[UnitChange], Note("what its activation would do")]
+    changes: Annotated[list[str], Note("changes of a switch beside nixprov's module, lines for people")]
+    units: Annotated[list[UnitChange], Note("effects of its activation on units")]
 
 
 class Log(TypedDict):
@@ -225,7 +225,7 @@ class Counters(TypedDict):
 class KnownFlaw(TypedDict):
     id: str
     severity: Annotated[str, Note("root: jobs become root of the host by it; less")]
-    gives: Annotated[str, Note("what it gives away")]
+    gives: Annotated[str, Note("its gift to a job")]
     advice: str
     accepted: Annotated[bool, Note("by name, in the inventory")]
     sources: list[str]
@@ -234,7 +234,7 @@ class KnownFlaw(TypedDict):
 class NixStatus(TypedDict):
     version: Annotated[str | None, Note("as it calls itself; null: it says nothing")]
     judged: Annotated[bool, Note("false: of another maker or of no version, and nothing was looked at")]
-    flaws: Annotated[list[KnownFlaw], Note("what is known against this release")]
+    flaws: Annotated[list[KnownFlaw], Note("known flaws of this release")]
     mended: Annotated[str | None, Note("the nearest release without a way to root, where this one has some")]
     refused: Annotated[bool, Note("`up` refuses the host for them")]
 
@@ -250,9 +250,9 @@ class Status(TypedDict):
     installed: bool
     phase: Annotated[str, Note("the journal's on the host")]
     revision: Annotated[str | None, Note("of the module in the running system")]
-    drift: Annotated[list[str], Note("what `up` would change; empty: as wanted")]
+    drift: Annotated[list[str], Note("changes that `up` would make; empty: as wanted")]
     runners: list[RunnerStatus]
-    counters: Annotated[Counters | None, Note("what the store did for jobs; null: nothing is known")]
+    counters: Annotated[Counters | None, Note("work of the store for jobs; null: nothing is known")]
     nix: Annotated[NixStatus, Note("the Nix of the running system")]
 
 
@@ -297,8 +297,8 @@ class Host(TypedDict):
     remote_commands: int
     connections: int
     error: Annotated[str | None, Note("one line")]
-    hint: Annotated[str | None, Note("what to do next")]
-    remains: Annotated[list[str], Note("what could not be undone")]
+    hint: Annotated[str | None, Note("the next thing to do")]
+    remains: Annotated[list[str], Note("things that could not be undone")]
 
 
 class Bug(TypedDict):

@@ -8,7 +8,7 @@ from provisioner.hooks.classic import Classic
 from provisioner.machine.facts import Facts
 from provisioner.machine.journal import Journal
 
-# The first that knows a host as its own takes it; the last one says why none does.
+# The first that detects a host takes it; the last one gives the reason when none does.
 HOOKS: Final[tuple[Hook, ...]] = (Classic(),)
 
 
@@ -21,9 +21,9 @@ def choose(facts: Facts) -> Hook:
 
 
 def installed(journal: Journal) -> Hook:
-    """The hook that the journal names: the one that put the module in takes it out, also where the host has changed.
+    """The hook in the journal: it installed the module and takes it out, even if the host has changed.
 
-    Without a journal it is the classic one, whose line can be found. Raises HookRefused for a kind not known here.
+    Without a journal it is the classic one, whose line can be found. Raises HookRefused for an unknown kind.
     """
     if journal.hook is None:
         return HOOKS[-1]
@@ -31,7 +31,7 @@ def installed(journal: Journal) -> Hook:
         if hook.kind == journal.hook.kind:
             return hook
     hint = "use a nixprov at least as new as the one that was used there last"
-    raise HookRefused(journal.host, f"the module is in by a way that is not known: {journal.hook.kind}", hint=hint)
+    raise HookRefused(journal.host, f"the kind of the module's hook is not known: {journal.hook.kind}", hint=hint)
 
 
 __all__ = ["HOOKS", "Hook", "choose", "installed"]

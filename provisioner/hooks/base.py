@@ -25,7 +25,7 @@ class Hook(ABC):
     @property
     @abstractmethod
     def configuration(self) -> Configuration:
-        """Where the owner's files are, and how a system is made of them with our module in it."""
+        """The owner's files, and the way to make a system of them with our module."""
 
     @property
     @abstractmethod
@@ -46,7 +46,7 @@ class Hook(ABC):
 
     @abstractmethod
     def folder_time(self, facts: Facts) -> int | None:
-        """The modification time of that folder, in seconds of the epoch; None where nobody could say."""
+        """The modification time of that folder, in seconds of the epoch; None when unknown."""
 
     @abstractmethod
     def detect(self, facts: Facts) -> bool:
@@ -54,11 +54,11 @@ class Hook(ABC):
 
     @abstractmethod
     def refusal(self, facts: Facts) -> HookRefused:
-        """The reason against a host without any hook, with a hint for its operator."""
+        """The reason to refuse a host without any hook, with a hint for its operator."""
 
     @abstractmethod
     def missing(self, facts: Facts) -> str:
-        """Why the module is not in yet, in one line; empty when it is. Raises HookRefused when it cannot be put in."""
+        """The reason why the module is not in, or empty. Raises HookRefused when it cannot be put in."""
 
     @abstractmethod
     def is_in(self, facts: Facts) -> bool:
@@ -78,7 +78,7 @@ class Hook(ABC):
 
     @abstractmethod
     def take_out(self, facts: Facts, before: HookRecord | None) -> tuple[Part, ...]:
-        """Raises HookRefused when it cannot be done surely."""
+        """Raises HookRefused when it cannot be done safely."""
 
     @abstractmethod
     def give_back(self, before: Facts, now: Facts, record: HookRecord | None) -> tuple[Part, ...]:
@@ -90,9 +90,9 @@ class Hook(ABC):
 
     @abstractmethod
     def is_our_edit(self, facts: Facts, before: HookRecord | None) -> bool:
-        """Whether the owner's own file is another one because of our edit."""
+        """Whether our edit changed the owner's own file."""
 
     @property
     @abstractmethod
     def by_hand(self) -> str:
-        """Advice for a configuration out of our reach: the line to have in it."""
+        """Advice for a configuration out of our reach: the line to add."""

@@ -23,7 +23,7 @@ _HINTS: Final = {imports.Presence.UNREADABLE: "nix-instantiate --parse on the ho
 
 @dataclass(frozen=True, slots=True)
 class Classic(Hook):
-    """Owns one line. Everything else in the file is its owner's, and a shape not understood is refused, not guessed."""
+    """Owns one line. The rest of the file is its owner's, and an unknown shape is refused, not guessed."""
 
     directory: str = "/etc/nixos"
     kind: ClassVar[str] = "classic"
@@ -55,7 +55,8 @@ class Classic(Hook):
 
     @override
     def things(self) -> tuple[Thing, ...]:
-        # Root may write what is 0444; what even root may not is on a read-only disk, or immutable (chattr +i).
+        # Root may write a file of mode 0444. A file that even root may not write is on a read-only disk, or immutable
+        # (chattr +i).
         protected = f"[ ! -e {self.path} ] || [ -w {self.path} ] || echo yes"
         return (
             Seen("configuration", self.path),
@@ -96,7 +97,7 @@ class Classic(Hook):
             case imports.Presence.PRESENT | imports.Presence.ELSEWHERE:
                 if self.module.encode() not in (file.content or b""):
                     self._require_beside_module(facts, file)
-                # Where it stands is the user's business; that the built system has it is checked before activation.
+                # Its place is the user's choice; the built system is checked for the module before activation.
                 return ""
             case imports.Presence.ABSENT:
                 self._edited(facts, self._editable(facts))
@@ -162,7 +163,7 @@ class Classic(Hook):
             return self.take_out(now, record)
         old, new = self._file(before), self._file(now)
         if old is None or new is None or self._without(before, old) != new.content:
-            # There still, or a person was at the file since: then `up` puts the line in again.
+            # The line is still there, or a person has edited the file since: then `up` puts the line in again.
             return ()
         return (WriteFile(old.real, old.content or b"", old.mode, old.owner, expect=new.sha256, mtime=old.mtime),)
 
@@ -207,7 +208,7 @@ class Classic(Hook):
             raise self._refused(facts, why, self.by_hand)
 
     def _require_writable(self, facts: Facts) -> None:
-        """Raises HookRefused. A read-only disk is said by other words (machine/preflight.py)."""
+        """Raises HookRefused. machine/preflight.py reports a read-only disk in other words."""
         if facts.text("configuration-protected") and self.folder not in facts.text("read-only").splitlines():
             hint = f"chattr -i {self.path} (lsattr shows it), then run again"
             raise self._refused(facts, f"{self.path} is write-protected, even for root", hint)
@@ -220,7 +221,7 @@ class Classic(Hook):
             raise self._refused(facts, why, f"add by hand: {refusal.line}") from refusal
 
     def _without(self, facts: Facts, file: FileFact | None) -> bytes | None:
-        """Taking the module away while the file still imports it would stop all rebuilding, so this says no first."""
+        """The file without our line. Raises HookRefused: an import of a missing module would stop all rebuilding."""
         try:
             return imports.remove(file.content or b"", self.folder) if file else None
         except imports.Refused as refusal:

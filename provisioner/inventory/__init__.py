@@ -1,4 +1,4 @@
-"""Inventories in Ansible's formats, host patterns, and what is wanted on each host.
+"""Inventories in Ansible's formats, host patterns, and the wanted runners and module of each host.
 
     inventory = load(["inventory"])
     for host in inventory.select("web:!old", limit=None): ...

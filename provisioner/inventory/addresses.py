@@ -1,6 +1,6 @@
 """The grammar of host names: ports, IPv6, and ranges such as `db[01:20:2]`.
 
-Source: Ansible inventory guide, "Adding ranges of hosts". Knows nothing of where names are written.
+Source: Ansible inventory guide, "Adding ranges of hosts". Does not know where names are written.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ def parse(text: str) -> tuple[str, int | None] | None:
 def expand(text: str) -> tuple[list[str], int | None]:
     """All names that a host pattern of an inventory stands for, and their port.
 
-    What is not recognised as an address is a name as it stands, as in Ansible. Raises ValueError for a
-    range that cannot be read or that has more than MOST_HOSTS hosts.
+    Text that is not recognised as an address is a name as it stands, as in Ansible. Raises ValueError for a range that
+    cannot be read or has more than MOST_HOSTS hosts.
     """
     host, port = parse(text) or (text, None)
     if "[" not in host:

@@ -1,7 +1,7 @@
 """Reading YAML and JSON texts into plain values that know their lines; also plain files, as text.
 
 Owns: the tags `!vault` and `!unsafe` in their JSON forms, as `ansible-inventory` writes them; YAML is `yaml_text`'s.
-Knows nothing of inventories: what the values mean is the callers' business.
+Knows nothing of inventories: the callers interpret the values.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _JSON_KEY: Final = re.compile(r'"((?:[^"\\]|\\.)*)"\s*:')
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """What reading needs beside the text: how to open vaults, and where warnings go."""
+    """The needs of a reader beside the text: a way to open vaults, and a place for warnings."""
 
     notices: Notices
     vault: VaultReader | None = None
@@ -42,13 +42,13 @@ class Reader:
         return _conceal(value) if was_vaulted else value
 
     def parse(self, text: str, file: str) -> object:
-        """As Ansible does: what is JSON is read as JSON, all else as YAML. Raises InventoryError."""
+        """As Ansible does: JSON is read as JSON, all else as YAML. Raises InventoryError."""
         if text.lstrip()[:1] in {"{", "["}:
             try:
                 return self._json(text, file)
             except (ValueError, RecursionError):
                 pass
-        # PyYAML takes a sixth of the time of a completion, and an inventory in INI's form needs none of it.
+        # PyYAML takes a sixth of the time of a completion, and an INI inventory does not need it.
         from provisioner.inventory import yaml_text
 
         return yaml_text.load(text, file, self.notices, self.vault)

@@ -13,7 +13,7 @@ from provisioner.inventory.tree import ALL
 from provisioner.model import Secret
 
 HIDDEN: Final = "***"
-# variables that Ansible sets itself and that no inventory can: it leaves them out of its own listing
+# variables that Ansible sets itself and an inventory cannot; its own listing leaves them out
 _MAGIC: Final = frozenset(
     {
         *("ansible_async_path", "ansible_collection_name", "ansible_config_file", "ansible_dependent_role_names"),
@@ -49,7 +49,7 @@ def graph(inventory: Inventory, group: str = ALL, *, with_vars: bool = False) ->
 
 
 def plain(value: object) -> object:
-    """A variable's value as JSON can have it; what is secret is stars."""
+    """A variable's value as JSON can have it; a secret is stars."""
     if isinstance(value, Secret):
         return HIDDEN
     if isinstance(value, Mapping):
@@ -67,7 +67,7 @@ def _key(key: object) -> str:
 
 
 def _add_group(inventory: Inventory, name: str, found: dict[str, object], seen: set[str]) -> None:
-    """Each group once, parents first; a group with nothing in it is left out."""
+    """Each group once, parents first; an empty group is left out."""
     seen.add(name)
     group = inventory.groups[name]
     content = {"hosts": [] if name == ALL else list(group.hosts), "children": list(group.children)}

@@ -1,6 +1,6 @@
-"""The types of what may be written in plays and `nixprov_*` variables, and how an error says what was expected.
+"""The types of the values in plays and `nixprov_*` variables, and the errors that name the expected type.
 
-Knows the spellings that INI and YAML give to a value; knows nothing of what a key means.
+Knows the spellings that INI and YAML give to a value; knows no key's meaning.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 _SIZE: Final = re.compile(r"[1-9][0-9]*[bkmgBKMG]")
-# What pydantic says in the words of Python (docs.pydantic.dev, "Validation Errors").
+# Pydantic's messages in the words of Python (docs.pydantic.dev, "Validation Errors").
 _PLAIN: Final = {
     "extra_forbidden": "there is no such key",
     "missing": "is missing",
@@ -31,7 +31,7 @@ _DECIMAL: Final = re.compile(r"[0-9]+(\.[0-9]+)?")
 
 
 def _text(value: object) -> object:
-    """A string, or a whole number as one, as INI and YAML make numbers of `42`; `1.10` is none."""
+    """A string, or a whole number as one, as INI and YAML make numbers of `42`; `1.10` is refused."""
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     if not isinstance(value, str):
@@ -48,11 +48,11 @@ def _tags(value: object) -> object:
 
 
 def _images(value: object) -> object:
-    """Patterns may have commas (`{ruby,python}:*`), so a string is one of them."""
+    """A string is one pattern, because patterns may have commas (`{ruby,python}:*`)."""
     if not isinstance(value, str | list | tuple):
         raise wrong("a list of patterns of images, or one", value)
     if isinstance(value, str) and value.startswith("["):
-        # In INI a quoted list is a string: a pattern that fits nothing, and every job would be refused.
+        # In INI a quoted list is a string. It would fit no image, and every job would be refused.
         raise ValueError("a list that is quoted is no list; leave the quotes out")
     return [value] if isinstance(value, str) else value
 
@@ -124,12 +124,12 @@ Value = Annotated[Text, Field(pattern=r"^[^\x00]*$")]
 
 
 def first_error(error: ValidationError) -> ErrorDetails:
-    """The error to show; the values are left out of it, because one may be a secret in the wrong place."""
+    """The error to show. The values are left out of it: one may be a secret in the wrong place."""
     return error.errors(include_url=False, include_input=False)[0]
 
 
 def explain(details: ErrorDetails) -> str:
-    """Say in one lower-case line what was expected."""
+    """Say in one lower-case line which value was expected."""
     if plain := _PLAIN.get(details["type"]):
         return plain
     message = details["msg"].removeprefix("Value error, ").replace("Input should be", "expected")

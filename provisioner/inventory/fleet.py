@@ -1,4 +1,4 @@
-"""An inventory once it is loaded: frozen, and able to answer who is meant and what is wanted there."""
+"""An inventory once it is loaded: frozen, and able to answer for hosts and the wanted state of each."""
 
 from __future__ import annotations
 
@@ -90,10 +90,10 @@ class Inventory:
         play_runners: Sequence[Mapping[str, object]] = (),
         play_module: Mapping[str, object] = FrozenDict(),
     ) -> tuple[HostSpec, ...]:
-        """The named hosts, with what a play wants on each below what the inventory says (docs/inventory.md).
+        """The named hosts, each with the play's wishes below those of the inventory (docs/inventory.md).
 
-        `play_runners` are mappings of the keys of a play's `runners`, `play_module` one of its other ones for the host.
-        Raises InventoryError.
+        `play_runners` are mappings of the keys of a play's `runners`. `play_module` is a mapping of its other keys for
+        the host. Raises InventoryError.
         """
         return tuple(self._spec(self.host(name), play_runners, play_module) for name in names)
 
@@ -106,7 +106,7 @@ class Inventory:
     def _spec(
         self, host: InventoryHost, play_runners: Sequence[Mapping[str, object]], play_module: Mapping[str, object]
     ) -> HostSpec:
-        # pydantic is slow to import, and listing an inventory needs none of it
+        # pydantic is slow to import, and a listing of an inventory does not need it
         from provisioner.inventory import module, runners
 
         return HostSpec(
@@ -128,8 +128,8 @@ def load(
 ) -> Inventory:
     """Read inventory sources as Ansible does, stricter where docs/inventory.md says so.
 
-    A source is a file (INI, YAML, JSON), a directory, an executable, or host names with a comma; later ones go over
-    earlier ones. `play_dir` is the play's directory, whose group_vars and host_vars go over those beside the sources.
+    A source is a file (INI, YAML, JSON), a directory, an executable, or host names with a comma. Later ones go over
+    earlier ones. `play_dir` is the play's directory; its group_vars and host_vars go over those beside the sources.
     `on_warning` gets each warning as a line. Raises InventoryError with file and line.
     """
     notices = Notices(on_warning)

@@ -1,7 +1,7 @@
-"""From a host's merged variables to where and as whom to log in.
+"""A host's merged variables as its address, login and way to root.
 
-Source: Ansible's documentation of the `ssh` connection plugin and of the become plugins, their variables. Knows nothing
-of files' grammars, nor of runners.
+Source: Ansible's documentation of the `ssh` connection plugin and of the become plugins, their variables. Knows
+neither files' grammars nor runners.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def is_password(name: str) -> bool:
 
 
 class Variables:
-    """One host's merged variables, asked by type; an error names host, variable, what was expected, file and line."""
+    """One host's merged variables, asked by type; an error names host, variable, expected type, file and line."""
 
     def __init__(self, host: str, values: Mapping[str, Var]) -> None:
         self.host = host
@@ -96,8 +96,8 @@ class Variables:
 def connection(variables: Variables, notices: Notices) -> Connection:
     """Read the `ansible_*` variables of one host.
 
-    The options of ansible_ssh_*_args that have a field of their own fill it where no variable does; the others
-    stay in `options`. Raises InventoryError.
+    An option of ansible_ssh_*_args with its own field fills it where no variable does. The others stay in `options`.
+    Raises InventoryError.
     """
     _check_plugin(variables)
     _warn_of_ignored(variables, notices)
@@ -115,7 +115,7 @@ def connection(variables: Variables, notices: Notices) -> Connection:
 
 
 def concealed(name: str, value: object) -> object:
-    """A variable's value as it may be passed around: what is a password by its name is a Secret."""
+    """A variable's value as it may be passed around: a password, by its name, becomes a Secret."""
     if is_password(name) and value is not None and not isinstance(value, Secret):
         return Secret(str(value))
     return value
@@ -140,7 +140,7 @@ def _options(variables: Variables, notices: Notices) -> dict[str, str]:
     for name in _ARGS:
         for key, value in _from_args(name, variables, notices).items():
             options.setdefault(key, value)
-    # what has a variable of its own stands before the args on the command line that Ansible builds, and so wins
+    # an option with its own variable stands before the args on Ansible's command line, and so wins
     checking, timeout = variables.boolean(_CHECKING), variables.number(_TIMEOUT, 86_400)
     if checking is not None:
         options["stricthostkeychecking"] = "yes" if checking else "no"
@@ -159,7 +159,7 @@ def _from_args(name: str, variables: Variables, notices: Notices) -> dict[str, s
         message = str(error)
         raise variables.error(name, message[:1].lower() + message[1:]) from error
     if "port" in options and not (options["port"].isdigit() and 1 <= int(options["port"][:9]) <= _MOST_PORT):
-        raise variables.error(name, f"the port {options['port']} is not one")
+        raise variables.error(name, f"{options['port']} is not a valid port")
     for word in ignored:
         hint = nearest(word.removeprefix("-o ").lower(), ssh_args.OPTIONS) if word.startswith("-o ") else ""
         notices.warn(f"{name}: {word} is ignored" + (f"; {hint}" if hint else ""), variables.values[name].where)
@@ -167,7 +167,7 @@ def _from_args(name: str, variables: Variables, notices: Notices) -> dict[str, s
 
 
 def _become(variables: Variables) -> Become | None:
-    """None where the inventory leaves it open or says no; a password or method alone means become is wanted."""
+    """None where the inventory leaves it open or says no. A password or method alone means that become is wanted."""
     if variables.boolean(["ansible_become"]) is False:
         return None
     method, user = variables.text(["ansible_become_method"]), variables.text(["ansible_become_user"])

@@ -1,7 +1,7 @@
 """Inventories in Ansible's INI grammar.
 
-Source: Ansible inventory guide and the `ini` inventory plugin's documentation. One pass over the lines, as if the first
-one were `[ungrouped]`. Knows nothing of where the text comes from, nor of what variables mean.
+Source: Ansible inventory guide and the `ini` inventory plugin's documentation. One pass over the lines, as if the
+first one were `[ungrouped]`. Knows neither the origin of the text nor the meaning of variables.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _BLANKS: Final = re.compile(r"[ \t\r]+")
 
 
 def read(text: str, file: str, tree: Tree) -> None:
-    """Add what the text declares to the tree. Raises InventoryError with the line."""
+    """Add the text's declarations to the tree. Raises InventoryError with the line."""
     reader = _IniReader(tree, Where(file), tree.groups[UNGROUPED])
     for number, line in enumerate(text.splitlines(), start=1):
         reader.where = Where(file, number)
@@ -123,7 +123,7 @@ class _IniReader:
                 host.set(key, value, self.where)
 
     def _split(self, line: str) -> list[str]:
-        # shlex is slow, and most lines need none of what it knows
+        # shlex is slow, and most lines do not need it
         if line.isascii() and not any(special in line for special in "\"'\\#\x1f"):
             return _BLANKS.split(line)
         try:
@@ -150,7 +150,7 @@ class _IniReader:
 
 
 def _plain(value: object) -> object:
-    """Narrow a literal to what variables can be: tuples and sets become lists, the exotic becomes text."""
+    """Narrow a literal to a variable's types: tuples and sets become lists, the exotic becomes text."""
     if isinstance(value, list | tuple | set):
         return [_plain(item) for item in value]
     if isinstance(value, dict):

@@ -1,7 +1,7 @@
-"""What may be said about the module on a host, in a play or in `nixprov_*` variables.
+"""The settings of the module on a host, in a play or in `nixprov_*` variables.
 
 Owns the keys and their ranges; the defaults are the module's alone (templates/core/options.nix). A variable is one
-setting (`nixprov_limits_tasks`), so that a group and a host of it may each say theirs.
+setting (`nixprov_limits_tasks`), so that a group and a host of it may each set one.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from provisioner.model import Engine, ModuleSpec, Trust
 
 
 class _Settings(BaseModel):
-    """Written with the names of the module's options, read with ours."""
+    """The keys have our names when read, and the names of the module's options when written."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -62,7 +62,7 @@ Advisories = Annotated[
 
 
 class Limits(_Settings):
-    """What builds may take of a host. Times are in seconds."""
+    """The share of a host that builds may take. Times are in seconds."""
 
     build_timeout: Annotated[Amount | None, Field(description="seconds that one build may take; 0: no limit")] = None
     build_silence: Annotated[Amount | None, Field(description="seconds without a word of it; 0: no limit")] = None
@@ -84,7 +84,7 @@ class Limits(_Settings):
 
 
 class Cache(_Settings):
-    """For how long what jobs built is kept."""
+    """The time for which the builds of jobs are kept."""
 
     keep_days: Annotated[Positive | None, Field(description="days for which it is held from the collector")] = None
     min_free_percent: Annotated[
@@ -121,7 +121,7 @@ class ModuleSettings(BaseModel):
 
     @property
     def module_settings(self) -> Mapping[str, Any]:
-        """What is written, without defaults: for `Inventory.host_specs`."""
+        """The written keys, without defaults: for `Inventory.host_specs`."""
         return self.model_dump(exclude_unset=True, include=set(KEYS))
 
 
@@ -141,7 +141,7 @@ VARIABLES: Final[Mapping[str, tuple[str, ...]]] = {
 
 
 def spec(host: str, variables: Mapping[str, Var], play: Mapping[str, Any]) -> ModuleSpec:
-    """What is wanted on a host: a play's keys of ModuleSettings, each under the host's variable for it.
+    """The wanted module of a host: a play's keys of ModuleSettings, each under the host's variable for it.
 
     Raises InventoryError.
     """
@@ -158,7 +158,7 @@ def spec(host: str, variables: Mapping[str, Var], play: Mapping[str, Any]) -> Mo
 
 
 def _explained(host: str, error: ValidationError, own: Mapping[tuple[str, ...], Var]) -> Exception:
-    """At the variable that is wrong, or, where two do not agree, at one of them."""
+    """An error at the wrong variable, or at one of two that do not agree."""
     details = first_error(error)
     place = tuple(str(step) for step in details["loc"])
     if place in own:

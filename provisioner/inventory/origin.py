@@ -1,4 +1,4 @@
-"""Where a thing was said, and what is to be said about it.
+"""The place of a statement, and notices about it.
 
 Owns: positions in files, values with their position, the collected warnings. Knows nothing of grammars.
 """
@@ -16,7 +16,7 @@ from provisioner.errors import InventoryError
 
 
 def one_line(text: str) -> str:
-    """What files and programs say, on one line; whoever prints it spells what is not drawn (report/foreign.py)."""
+    """The text of files and programs on one line; report/foreign.py spells it for the screen."""
     return " ".join(text.split())
 
 

@@ -51,7 +51,7 @@ class Selector:
     def select(self, pattern: str, limit: str | None = None) -> tuple[str, ...]:
         """The names that match, in order, each once, perhaps none.
 
-        Raises InventoryError for what is no pattern or no limit file, NothingSelected for a subscript beyond the hosts.
+        Raises InventoryError for a bad pattern or limit file, NothingSelected for a subscript beyond the hosts.
         """
         found = self._evaluate(_terms(pattern, "pattern"))
         if limit is not None:
@@ -79,7 +79,7 @@ class Selector:
         return self._known[term]
 
     def _named(self, expression: str) -> tuple[str, ...]:
-        """Hosts of the groups whose name matches, and of the hosts' names where no group or no plain name is meant."""
+        """Hosts of the matching groups, and matching hosts unless a group has that plain name."""
         regex = self._compiled(expression)
         groups = [name for name in self.groups if regex.match(name)]
         found = [host for name in groups for host in self.groups[name]]
@@ -92,7 +92,7 @@ class Selector:
     def _compiled(self, expression: str) -> re.Pattern[str]:
         try:
             with warnings.catch_warnings():
-                # what a later Python may read differently is the operator's own regular expression
+                # a FutureWarning is about the operator's own regular expression
                 warnings.simplefilter("ignore")
                 return re.compile(expression[1:] if expression.startswith("~") else fnmatch.translate(expression))
         except (re.error, RecursionError, OverflowError) as error:
@@ -103,7 +103,7 @@ class Selector:
         if subscript["index"]:
             index = int(subscript["index"])
             if names and not -len(names) <= index < len(names):
-                # nothing for this term would be wrong after `!`: a host that was to be left out would be in
+                # an empty result would be wrong after `!`: it would keep a host that was to be left out
                 raise NothingSelected(f"{subscript.string!r} is beyond the {len(names)} hosts of {subscript['term']!r}")
             return names[index:][:1]
         if subscript["from"]:
@@ -117,13 +117,13 @@ class Selector:
 
 
 def check(pattern: str, where: Where) -> None:
-    """Refuse, where it was written, a pattern that can match nothing. Raises InventoryError."""
+    """Refuse a pattern that can match nothing, with its place. Raises InventoryError."""
     if not split(pattern):
         raise where.error("the pattern of hosts is empty")
 
 
 def _terms(pattern: str, what: str) -> list[str]:
-    # for Ansible an empty pattern means every host: what a script's unset variable must never mean here
+    # for Ansible an empty pattern means every host; an unset variable of a script must never mean that here
     terms = split(pattern)
     if not terms or any(term in {"!", "&"} for term in terms):
         raise InventoryError(f"the {what} of hosts {pattern!r} is empty", hint="write all to mean every host")

@@ -1,4 +1,4 @@
-"""Plays: data that says which hosts get which runners, and in what order. No templates, no tasks, no conditions.
+"""Plays: data that gives runners to hosts, in an order. No templates, no tasks, no conditions.
 
 Owns: the models, their JSON schema, and errors with file, line and key. Knows nothing of the inventory's content.
 """
@@ -74,7 +74,7 @@ class Play(ModuleSettings):
 
     @property
     def runner_settings(self) -> tuple[Mapping[str, object], ...]:
-        """What is written about each runner, without defaults: for `Inventory.select` and `Inventory.host_specs`."""
+        """The written keys of each runner, without defaults: for `Inventory.select` and `Inventory.host_specs`."""
         return tuple(runner.model_dump(exclude_unset=True) for runner in self.runners)
 
 

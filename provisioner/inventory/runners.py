@@ -1,7 +1,7 @@
-"""What may be said about a runner, in a play or in `nixprov_*` variables, and what it means as a RunnerSpec.
+"""The settings of a runner, in a play or in `nixprov_*` variables, and the RunnerSpec that they make.
 
-Owns: the keys, their types and rules, and how a play and an inventory are laid over each other. Limits are GitLab's
-(doc/api/users, "Create a runner"; doc/api/runners). Knows nothing of hosts' connections or of files.
+Owns: the keys, their types and rules, and the order in which a play and an inventory override each other. Limits are
+GitLab's (doc/api/users, "Create a runner"; doc/api/runners). Knows neither hosts' connections nor files.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class RunnerSettings(BaseModel):
     maximum_timeout: Annotated[Whole | None, Field(ge=600, description="longest time of a job, in seconds")] = None
     paused: Annotated[Flag, Field(description="whether it takes no jobs for now")] = False
     maintenance_note: Annotated[Text, Field(max_length=1024, description="shown by the CI server to maintainers")] = ""
-    # What follows is the module's, and so are its defaults (templates/core/options.nix).
+    # The keys from here on are the module's, and so are their defaults (templates/core/options.nix).
     concurrent: Annotated[Whole | None, Field(ge=1, le=1000, description="how many jobs at once")] = None
     image: Annotated[Image | None, Field(description="image of jobs that name none")] = None
     allowed_images: Annotated[Images, Field(description="patterns of the images that jobs may name; none is any")] = ()
@@ -89,7 +89,7 @@ class RunnerSettings(BaseModel):
         if not self.run_untagged and not self.tags:
             raise ValueError("a runner without tags that takes no untagged jobs would never get a job")
         if MARK_PATTERN.search(self.description):
-            raise ValueError("the description contains what nixprov marks its own runners with")
+            raise ValueError("the description contains nixprov's own mark of a runner")
         return self
 
     @property
@@ -140,7 +140,7 @@ def specs(
 ) -> tuple[RunnerSpec, ...]:
     """The runners wanted on a host.
 
-    `play_runners` are mappings of RunnerSettings' keys. A `nixprov_*` variable goes over each of them; the entries of
+    `play_runners` are mappings of RunnerSettings' keys. A `nixprov_*` variable goes over each of them. The entries of
     `nixprov_runners` replace them all, and go over the other variables. Raises InventoryError.
     """
     own = {
@@ -164,7 +164,7 @@ def specs(
 
 
 def _over(lower: Mapping[str, object], upper: Mapping[str, object]) -> dict[str, object]:
-    """Whom a runner serves is one decision: who says a part of it says all of it."""
+    """The scope of a runner is one decision: an upper layer with a part of it replaces all of it."""
     dropped = _SCOPE if upper.keys() & _SCOPE else frozenset()
     return {key: value for key, value in lower.items() if key not in dropped} | dict(upper)
 

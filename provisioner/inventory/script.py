@@ -1,7 +1,7 @@
 """Dynamic inventories: executables that print JSON when asked `--list`, and `--host NAME` if they must be.
 
-Source: Ansible developer guide, "Developing dynamic inventory", script conventions. Knows nothing of which files are
-executed: that is sources.py's decision.
+Source: Ansible developer guide, "Developing dynamic inventory", script conventions. The choice of files to execute is
+sources.py's.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _RUN_IT: Final = "run it by hand: does it end?"
 
 
 def read(file: str, tree: Tree, reader: Reader) -> None:
-    """Run the executable and add what it prints. Raises InventoryError: it failed, or this is no inventory."""
+    """Run the executable and add its output. Raises InventoryError: it failed, or this is no inventory."""
     where = Where(file)
     answer = _mapping(_ask(where, reader, "--list"), where, "--list")
     meta = answer.get(_META)

@@ -1,6 +1,6 @@
-"""What `-i` can be: a file, a directory, an executable, or a list of hosts with a comma in it.
+"""The sources that `-i` takes: a file, a directory, an executable, or host names with a comma.
 
-Owns: which reader gets which file. Source: Ansible inventory guide, "Passing multiple inventory sources" and
+Owns: the choice of a reader for each file. Source: Ansible inventory guide, "Passing multiple inventory sources" and
 "Organizing inventory in a directory". Unlike Ansible, a source that cannot be read is an error.
 """
 
@@ -47,7 +47,7 @@ def expand_user(source: str) -> str:
 
 
 def vars_roots(sources: Iterable[str]) -> list[str]:
-    """The directories beside the sources, in which group_vars and host_vars are looked for."""
+    """The directories beside the sources: group_vars and host_vars are looked for there."""
     paths = [Path(expand_user(source)) for source in sources if not is_host_list(source)]
     return [str(path if path.is_dir() else path.parent) for path in paths]
 
@@ -117,7 +117,7 @@ def _is_program(path: str, extension: str, tree: Tree) -> bool:
 
 
 def _looks_like_yaml(text: str) -> bool:
-    """Tell a file without extension by its first line that says something."""
+    """Tell a file without extension by its first line with content."""
     lines = (line.strip() for line in text.splitlines())
     first = next((line for line in lines if line and line[0] not in "#;"), "")
     return bool(_YAML_START.match(first))

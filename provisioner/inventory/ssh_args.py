@@ -1,6 +1,7 @@
 """Reading the words of `ansible_ssh_common_args` and the like as OpenSSH options.
 
-Source: ssh(1) and ssh_config(5). Owns: which options mean something to nixprov; the others are named in a warning.
+Source: ssh(1) and ssh_config(5). Owns: the list of options that nixprov understands; the others are named in a
+warning.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ _OTHERS_WITH_VALUE: Final = frozenset("BDEFILOPQRSWcemw")
 
 
 def parse(text: str) -> tuple[dict[str, str], list[str]]:
-    """The options by lower-case name, and the words that are ignored; the first value of an option counts, as for ssh.
+    """The options by lower-case name, and the ignored words. The first value of an option counts, as for ssh.
 
     Raises ValueError: the words cannot be split, or an option lacks its value.
     """
@@ -59,7 +60,7 @@ def _options(words: list[str]) -> Iterator[tuple[str, str, str]]:
 
 
 def _letters(letters: str, rest: Iterator[str]) -> Iterator[tuple[str, str, str]]:
-    """One word of single-letter options; the first one with a value takes what follows."""
+    """One word of single-letter options; the first one with a value takes the rest."""
     for place, letter in enumerate(letters, start=1):
         if letter in _FLAGS:
             yield *_FLAGS[letter], f"-{letter}"

@@ -1,8 +1,7 @@
-"""Hosts and groups as the sources declare them, and what follows once all are read.
+"""Hosts and groups as the sources declare them, and the conclusions once all are read.
 
-Owns: membership, nesting, loops, order. Knows nothing of files' grammars, of vars files or of patterns.
-The rules are those of the Ansible inventory guide ("How to build your inventory"), its deviations are in
-docs/inventory.md.
+Owns: membership, nesting, loops, order. Knows neither files' grammars, nor vars files, nor patterns. The rules are
+those of the Ansible inventory guide ("How to build your inventory"). The deviations are in docs/inventory.md.
 """
 
 from __future__ import annotations
@@ -82,7 +81,7 @@ class Tree:
         if not isinstance(name, str) or not name:
             raise where.error(f"a host's name must be a string, not {kind_of(name) if name else 'empty'}")
         if "\0" in name or name != name.encode(errors="ignore").decode():
-            # no program can be given the one, and no file be written with what Python makes of bytes that are no UTF-8
+            # no argument of a program can hold a NUL, and no file name a text that is no UTF-8
             raise where.error(f"the host name {name[:40]!a} is no text", hint="is this a text file?")
         host = self.hosts.get(name)
         if host is None:
@@ -104,7 +103,7 @@ class Tree:
         child.parents[parent.name] = parent
 
     def settle(self) -> None:
-        """After the last source: everything is in `all`, and who has no group is in `ungrouped`."""
+        """After the last source: everything is in `all`, and a host without a group is in `ungrouped`."""
         everything, ungrouped = self.groups[ALL], self.groups[UNGROUPED]
         for group in self.groups.values():
             if group is not everything and not group.parents:
@@ -120,7 +119,7 @@ class Tree:
                 self.notices.warn(f"{host.name} is the name of a host and of a group", host.where)
 
     def depths(self) -> dict[str, int]:
-        """The longest way from `all` to each group: what is deeper is more specific and wins."""
+        """The longest way from `all` to each group: a deeper one is more specific and wins."""
         depths = {ALL: 0}
         waiting = {name: len(group.parents) for name, group in self.groups.items()}
         ready = [self.groups[ALL]]

@@ -1,8 +1,8 @@
-"""group_vars and host_vars, and which of all the values of a variable counts.
+"""group_vars and host_vars, and the precedence of a variable's values.
 
 Source: Ansible inventory guide, "Organizing host and group variables" and "How variables are merged". Low to high:
-inventory's `all`, inventory's groups, group_vars/all, group_vars/NAME, inventory's hosts, host_vars/NAME. Mappings are
-replaced, never merged. Knows nothing of what variables mean.
+inventory's `all`, its groups, group_vars/all, group_vars/NAME, inventory's hosts, host_vars/NAME. Mappings are
+replaced, never merged. Knows no variable's meaning.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class VarsFiles:
     _entries: frozenset[str] | None = None
 
     def of(self, name: str) -> dict[str, Var]:
-        """What the files of a host or group say, later files over earlier ones. Raises InventoryError."""
+        """The variables in the files of a host or group, later files over earlier ones. Raises InventoryError."""
         if name not in self._known:
             found: dict[str, Var] = {}
             for file in self._files(name):

@@ -1,6 +1,6 @@
-"""Reading what ansible-vault encrypted, through that program; the only file here that sees a vault's plaintext first.
+"""Reading vaults through the program ansible-vault; no other file here sees a vault's plaintext first.
 
-The plaintext never enters an argument, a message or a log: ciphertext goes in on stdin, plaintext comes out on stdout.
+The plaintext never enters an argument, a message or a log. Ciphertext goes in on stdin, plaintext comes out on stdout.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class VaultReader:
 
 
 def open_vault(ciphertext: str, where: Where, reader: VaultReader | None) -> str:
-    """Decrypt, or say which file needs a password. Raises InventoryError."""
+    """Decrypt, or name the file that needs a password. Raises InventoryError."""
     if reader is None:
         raise where.error("is encrypted with ansible-vault", hint="give --vault-password-file FILE")
     # ansible-vault itself is strict about blanks around the lines, while YAML's block scalars keep some

@@ -25,7 +25,7 @@ def read(value: object, file: str, tree: Tree) -> None:
     if value.get("plugin"):
         raise Where(file, line_of(value, "plugin")).error(
             "the configuration of an inventory plugin is not supported",
-            hint="use an executable that prints what ansible-inventory --list prints",
+            hint="use an executable with the output of ansible-inventory --list",
         )
     reader = _YamlReader(file, tree)
     try:

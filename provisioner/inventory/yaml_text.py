@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 else:
     _FastLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
-# what PyYAML's constructors let through for scalars and shapes they do not expect
+# errors that PyYAML's constructors let through for scalars and shapes they do not expect
 _LEAKS: Final = (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, RecursionError)
 
 
@@ -101,5 +101,5 @@ _Loader.add_constructor("!vault-encrypted", _Loader.vaulted)
 
 
 def _within(text: str, mark: yaml.Mark | None) -> int:
-    """The line of a mark; that of the end of a text is its last line, not the one after it."""
+    """The line of a mark, from 1. A mark at the end of a text is on its last line."""
     return min(mark.line, text.rstrip("\n").count("\n")) + 1 if mark else 1

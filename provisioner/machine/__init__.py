@@ -1,1 +1,1 @@
-"""What happens on a host: what is read there, what is written, and the one switch of its running system."""
+"""One host: the reading of its facts, the writing of its files, and the switch of its running system."""

@@ -1,6 +1,6 @@
-"""A question to a host that changes nothing but its store: asked in a unit of its own, over other files if need be.
+"""Questions to a host. Each runs in a unit of its own, over other files if need be, and changes only the store.
 
-`aside.sh` beside this file is the frame of such a question; `preview.sh` and `origin.sh` ask (ADR 0015, 0023).
+`aside.sh` beside this file is the frame of a question; `preview.sh` and `origin.sh` ask (ADR 0015, 0023).
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from typing import Final
 from provisioner.machine.lock import CONNECTION
 
 LIMIT_S: Final = 3600
-# The record that stands last in an answer that is whole.
+# The last record of a whole answer.
 LAST: Final = "answer-end"
 
 
 def script(
     purpose: str, run: str, question: str, folder: str, edits: Mapping[str, bytes | None], *arguments: str
 ) -> bytes:
-    """For `sh -s`, as root: `question` names the file that asks, `folder` is that of the configuration.
+    """The script for `sh -s`, as root. `question` names the file that asks; `folder` is that of the configuration.
 
-    `edits` are files below it as they would be, by their paths; a file of None is absent.
+    `edits` maps the paths of files below it to other content; None stands for an absent file.
     """
     others = [_edit(path.removeprefix(f"{folder}/"), content) for path, content in edits.items()]
     frame = _text("aside.sh").replace("@EDITS@", "\n  ".join(others))
@@ -33,8 +33,8 @@ def script(
     return _START.format(**values, find=CONNECTION, program=frame + _text(question)).encode()
 
 
-# The unit's folder goes with it, in whatever way it ends. The program is on standard input, and read whole before it
-# starts: what the user's files hold is nobody else's to read.
+# The unit's folder goes with the unit, however it ends. The program is on standard input and read whole before it
+# starts. It holds the user's files, so it does not lie where others could read it.
 _START: Final = """\
 export LC_ALL=C PATH="/run/wrappers/bin:/run/current-system/sw/bin:$PATH"
 {find}set -- $(connection)
@@ -59,7 +59,7 @@ def _edit(path: str, content: bytes | None) -> str:
     if content is None:
         return f"rm -f {place}"
     data = base64.b64encode(content).decode()
-    # Not through a link, which would lead out of the copy.
+    # `rm` first: a write through a link would leave the copy.
     return f'mkdir -p "$(dirname {place})" && rm -f {place} && printf %s {shlex.quote(data)} | base64 -d > {place}'
 
 

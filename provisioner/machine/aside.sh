@@ -1,24 +1,24 @@
-# The frame of what a host is asked beside its running system (aside.py): what it evaluates to, what would be built.
-# Runs in a unit of its own, which ends with this script or with the connection that asked for it, and takes
-# $RUNTIME_DIRECTORY with it. Its mounts are private: only here the folder of the configuration may be a copy with other
-# files, so that Nix reads what it would read after `up` or `down`, from the same paths.
+# The frame of a question to a host beside its running system (aside.py): its evaluation, or its next build.
+# Runs in a unit of its own, which ends with this script or with the connection that asked. $RUNTIME_DIRECTORY goes with
+# it. Its mounts are private, so only here the configuration's folder may be a copy with other files. From the same
+# paths Nix then reads the files that it would read after `up` or `down`.
 #
-#   PROCESS START FOLDER ...   the sshd of the connection, the configuration's folder, what the question itself takes
+#   PROCESS START FOLDER ...   the sshd of the connection, the configuration's folder, the arguments of the question
 #
-# The answer is lines: `log TEXT`, and `NAME BASE64` for the records that the one who asked reads.
+# The answer is lines: `log TEXT`, and `NAME BASE64` for each record.
 set -u
 process=${1-} start=${2-} configuration=$3
 shift 3
 here=$RUNTIME_DIRECTORY
 
 export HOME=/root USER=root
-# Names variables that only a session has: programs.ssh.startAgent alone makes it say $XDG_RUNTIME_DIR.
+# /etc/set-environment names variables that only a session has: programs.ssh.startAgent alone adds $XDG_RUNTIME_DIR.
 set +u
 [ ! -r /etc/set-environment ] || . /etc/set-environment
 set -u
 export LC_ALL=C PATH="/run/wrappers/bin:/run/current-system/sw/bin:${PATH:-/usr/bin:/bin}"
 
-# What systemd runs when this has ended in whatever way: the root that Nix made of the link to what was built.
+# systemd runs this after any end: it removes the root that Nix made of the link to the built system.
 cat > "$here/forget.sh" << END
 export PATH=/run/wrappers/bin:/run/current-system/sw/bin:/usr/bin:/bin
 for root in /nix/var/nix/gcroots/auto/*; do
@@ -37,7 +37,7 @@ started() {
   echo "$1"
 }
 
-logged() { # runs a command, its output as log lines and in ./said; gives its status
+logged() { # runs a command: output as log lines and in ./said; returns its status
   { "$@" 2>&1; echo $? > "$here/status"; } | tee "$here/said" | sed -u 's/^/log /'
   return "$(cat "$here/status")"
 }
@@ -46,7 +46,7 @@ if [ -n "$process" ]; then
   { while [ "$(started "$process")" = "$start" ]; do sleep 1; done; kill -9 $$; } > /dev/null 2>&1 &
 fi
 
-other_files() { # the folder is a copy with the other files from here on
+other_files() { # from here on the folder is a copy with the other files
   folder=$(readlink -f "$configuration") || cannot "$configuration is not there"
   [ "$(du -sk "$folder" | cut -f1)" -le 65536 ] || cannot "$folder is larger than 64 MiB"
   cp -a "$folder" "$here/nixos" || cannot "$folder cannot be copied"

@@ -1,4 +1,4 @@
-"""A host's configuration as a value: its place, and the commands that make a system of it. Hooks give it (hooks/)."""
+"""A host's configuration as a value: its place, and the commands that build it. Hooks give it (hooks/)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 class Configuration:
     """The owner's folder, the file in it that describes the system, and the commands that build it with our module.
 
-    `build` runs in an empty folder and leaves the system there as ./result; `dry_build` prints the paths to build and
+    `build` runs in an empty folder and leaves the system there as ./result. `dry_build` prints the paths to build and
     to fetch. `evaluated` is a Nix expression of the system, a set with the attribute `config`.
     """
 

@@ -1,4 +1,4 @@
-"""The host's book of jobs (templates/core/counters.py), as values: what Nix built and found for each. Pure."""
+"""The host's book of jobs (templates/core/counters.py), as values: the work of Nix for each job. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, Final
 
 FILE: Final = "/var/lib/nixprov-counters/jobs.json"
 VERSION: Final = 1
-# Many times what the book's writer allows itself.
+# In bytes; many times the limit of the book's writer.
 LIMIT: Final = 1 << 18
 
 # The book is the host's own; no probe fails for want of one.
@@ -20,7 +20,11 @@ PROBE: Final = f"{{ head -c {LIMIT} {FILE} 2>/dev/null; }} | say counters\n"
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """`built`: derivations; `found`: asked for and there; `size`: of what was built, in bytes, as Nix archives."""
+    """The work of Nix for one job, or for all.
+
+    `built` counts derivations; `found` counts paths and derivations that a job asked for and that were there. `size` is
+    that of the built paths, in bytes, as Nix archives.
+    """
 
     built: int
     found: int
@@ -55,7 +59,7 @@ class Counters:
 
     @classmethod
     def parse(cls, text: str) -> Counters | None:
-        """None for no book, and for one that this program does not understand: it is the host's word, and only news."""
+        """Return None without a book, and for an unknown format: the counts are the host's word, and only news."""
         try:
             document = json.loads(text)
             if document["version"] != VERSION:

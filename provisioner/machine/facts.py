@@ -1,7 +1,7 @@
-"""What one probe learned about a host: read once per connection, then only asked.
+"""The facts that one probe found on a host: read once per connection, then only asked.
 
-The probe is one script made of all steps' texts; its answer is lines `NAME BASE64`, which survive any content and any
-locale. Here is the format, the shell functions that steps use to speak it, and the facts that every step shares.
+The probe is one script made of all steps' texts. Its answer is lines `NAME BASE64`, which survive any content and any
+locale. Here are the format, the shell functions that write it, and the facts that every step shares.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from provisioner.model import Trust, machine_key
 PROLOGUE: Final = """\
 export LC_ALL=C PATH="/run/wrappers/bin:/run/current-system/sw/bin:$PATH"
 say() { printf '%s ' "$1"; base64 | tr -d '\\n'; echo; }
-# say_file NAME PATH: where it really is, and the stat and bytes of what is there; of a link that leads nowhere its own
+# say_file NAME PATH: the real path, and the stat and bytes of the file there. A dangling link gives its own stat.
 say_file() {
   [ -e "$2" ] || [ -L "$2" ] || return 0
   { stat -L -c '%a %u %g %Y %F' "$2" 2>/dev/null || stat -c '%a %u %g %Y %F' "$2" 2>/dev/null; } | say "$1.stat"
@@ -45,7 +45,7 @@ COMMON: Final = r"""{ cat /etc/os-release 2>/dev/null; } | say os
 { sed -n 's/^[[:space:]]*\(extra-\)\{0,1\}trusted-users[[:space:]]*=//p' /etc/nix/nix.conf 2>/dev/null; } |
   say trusted-users
 { sed -n 's/^[[:space:]]*require-sigs[[:space:]]*=//p' /etc/nix/nix.conf 2>/dev/null | tail -n 1; } | say require-sigs
-# While systemd executes itself anew it does not answer; that nothing is switched must not be read from its silence.
+# While systemd executes itself anew it does not answer. Its silence does not mean that no switch runs.
 for try in 1 2 3 4 5 6 7 8 9 10; do
   switch=$(systemctl show -p ActiveState,SubState nixprov-switch.service 2>/dev/null) && break || sleep 0.2
 done
@@ -55,15 +55,15 @@ echo "$switch" | say switch
 """
 
 
-# No part of a system: they end with a run, or stay known after it.
+# No part of a system: these units end with a run, or stay known after it.
 _OF_A_SWITCH: Final = ("nixprov-switch.", "nixprov-back.")
 
 
 @dataclass(frozen=True, slots=True)
 class FileFact:
-    """A path as found: `real` is the path behind all links, and the rest is of what is there.
+    """A path as found: `real` is the path behind all links, and the rest describes the file there.
 
-    `content` is None when that is no regular file.
+    `content` is None when that is no regular file. `mtime` is in seconds since the epoch.
     """
 
     path: str
@@ -93,7 +93,7 @@ class UnitFact:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """One host's answers by record name; what a record means is asked through methods."""
+    """One host's answers by record name. Methods give the meaning of a record."""
 
     host: str
     records: Mapping[str, bytes]
@@ -139,18 +139,18 @@ class Facts:
 
     @property
     def has_ours(self) -> bool:
-        """What runs, or what boots next, contains our module; units of ours run only by such a system."""
+        """Whether the running system, or the next to boot, contains our module. Our units at work are a sign of it."""
         at_work = [unit for unit in self.units if not (unit.name.startswith(_OF_A_SWITCH) or unit.active == "failed")]
         return bool(self.revision or self.revision_at_boot or at_work)
 
     @property
     def trusts_jobs(self) -> bool:
-        """The running system gives jobs the plain daemon's socket, whatever is wanted now."""
+        """Whether the running system gives jobs the plain daemon's socket; the inventory may want another now."""
         return self.text("trust") == Trust.PLAIN.value
 
     @property
     def nix_version(self) -> str:
-        """`2.26.3` of `nix (Nix) 2.26.3`, and of what other makers of a Nix print; empty when unknown."""
+        """`2.26.3` of `nix (Nix) 2.26.3`, and the like of other makers of a Nix; empty when unknown."""
         version = re.search(r" (\d+\.\d+\S*)$", self.text("nix-version"))
         return version[1] if version else ""
 
@@ -162,7 +162,7 @@ class Facts:
 
     @property
     def nix_name(self) -> str:
-        """How to speak of it: `2.26.3`, `2.91.1 (lix)`; empty when it said no version."""
+        """The name for people: `2.26.3`, `2.91.1 (lix)`; empty without a version."""
         product = f" ({self.nix_product})" if self.nix_product not in ("", "nix") else ""
         return f"{self.nix_version}{product}" if self.nix_version else ""
 
@@ -172,7 +172,7 @@ class Facts:
 
     @property
     def takes_unsigned(self) -> bool:
-        """Nix takes a path from anybody without a signature."""
+        """Whether Nix takes unsigned paths from anybody."""
         return self.text("require-sigs").strip() in ("false", "no", "0")
 
     @property
@@ -188,22 +188,22 @@ class Facts:
 
     @property
     def is_switching(self) -> bool:
-        """A switch is under way, or waits to be confirmed; whose, the journal says."""
+        """Whether a switch is under way, or waits to be confirmed; the journal names its run."""
         return bool(re.search(r"SubState=(running|start|stop|final|auto-restart)", self.text("switch")))
 
     @property
     def held_by(self) -> str:
-        """The id of the run that holds the host over a connection that is still open; empty when it is free."""
+        """The id of the run that holds the host by an open connection; empty when the host is free."""
         return self.text("held")
 
     @property
     def has_dead_lock(self) -> bool:
-        """A run has not given the host back, and its connection is gone."""
+        """Whether a run ended without giving the host back: its connection is gone, its lock is not."""
         return bool(self.text("lock-left"))
 
     @property
     def counters(self) -> Counters | None:
-        """What jobs built and found here; None where no book is."""
+        """The counts of jobs here; None without a book."""
         return Counters.parse(self.text("counters"))
 
     def files(self) -> dict[str, FileFact]:
@@ -213,7 +213,7 @@ class Facts:
         return {file.path: file for file in found if file.path and file.content is not None}
 
     def require_nixos(self) -> None:
-        """Raises HostRefused unless this is a NixOS machine with a known id."""
+        """Raise HostRefused unless this is a NixOS machine with a known id."""
         if "ID=nixos" not in self.text("os").replace('"', "").splitlines():
             raise HostRefused(self.host, "not a NixOS machine (/etc/os-release)", hint="take it out of the inventory")
         if not self.text("machine-id"):
@@ -221,7 +221,7 @@ class Facts:
 
 
 def read_records(host: str, answer: bytes, last: str) -> dict[str, bytes]:
-    """Lines `NAME BASE64` to bytes by name; others are not ours. Raises RemoteFailed when `last` is not among them."""
+    """Read lines `NAME BASE64` as bytes by name, and skip others. Raises RemoteFailed when `last` is not among them."""
     records: dict[str, bytes] = {}
     for line in answer.splitlines():
         name, _, data = line.partition(b" ")
@@ -252,6 +252,6 @@ def digest(content: bytes | None) -> str:
 
 
 def probe_script(parts: Iterable[str]) -> bytes:
-    """All probes as one script for `sh -s`; its answer is read by Facts.parse."""
+    """All probes as one script for `sh -s`. Facts.parse reads its answer."""
     shared = (PROLOGUE, COMMON, lock.PROBE, counters.PROBE)
     return "\n".join([*shared, *parts, "echo yes | say probe-end", ""]).encode()

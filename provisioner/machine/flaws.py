@@ -1,7 +1,7 @@
-"""What jobs could do by known flaws of the Nix that a host runs now, and what of it its owner accepts.
+"""Known flaws of the Nix that a host runs now, and their acceptance by the owner.
 
-The daemon of the jobs will run the package of the configuration that is built: templates/core/advisories.nix says the
-same of that one, and has the last word. Patches do not show in a version: a mended Nix may be named here too.
+The daemon of the jobs will run the Nix of the configuration that is built. templates/core/advisories.nix checks that
+one and has the last word. Patches do not show in a version: a mended Nix may be named here too.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from provisioner.model import ModuleSpec, Trust
 
 @dataclass(frozen=True, slots=True)
 class Flaws:
-    """`nix` is how the host's Nix calls itself, empty when it says nothing; `found` is None: nothing was looked at.
+    """`nix` is the name and version of the host's Nix, empty when unknown.
 
-    `accepted` are ids. `is_trusted`: jobs are root of the host anyhow.
+    `found` is None when nothing was looked up. `accepted` are ids. `is_trusted`: jobs are root of the host anyhow.
     """
 
     nix: str
@@ -31,8 +31,8 @@ class Flaws:
     @classmethod
     def of(cls, wanted: ModuleSpec, facts: Facts) -> Flaws:
         found = advisories.of(facts.nix_product, facts.nix_version)
-        # A job that is trusted is root of the host anyhow, by what it may ask and not by a flaw: there is nothing to
-        # refuse, and the warning of that says more than any of these.
+        # A trusted job is root of the host by its permissions, not by a flaw. There is nothing to refuse, and the
+        # warning of that trust (trust.py) says more than any of these.
         is_trusted = wanted.trust is Trust.PLAIN
         return cls(facts.nix_name, found, frozenset(wanted.accepted_advisories), is_trusted)
 
@@ -42,25 +42,25 @@ class Flaws:
 
     @property
     def mended(self) -> str:
-        """The nearest release without a way to root, where this one has some; empty when there is none."""
+        """The nearest release without a way to root, if this one has some; empty when no release mends it."""
         return self.found.mended if self.found and self.found.root else ""
 
     def accepts(self, advisory: Advisory) -> bool:
         return advisory.id in self.accepted
 
     def refusal(self) -> tuple[str, str] | None:
-        """Why `up` refuses the host, and what to do; None when it does not."""
+        """The reason why `up` refuses the host, and its remedy; None when it does not."""
         refused = [one for one in self._ways_to_root if not self.accepts(one)]
         if not refused:
             return None
         names = _ids(refused)
         newer = f"switch the host to Nix {self.mended} or newer (nix.package)" if self.mended else "no release mends it"
-        # The whole list, to be copied over one that has some of it.
+        # The whole list: a person replaces a shorter one with it.
         accept = f"or accept by name: `nixprov_accept_advisories: [{_ids(self._ways_to_root)}]`"
         return f"nix {self.nix} lets jobs become root of the host: {names}", f"{newer}, {accept}"
 
     def warnings(self) -> Iterator[str]:
-        """What every run says and no run is stopped by."""
+        """Lines that every run prints; none of them stops a run."""
         if self.is_trusted:
             return
         if self.found is None:

@@ -1,7 +1,7 @@
-"""The journal on the host: what was there before us, what was meant, what was confirmed. For any operator, by `cat`.
+"""The journal on the host: the state before us, the intent, the confirmation. Any operator reads it by `cat`.
 
-One JSON document, /var/lib/nixprov/journal.json, replaced whole by the transaction that does what it announces. Fields
-that this version does not know are kept, those of records as long as the record itself is. Holds no token, ever.
+One JSON document, /var/lib/nixprov/journal.json. The transaction that makes the announced changes replaces it
+whole. Fields unknown to this version are kept, those of records as long as the record itself is. It holds no token.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ Unknown: TypeAlias = Mapping[str, Any]
 _NOTHING: Final[Unknown] = FrozenDict()
 
 VERSION: Final = 1
-# In the place of a token's version.
+# Stands in the place of a token's version.
 NO_TOKEN: Final = "pending"  # noqa: S105 - a word, no secret
 
 
 class Phase(Enum):
-    """How far the last run came."""
+    """The progress of the last run."""
 
     NONE = "none"
     CLAIMED = "up: claimed"
@@ -48,7 +48,7 @@ class Phase(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Who did it: `at` is ISO 8601 in UTC, `by` is user@computer of the operator."""
+    """The run that wrote the journal: `at` is ISO 8601 in UTC, `by` is user@computer of the operator."""
 
     id: str
     verb: str
@@ -57,7 +57,7 @@ class Run:
     unknown: Unknown = field(default=_NOTHING, compare=False)
 
     def age(self, now: datetime | None = None) -> str:
-        """How long ago, for people, by our own clock: `3 min`; the time itself when the clocks disagree."""
+        """The age for people, by our own clock: `3 min`; the time itself when the clocks disagree."""
         try:
             minutes = int(((now or datetime.now(UTC)) - datetime.fromisoformat(self.at)).total_seconds()) // 60
         except (ValueError, TypeError):
@@ -80,7 +80,7 @@ class Baseline:
 class Checked:
     """The running system that the last run compared with the configuration before it changed anything.
 
-    `adopted`: they were not the same, and the operator said to go on.
+    `adopted`: they differed, and the operator said to go on.
     """
 
     system: str
@@ -90,9 +90,9 @@ class Checked:
 
 @dataclass(frozen=True, slots=True)
 class HookRecord:
-    """The user's file before our edit; `backup` is where its bytes lie on the host, times are seconds of the epoch.
+    """The user's file before our edit. `backup` is the path of its bytes on the host; times are in epoch seconds.
 
-    `kind` is that of the hook; journals from before there was another one do not say it.
+    `kind` is that of the hook; journals from before the second kind lack it.
     """
 
     path: str
@@ -110,13 +110,13 @@ class HookRecord:
         return self.path.rpartition("/")[0]
 
     def time_back(self) -> SetMtime:
-        """Gives the user's folder the time that it had before us, after what changed it last."""
+        """Give the user's folder its time from before us; last, after every change in it."""
         return SetMtime(self.folder, self.directory_mtime)
 
 
 @dataclass(frozen=True, slots=True)
 class RunnerRecord:
-    """Which runner of which CI server the host's secret belongs to."""
+    """The runner, and its CI server, of the host's secret."""
 
     id: Identity
     url: str
@@ -126,9 +126,9 @@ class RunnerRecord:
 
 @dataclass(frozen=True, slots=True)
 class Journal:
-    """`sha256` is that of the document as read (ABSENT when there was none): the next write must find it so.
+    """`sha256` is that of the document as read (ABSENT without one). The next write must find the same.
 
-    `nixprov` is the version of the one that wrote the module's files, empty when nobody knows, or there are none.
+    `nixprov` is the version that wrote the module's files; empty when unknown, or without files.
     """
 
     sha256: str = ABSENT
@@ -145,7 +145,7 @@ class Journal:
     unknown: Unknown = field(default=_NOTHING, compare=False)
 
     def without_tokens(self, names: Collection[str]) -> Self:
-        """The runners of `names` need a new token: the one on the host has ended, or is about to."""
+        """The journal with a new token due for the runners of `names`: the old one has ended, or soon will."""
         runners = {
             name: replace(record, token_version=NO_TOKEN) if name in names else record
             for name, record in self.runners.items()
@@ -153,7 +153,7 @@ class Journal:
         return replace(self, runners=runners)
 
     def of_machine(self, machine: str) -> Self:
-        """Without the runners of another machine, whose journal came with a copy of its disk: they are in use there."""
+        """The journal without runners of another machine: a copy of its disk brought them; they are in use there."""
         return self if self.machine in ("", machine) else replace(self, runners={}, pending_deletions=())
 
     @property
@@ -172,7 +172,7 @@ class Journal:
             hint = "use a nixprov at least as new as the one that was used there last"
             raise HostRefused(facts.host, f"the journal is {error}", hint=hint) from error
         except (ValueError, TypeError, KeyError, AttributeError) as error:
-            # Without it `down` knows neither the old times nor the deletions that wait: so a person decides.
+            # Without it `down` knows neither the old times nor the pending deletions. So a person decides.
             hint = f"mend {JOURNAL}, or move it away: `up` and `down` then go by what they find"
             raise HostRefused(facts.host, f"the journal cannot be read: {error}", hint=hint) from error
 
@@ -221,12 +221,12 @@ class Journal:
         return (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode()
 
     def written(self) -> Self:
-        """The journal as the next transaction will find it, after this one was written."""
+        """The journal as the next transaction will find it, once this one is written."""
         return replace(self, sha256=digest(self.render()))
 
 
 class _Newer(Exception):
-    """Written by a nixprov that means more by it than this one knows."""
+    """The journal has a newer version than this nixprov knows."""
 
 
 def _version(found: object) -> str:

@@ -1,9 +1,9 @@
-"""Who holds a host: the run whose connection to it is still open. No clock, no heartbeat.
+"""The lock of a host: its holder is the run with an open connection. No clock, no heartbeat.
 
 A run takes the host with its first transaction and gives it back with its last. The lock names the run and the process
-of sshd that serves its connection; that process ends when the operator's program does, kill -9 and a closed laptop
-on the same network included. Only a connection that nobody has closed (a cut cable) keeps a dead run's lock, until
-sshd notices; then `--take-over` is for a person to say.
+of sshd that serves its connection. That process ends with the operator's program, after kill -9 too. It also ends when
+a laptop on the same network is closed. Only an unclosed connection (a cut cable) keeps a dead run's lock, until sshd
+notices. Until then a person may say `--take-over`.
 
 Owns the shell for taking, giving back and asking (proc(5) for the fields of /proc/PID/stat).
 """
@@ -18,8 +18,8 @@ from provisioner.ssh.elevate import LOGIN
 
 LOCK: Final = f"{STATE_DIR}/lock"
 
-# The nearest sshd above this shell, or above the login where the shell does not descend from it (run0). A process is
-# known by its number, its start time and the boot.
+# The nearest sshd above this shell, or above the login if the shell does not descend from it (run0). Number, start
+# time and boot identify a process.
 CONNECTION: Final = r"""connection() {
   process=${@LOGIN@:-$$}
   while [ "$process" -gt 1 ]; do
@@ -35,18 +35,18 @@ CONNECTION: Final = r"""connection() {
 
 
 def take(run: str) -> str:
-    """Shell that notes `run` as the holder, through the connection it is run in."""
+    """Shell that notes `run` as the holder, by the connection that the shell runs in."""
     note = f'echo {shlex.quote(run)} "$(connection)" > {LOCK}.new'
     return f"{CONNECTION}{{ {note} && mv -f {LOCK}.new {LOCK}; }} || {{ rm -f {LOCK}.new; exit 1; }}"
 
 
-# Every transaction holds this while it is at work (script.py).
+# Every transaction holds this while it is at work (transaction.py).
 _QUIET: Final = f"{PATH}exec 9< {STATE_DIR}; flock -w 30 9 || :"
 WAIT: Final = f"[ ! -d {STATE_DIR} ] || {{ {_QUIET}; exec 9<&-; }}\n"
 
 
 def keep(run: str) -> str:
-    """Shell for a new connection of `run`: it goes on holding the host through this one, if the host is still its."""
+    """Shell for a new connection of `run`: the lock moves to this connection, if `run` still holds the host."""
     return f"""\
 if [ -e {LOCK} ]; then
   {_QUIET}

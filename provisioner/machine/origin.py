@@ -1,11 +1,11 @@
-"""From where a host's running system comes: whether the configuration describes it, and what else would change.
+"""The origin of a host's running system: whether the configuration describes it, and the other changes of a switch.
 
 `origin.sh` beside this file asks, in the frame of `aside.sh`: one evaluation, no build (ADR 0023). Here are the script
 that starts it and the reading of its answer. Pure.
 
-Formats: nix-instantiate --eval --json; `nixos-version --json`; units of NixOS' own making are links to a path of their
-own, `/nix/store/HASH-unit-NAME/NAME` (nixpkgs, nixos/lib/systemd-lib.nix, makeUnit, generateUnits); names of declared
-users in /var/lib/nixos/declarative-users (nixpkgs, nixos/modules/config/update-users-groups.pl).
+Formats: nix-instantiate --eval --json; `nixos-version --json`. Each unit made by NixOS is a link to its own path,
+`/nix/store/HASH-unit-NAME/NAME` (nixpkgs, nixos/lib/systemd-lib.nix, makeUnit, generateUnits). Names of declared users
+are in /var/lib/nixos/declarative-users (nixpkgs, nixos/modules/config/update-users-groups.pl).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _OURS: Final = "nixprov-"
 
 
 class Kind(Enum):
-    """What is known of the running system's origin; the values stand in `--json`."""
+    """The origin of the running system, as far as it is known; the values stand in `--json`."""
 
     DESCRIBED = "described"
     UNREAD = "other nixos-config"
@@ -44,16 +44,16 @@ class Kind(Enum):
 
     @property
     def is_waiting(self) -> bool:
-        """The owner's own `nixos-rebuild switch` would make configuration and system the same."""
+        """Whether the owner's own `nixos-rebuild switch` would make configuration and system the same."""
         return self in (Kind.TRIED, Kind.NEXT_BOOT, Kind.CHANNEL, Kind.EDITS)
 
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What the evaluated system is compared with.
+    """The other side of the comparison with the evaluated system.
 
-    `system`: the store path that it should be; None: the running system is ours in any case. `boots`: store paths that
-    may boot next beside it.
+    `system` is the expected store path; None means that the running system is ours in any case. `boots` are store
+    paths that may boot next beside it.
     """
 
     system: str | None
@@ -62,10 +62,10 @@ class Expected:
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """What a host said; `configured` is empty where the configuration does not evaluate.
+    """The host's answer; `configured` is empty when the configuration does not evaluate.
 
-    `why` is one line for people. `changes` are lines of what a switch would change beside our module, as far as that
-    can be told without a build; `is_built`: the configured system is there, and `units` are what it would do to them.
+    `why` is one line for people. `changes` are lines about the changes of a switch beside our module, if known
+    without a build. `is_built`: the configured system is there, and `units` are its changes of units.
     """
 
     kind: Kind
@@ -83,13 +83,13 @@ class Origin:
 
 
 def script(run: str, of: Configuration, edits: Mapping[str, bytes | None]) -> bytes:
-    """For `sh -s`, as root: `edits` are files of the configuration as they are for this evaluation."""
+    """The script for `sh -s`, as root. `edits` are other contents of the configuration's files for this evaluation."""
     arguments = ("yes" if edits else "no", of.file, of.evaluated)
     return aside.script("origin", run, "origin.sh", of.folder, edits, *arguments)
 
 
 def read(host: str, answer: bytes, of: Configuration, expected: Expected) -> Origin:
-    """Raises RemoteFailed for an answer that is cut short, or whose description is not one."""
+    """Read the answer. Raises RemoteFailed when it is cut short, or its description is no JSON object."""
     records = read_records(host, answer, aside.LAST)
     text = {name: content.decode("utf-8", "replace").strip() for name, content in records.items()}
     try:
@@ -97,7 +97,7 @@ def read(host: str, answer: bytes, of: Configuration, expected: Expected) -> Ori
     except ValueError:
         described = None
     if not isinstance(described, dict):
-        raise RemoteFailed(host, "what its configuration describes cannot be read", hint="run again with --debug")
+        raise RemoteFailed(host, "the system of its configuration cannot be read", hint="run again with --debug")
     return _Answer(text, of, expected, described)()
 
 
@@ -130,7 +130,7 @@ class _Answer:
         return str(self.described.get("system") or "")
 
     def _found(self) -> Iterator[tuple[Kind, str]]:
-        """The first that is true; what an owner's own switch would mend comes after what it would replace."""
+        """Yield kinds that are true; the first counts. Systems that an owner's own switch would replace come first."""
         if "cannot" in self.text:
             yield Kind.UNKNOWN, f"it cannot be compared: {self.get('cannot')}"
         if "flake" in self.text:
@@ -181,7 +181,7 @@ class _Answer:
             yield Kind.FLAKE, "it was built from a flake: its registry has nixpkgs as a path of the store"
 
     def _would_pin_nixpkgs(self) -> bool:
-        """Also said of a configuration that is broken, but for one that lacks nixpkgs itself."""
+        """Whether the configuration pins nixpkgs; assumed of a broken one, unless it lacks nixpkgs itself."""
         if not self.configured:
             return _NO_CHANNEL not in self.get("failed")
         return _pins_nixpkgs(str(self.described.get("registry") or ""))
@@ -212,9 +212,9 @@ class _Answer:
                 yield f"{what} that {verb}: {_some(names)}"
 
     def _units(self) -> tuple[list[str], list[str]]:
-        """Units of NixOS' own making by their names: gone and new. That one changes is not seen here."""
+        """Names of units made by NixOS: gone and new. Changed units are not seen here."""
         configured = set(self.described.get("units") or ())
-        # A name with a newline in it makes a line that is none.
+        # A name with a newline in it makes a line without fields.
         lines = [words for line in self.get("units").split("\n") if len(words := line.split(" ", 2)) > 1]
         there = {name.removesuffix(".d") for _, name, *_ in lines}
         made = {name for kind, name, *to in lines if kind == "f" or (kind == "l" and "-unit-" in "".join(to))}

@@ -1,7 +1,7 @@
-# Says what the configuration describes, what runs and what boots, and from where the running system may come.
+# Describes the configured, the running and the next booting system, and signs of the running one's origin.
 #
 #   OTHER       yes: the configuration is the one with the other files
-#   FILE        the one that describes the system
+#   FILE        the file that describes the system
 #   EVALUATED   a Nix expression of the system
 other=$1 file=$2 evaluated=$3
 
@@ -28,11 +28,11 @@ for specialisation in "$boot"/specialisation/*; do
   [ "$(readlink -f "$specialisation")" != "$running" ] || echo "${specialisation##*/}"
 done | say specialisation
 
-# Those that the configuration makes are files, or links to a unit's own path; others come with systemd and packages.
+# Units of the configuration are files, or links to a unit's own path. Others come with systemd and packages.
 find "$running/etc/systemd/system/" -mindepth 1 -maxdepth 1 -printf '%y %f %l\n' 2>/dev/null | say units
 tr ' ' '\n' < /var/lib/nixos/declarative-users 2>/dev/null | say users
 
-# The derivation of what was built here is here, unless nothing keeps derivations.
+# A system that was built here has its derivation here, unless nothing keeps derivations.
 deriver=$(nix-store --query --deriver "$running" 2>/dev/null)
 [ -e "$deriver" ] || grep -qsE '^[[:space:]]*keep-derivations[[:space:]]*=[[:space:]]*false' /etc/nix/nix.conf ||
   echo yes | say pushed
@@ -44,13 +44,13 @@ cat "$running/etc/nix/registry.json" 2>/dev/null | say registry
 upgrade=$(sed -n 's/^ExecStart=//p' "$running/etc/systemd/system/nixos-upgrade.service" 2>/dev/null)
 { [ -z "$upgrade" ] || grep -hoE -- '--flake [^ ]+' ${upgrade%% *} 2>/dev/null
   grep -hoE 'NH_FLAKE="?[^"]+' /etc/set-environment 2>/dev/null | tr -d '"'; } | say flakes
-# What came into the folder since the system became the one that boots.
+# Files in the folder that are newer than the profile of the system that boots.
 find "$folder" -name .git -prune -o -path "$folder/nixprov" -prune -o \
   -type f -newer "${profile%/*}/$(readlink "$profile" | sed 's|.*/||')" -print 2>/dev/null | head -n 20 | say newer
 
 [ "$other" != yes ] || other_files
 
-# Read-write, so that imports from derivations work as they do for nixos-rebuild; nothing is built for it but those.
+# Read-write, so that imports from derivations work as they do for nixos-rebuild. Nothing else is built for it.
 cat > "$here/question.nix" << 'END'
 { system }:
 let
@@ -71,10 +71,10 @@ if nix-instantiate --eval --strict --json --read-write-mode --arg system "$evalu
   > "$here/described" 2> "$here/said"; then
   say described < "$here/described"
   system=$(sed -n 's/.*"system":"\([^"]*\)".*/\1/p' "$here/described")
-  # What the activation would do can be told when it happens to be built.
+  # If the system happens to be built, it can preview its activation.
   if [ "$system" != "$running" ] && [ -x "$system/bin/switch-to-configuration" ]; then
     "$system/bin/switch-to-configuration" dry-activate > "$here/would" 2>&1
-    # 11: somebody else's switch is at work, and nothing was said of this one.
+    # 11: somebody else's switch is at work, and there is no preview.
     [ $? = 11 ] || say dry-activate < "$here/would"
   fi
 else

@@ -1,6 +1,6 @@
-"""What must be so before `up` writes anything: room, writable folders, a clock near ours, a disk that stays.
+"""Conditions for `up` to write anything: room, writable folders, a clock near ours, a disk that stays.
 
-Pure but for its probe. Limits are what a switch of our size needs, with room to spare, not what would be comfortable.
+Pure but for its probe. The limits are the need of a switch of our size with some room to spare, no more.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from typing import Final
 from provisioner.model import Engine
 
 _ROOM_KIB: Final = {"/nix/store": 200 * 1024, "/var/lib": 16 * 1024, "/boot": 8 * 1024}
-# What a folder of configuration needs beside what is in it.
+# The need of a configuration's folder beside its content.
 _FILES_KIB: Final = 1024
 _MAX_SKEW_S: Final = 24 * 3600
 _MEMORY: Final = ("tmpfs", "ramfs")
 
-# /boot counts only where it is a disk of its own: a full one can let a switch end with 0 (NixOS/nixpkgs#189966).
+# /boot counts only if it is a disk of its own. A full one can let a switch end with 0 (NixOS/nixpkgs#189966).
 _PROBE: Final = """\
 date +%s | say clock
 for place in /nix/store /var/lib @FOLDERS@ /boot; do
@@ -35,7 +35,7 @@ def probe(folders: Iterable[str]) -> str:
 
 
 def problems(records: Mapping[str, bytes], now_s: float, engine: Engine = Engine.PODMAN) -> Iterator[tuple[str, str]]:
-    """What stands in the way, each with what to do; `now_s` is the operator's clock (seconds since the epoch)."""
+    """Obstacles, each with its remedy. `now_s` is the operator's clock (seconds since the epoch)."""
     text = {name: records.get(name, b"").decode("utf-8", "replace").strip() for name in _RECORDS}
     for place in text["read-only"].splitlines():
         yield f"{place} is read-only", "is the disk mounted read-only after an error? see dmesg and mount"
@@ -54,7 +54,7 @@ def problems(records: Mapping[str, bytes], now_s: float, engine: Engine = Engine
 
 
 def warnings(records: Mapping[str, bytes], engine: Engine) -> Iterator[str]:
-    """What stops nothing and may yet be why jobs do not work."""
+    """Conditions that stop no run, but may keep jobs from working."""
     if engine is Engine.PODMAN and records.get("docker"):
         yield (
             "the host has Docker, whose packet filter drops what other engines forward: "

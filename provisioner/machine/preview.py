@@ -1,10 +1,10 @@
-"""What a system would bring that is not there yet: evaluated, or built, on the host, from a copy of its configuration.
+"""A preview of a new system, evaluated or built on the host from a copy of its configuration.
 
 `preview.sh` beside this file does the work. It changes nothing but the store: no file of the owner, no profile, no
 unit. Here are the script that starts it and the reading of its answer (ADR 0015).
 
-Formats: nix-build --dry-run (Nix, src/libmain/shared.cc, printMissing); the names of store paths (Nix, src/libstore/
-names.cc, DrvName); switch-to-configuration dry-activate (nixpkgs, "would restart the following units: a, b").
+Formats: nix-build --dry-run (Nix, src/libmain/shared.cc, printMissing). Names of store paths (Nix, src/libstore/
+names.cc, DrvName). switch-to-configuration dry-activate (nixpkgs, "would restart the following units: a, b").
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from provisioner.machine.facts import read_records
 
 @dataclass(frozen=True, slots=True)
 class PackageChange:
-    """A name in the closure, with its versions and what it takes, in bytes, before and after."""
+    """A name in the closure: its versions before and after, and the growth of its size in bytes."""
 
     name: str
     before: tuple[str, ...]
@@ -32,7 +32,7 @@ class PackageChange:
 
 @dataclass(frozen=True, slots=True)
 class UnitChange:
-    """What the activation would do to units: `verb` is start, stop, restart, reload, or "add" for new ones."""
+    """A change of units by the activation: `verb` is start, stop, restart, reload, or "add" for new ones."""
 
     verb: str
     units: tuple[str, ...]
@@ -52,9 +52,9 @@ class Closure:
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """What the host could tell: a closure when the new system is there, else what must be built and fetched for it.
+    """The host's answer: a closure when the new system is there, else the names to build and to fetch.
 
-    `failed`: the line that says why nixos-rebuild would fail. `unknown`: why the host cannot tell.
+    `failed` is the error with which nixos-rebuild would fail. `unknown` is the reason for no preview.
     """
 
     closure: Closure | None = None
@@ -66,13 +66,13 @@ class Preview:
 
 
 def script(run: str, of: Configuration, edits: Mapping[str, bytes | None], *, build: bool) -> bytes:
-    """For `sh -s`, as root: `edits` are files of the configuration as they would be; `build` what is missing."""
+    """The script for `sh -s`, as root. `edits` are other contents of files; with `build` a missing system is built."""
     commands = (shlex.join(of.build), shlex.join(of.dry_build))
     return aside.script("plan", run, "preview.sh", of.folder, edits, "yes" if build else "no", *commands)
 
 
 def read(host: str, answer: bytes) -> Preview:
-    """Raises RemoteFailed for an answer that is cut short."""
+    """Read the answer. Raises RemoteFailed when it is cut short."""
     records = read_records(host, answer, aside.LAST)
     text = {name: content.decode("utf-8", "replace").strip() for name, content in records.items()}
     if "cannot" in text:
@@ -104,12 +104,12 @@ def _paths(text: str) -> list[_Path]:
 
 
 def _name(path: str) -> str:
-    """`foo-1.2` of /nix/store/HASH-foo-1.2; a derivation by what it makes."""
+    """`foo-1.2` of /nix/store/HASH-foo-1.2, and of its derivation."""
     return path.rpartition("/")[2].partition("-")[2].removesuffix(".drv")
 
 
 def _packages(added: Iterable[_Path], removed: Iterable[_Path]) -> Iterator[PackageChange]:
-    """By name; what was only built again under the same version comes as (version,) before and after."""
+    """Changes by name. A rebuild under the same version has (version,) before and after."""
     before, after = _by_name(removed), _by_name(added)
     for name in sorted({*before, *after}):
         old, new = before.get(name, {}), after.get(name, {})

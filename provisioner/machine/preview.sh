@@ -1,7 +1,7 @@
-# Says what a system made from some other files of the configuration would bring, without touching those that are there.
+# Previews a system made from other files of the configuration, without touching the real ones.
 #
-#   BUILD   yes: build what is missing
-#   MAKES   the command that leaves the system as ./result, and then the one that says what it takes, as shell words
+#   BUILD   yes: build a missing system
+#   MAKES   the command that leaves the system as ./result, and then its dry run, as shell words
 build=$1 makes=$2 would_make=$3
 
 rebuild() { # COMMAND
@@ -38,7 +38,7 @@ cat "$new/etc/nixprov-revision" 2>/dev/null | say revision
 units "$old" > "$here/old"
 units "$new" > "$here/new"
 comm -13 "$here/old" "$here/new" | say new-units
-# Since NixOS 25.05 it is refused at once while somebody else's switch is at work.
+# Since NixOS 25.05 it is refused at once during somebody else's switch.
 left=60
 while :; do
   "$new/bin/switch-to-configuration" dry-activate > "$here/said" 2>&1

@@ -1,8 +1,8 @@
 """The switch: started in a transient unit, followed from anywhere, its result read from systemd and from disk.
 
-`switch.sh` beside this file does the work on the host. Here are the scripts that push and start it, follow it, confirm
-what came of it, and the reading of their answers. Why a unit without pipes: NixOS/nixpkgs#462179 (a broken pipe stops
-switch-to-configuration half-way); exit codes: NixOS manual, "Switching", and switch-to-configuration's own text.
+`switch.sh` beside this file does the work on the host. Here are the scripts that push, start, follow and confirm it,
+and the reading of their answers. The unit has no pipes, because a broken pipe stops switch-to-configuration half-way
+(NixOS/nixpkgs#462179). Exit codes: NixOS manual, "Switching", and switch-to-configuration's own text.
 """
 
 from __future__ import annotations
@@ -29,11 +29,12 @@ UNCONFIRMED_STATUS: Final = 84
 
 @dataclass(frozen=True, slots=True)
 class SwitchResult:
-    """How a switch ended, or how far it came.
+    """The end of a switch, or its progress.
 
-    `phase` it was in, `status` of that phase (0: done), the profile's generation afterwards; `waits`: the new system is
-    active and the host goes back to the old one unless somebody confirms; `tries_on`: the host goes back, could not yet
-    because of `status`, and tries again; `failed`: units that were failed at the end.
+    `phase` is the last one, `status` that of the phase (0: done), `generation` the profile's afterwards. `waits`: the
+    new system is active, and the host goes back to the old one without a confirmation. `tries_on`: the way back
+    failed with `status`, and the host tries again. `why` is the word of `switch.sh` for a way back. `holder` holds the
+    lock of switch-to-configuration, in words. `failed` are the units that were failed at the end.
     """
 
     phase: str
@@ -51,12 +52,12 @@ class SwitchResult:
 
     @property
     def only_units_failed(self) -> bool:
-        """The system is active, but some unit is not: ours or anybody's (switch-to-configuration's exit 4)."""
+        """Whether the system is active, but some unit, ours or not, has failed (switch-to-configuration's exit 4)."""
         return self.phase == "activate" and self.status == UNITS_FAILED
 
     @property
     def is_busy(self) -> bool:
-        """Somebody else's switch holds, or held, the lock of switch-to-configuration."""
+        """Whether somebody else's switch holds, or held, the lock of switch-to-configuration."""
         return self.status in (BUSY, _EAGAIN) if self.tries_on else (self.phase, self.status) == ("activate", BUSY)
 
     def explain(self) -> str:
@@ -81,10 +82,10 @@ def _named(holder: str) -> str:
     return f"somebody else's switch ({holder})" if holder else "somebody else's switch"
 
 
-# What switch-to-configuration ends with when its lock is held (NixOS 25.05 and newer): the errno of that.
+# The status of switch-to-configuration when its lock is held (NixOS 25.05 and newer): the errno.
 _EAGAIN: Final = 11
 EXPIRED: Final = "nobody confirmed the new system in time, so the host went back to the old one"
-# By the word that switch.sh leaves.
+# By the word WHY in the result of switch.sh.
 WENT_BACK: Final = {
     "expired": EXPIRED,
     "busy": "somebody else's switch did not end, so the new system is not kept: the host goes back to the old one",
@@ -114,9 +115,9 @@ def _program() -> bytes:
 
 
 def push(undo: bytes | None = None) -> tuple[Part, ...]:
-    """Parts that push the program, and with `undo` (the script that gives the files back) arm the next boot with it.
+    """Parts that push the program. With `undo`, the script that gives the files back, they also arm the next boot.
 
-    They stand before the parts that change files: a machine that loses power in between knows the way back.
+    They stand before the parts that change files, so a machine that loses power in between knows the way back.
     """
     program = (MakeDir(STATE_DIR, 0o700), MakeDir(DIR, 0o700), WriteFile(f"{DIR}/run.sh", _program(), 0o700))
     if undo is None:
@@ -124,8 +125,8 @@ def push(undo: bytes | None = None) -> tuple[Part, ...]:
     return (*program, WriteFile(f"{DIR}/undo.sh", undo, 0o700), Shell(_ARM))
 
 
-# systemd reads units there on every release (systemd.unit(5)), and on NixOS nothing else writes there (ADR 0016). A
-# machine on which we cannot either (an /etc that is read-only) goes without: then the next run sees to the files.
+# systemd reads units there on every release (systemd.unit(5)), and on NixOS nothing else writes there (ADR 0016). If
+# /etc is read-only, neither can we. Then there is no unit, and the next run gives the files back.
 _CONTROL: Final = "/etc/systemd/system.control"
 AT_BOOT: Final = f"{_CONTROL}/nixprov-back.service"
 _ARM: Final = f"""\
@@ -146,7 +147,7 @@ END
   sync {DIR}/boot {_CONTROL}/nixprov-back.service {_CONTROL}/multi-user.target.wants {_CONTROL}
 fi
 umask 077"""
-# For a machine that has lost what would have done it: run.sh does the same when a switch has come to its end.
+# For a machine without run.sh, which otherwise does the same at the end of a switch.
 DISARM: Final = f"""\
 if [ -e {_CONTROL}/nixprov-back.service ]; then
   rm -f {_CONTROL}/nixprov-back.service {_CONTROL}/multi-user.target.wants/nixprov-back.service
@@ -155,7 +156,7 @@ if [ -e {_CONTROL}/nixprov-back.service ]; then
 fi"""
 
 
-# For a transaction, which has a quarter of an hour: somebody else's switch is waited for, as run.sh does.
+# For a transaction, which has a quarter of an hour. It waits for somebody else's switch, as run.sh does.
 _LOCK: Final = "/run/nixos/switch-to-configuration.lock"
 BOOT_MENU: Final = f"""\
   left=300
@@ -174,9 +175,9 @@ BOOT_MENU: Final = f"""\
 def start(verb: str, argument: str, *build: str, confirm_s: int = 0, crash: str = "") -> Part:
     """The part that starts the program as UNIT, refused (LOCKED_STATUS) while another one runs.
 
-    `build` is the command that leaves the new system as ./result. `confirm_s`: seconds that the new system is given to
-    be confirmed before the host goes back by itself; 0: it is made the boot default at once. `crash` is for tests:
-    where to die.
+    `build` is the command that leaves the new system as ./result. After `confirm_s` seconds without a confirmation
+    the host goes back by itself. With 0 the new system becomes the boot default at once. `crash` is for tests: the
+    point at which to die.
     """
     return Shell(
         _START.format(
@@ -190,11 +191,11 @@ def start(verb: str, argument: str, *build: str, confirm_s: int = 0, crash: str 
     )
 
 
-# Substates of a unit that has not ended; one that was killed is started again.
+# Substates of a unit that has not ended. systemd starts a killed one again.
 _ALIVE: Final = "running | start* | stop* | final* | auto-restart*"
 
-# A unit that ended stays known (RemainAfterExit) until the next start, so its status can be asked at any time later.
-# One that was killed, its settlement as well, is started again: a machine goes back for as long as it lives.
+# An ended unit stays known (RemainAfterExit) until the next start, so its status can be asked at any time later.
+# systemd starts a killed unit again, even in its settlement: the machine never gives up the way back.
 _START = """\
 case $(systemctl show -p SubState --value {unit}) in
   {alive}) fail {status} 'another switch is running: {unit}' ;;
@@ -209,10 +210,10 @@ systemd-run --quiet --unit={unit} --service-type=exec --property=RemainAfterExit
 
 
 def follow(cursor: str) -> bytes:
-    """A script that streams the unit's log from `cursor` on and ends with it, or when it waits for a verdict.
+    """A script that streams the unit's log from `cursor` on. It ends with the unit, or when that waits for a verdict.
 
     Its answer is lines: `log TEXT`, `cursor CURSOR`, `failed UNIT ...`, and last `end SUBSTATE PHASE STATUS GENERATION
-    WHY HOLDER`. It ends as well with a host that cannot go back yet and tries on.
+    WHY HOLDER`. It also ends when the host cannot go back yet and tries on.
     """
     after = shlex.quote(f"--after-cursor={cursor}") if cursor else "''"
     return _script(_FOLLOW).replace("@AFTER@", after).encode()
@@ -223,7 +224,7 @@ def _script(text: str) -> str:
     return text.replace("@UNIT@", UNIT).replace("@DIR@", DIR).replace("@STATUS@", str(UNCONFIRMED_STATUS))
 
 
-# While systemd executes itself anew, as in a switch to another one, it does not answer: that is no end of the unit.
+# While systemd executes itself anew, as in a switch to a new version, it does not answer. The unit has not ended.
 _SYSTEMD: Final = """\
 substate() {
   tries=50
@@ -273,7 +274,7 @@ echo "end ${state:-unknown} $(cat @DIR@/result 2>/dev/null || echo lost 1)"
 
 @dataclass(frozen=True, slots=True)
 class Followed:
-    """What one line of the follower said: a log line, a cursor, the failed units, or the end."""
+    """One line of the follower: a log line, a cursor, the failed units, or the end."""
 
     log: str | None = None
     cursor: str | None = None
@@ -297,7 +298,7 @@ class Followed:
 
 
 def _result(words: Sequence[str]) -> SwitchResult:
-    """`SUBSTATE PHASE STATUS [GENERATION] [WHY] [HOLDER ...]`; "running" after the end means that it was killed."""
+    """Read `SUBSTATE PHASE STATUS [GENERATION] [WHY] [HOLDER ...]`. "running" after the end means a killed unit."""
     substate, phase, status, *rest = [*words, *[""] * max(0, 3 - len(words))]
     generation, rest = (rest[0], rest[1:]) if rest and rest[0].isdigit() else ("", rest)
     number = status.removeprefix(_TRIES)
@@ -316,13 +317,13 @@ _TRIES: Final = "tries:"
 
 
 def trying(result: str) -> SwitchResult | None:
-    """Why a host that goes back could not yet, from the one line of its result on disk; None when nothing says so."""
+    """The result of a host that could not go back yet, from its line on disk; None for others."""
     found = _result(["running", *result.split()])
     return found if found.tries_on else None
 
 
 def stage(result: str) -> str:
-    """For people: where a switch is that goes on, from the one line of its result on disk."""
+    """The progress of a running switch, for people, from the one line of its result on disk."""
     phase, status, *_ = [*result.split(), "", ""]
     if found := trying(result):
         return found.explain()
@@ -345,14 +346,14 @@ _STAGES: Final = {
 def confirm(units: Sequence[str], limit_s: int) -> str:
     """A guard for the last transaction: `units` stay active, and the new system becomes the one that boots.
 
-    NOT_ACTIVE_STATUS with the unit's last log lines when one does not come up within `limit_s`; UNCONFIRMED_STATUS when
-    the host had gone back before, or does.
+    It fails with NOT_ACTIVE_STATUS and the unit's last log lines when one is not active within `limit_s` seconds. It
+    fails with UNCONFIRMED_STATUS when the host has gone back, or does so now.
     """
     return active(units, limit_s) + _script(_COMMIT)
 
 
 def active(units: Sequence[str], limit_s: int) -> str:
-    """The first half of `confirm`: shell that fails unless `units` are active, and stay it."""
+    """The first half of `confirm`: shell that fails unless `units` are active and stay so."""
     if not units:
         return ""
     names = " ".join(shlex.quote(unit) for unit in units)
@@ -360,7 +361,7 @@ def active(units: Sequence[str], limit_s: int) -> str:
     return _ACTIVE.format(units=names, limit=limit_s * 5, status=NOT_ACTIVE_STATUS, **went_back)
 
 
-# Active for two seconds, ten when it had to be started again: one that starts and dies is active too, for a moment.
+# Active for two seconds, or ten after a restart: a dying unit is active for a moment, too.
 _ACTIVE = """\
 tries={limit}
 steady() {{
@@ -370,7 +371,7 @@ steady() {{
   case $(systemctl show -p NRestarts --value "$1") in 0 | '') needed=200 ;; *) needed=1000 ;; esac
   [ $((now - since / 10000)) -ge "$needed" ]
 }}
-# A host that has waited in vain stops them itself.
+# A host that waited in vain stops the units itself.
 went_back() {{ [ -e {dir}/expired ] || grep -qs '^back .*expired$' {dir}/result; }}
 for unit in {units}; do
   until steady "$unit"; do
@@ -387,8 +388,8 @@ for unit in {units}; do
 done
 """
 
-# A host that is going back already, or does because it cannot keep the new system, needs the lock of this transaction
-# for its files.
+# A host that goes back needs the lock of this transaction for its files. It may go back already, or only now because
+# it cannot keep the new system.
 _COMMIT = """\
 @SYSTEMD@mv @DIR@/open @DIR@/confirmed 2>/dev/null || :
 phase=
@@ -416,9 +417,9 @@ esac""".replace(
 
 
 def abort() -> bytes:
-    """A script that gives the running switch up and waits until the host is back, or says that it tries on.
+    """A script that gives the running switch up. It waits until the host is back, or tries on.
 
-    An activation is never cut short. Its answer is lines `log TEXT`.
+    An activation is never cut short. The answer is lines `log TEXT`.
     """
     return _script(_ABORT).encode()
 
@@ -446,11 +447,11 @@ done
 
 
 def leave() -> bytes:
-    """A script that ends a way back which does not come to its end, so that another run goes on from there."""
+    """A script that ends a way back that never finishes, so that another run goes on from there."""
     return _script(_LEAVE).encode()
 
 
-# What waits looks every two seconds.
+# run.sh looks for the file every two seconds.
 _LEAVE = """\
 @SYSTEMD@: > @DIR@/leave
 while :; do

@@ -1,23 +1,23 @@
 #!/bin/sh
-# Builds and activates a system, or goes back to an earlier one. Pushed to /var/lib/nixprov/switch/run.sh and started by
-# systemd as a unit of its own, so that a lost connection cannot stop it half-way (NixOS/nixpkgs#39118, #462179).
+# Builds and activates a system, or goes back to an earlier one. Pushed to /var/lib/nixprov/switch/run.sh. systemd runs
+# it as a unit of its own, so that a lost connection cannot stop it half-way (NixOS/nixpkgs#39118, #462179).
 #
 #   run.sh switch REVISION LIMIT COMMAND ...
-#                                  REVISION: what /etc/nixprov-revision of the new system must say; "none": must not exist
-#                                  LIMIT: seconds to wait for a verdict once it is active; 0: none is asked for
-#                                  COMMAND ...: what builds it, run in a folder in which it leaves it as ./result
+#                                  REVISION: the text of /etc/nixprov-revision in the new system; "none": no such file
+#                                  LIMIT: seconds to wait for a verdict once it is active; 0: no verdict
+#                                  COMMAND ...: the build, run in an empty folder; leaves the system as ./result
 #   run.sh rollback GENERATION 0
-#   run.sh settle                  what systemd runs when the above has ended in whatever way (ExecStopPost)
-#   run.sh switch or rollback      again: what systemd runs when both of these were killed (Restart)
-#   run.sh boot                    what systemd runs at the next boot, if none of the above came to its end (ADR 0016)
+#   run.sh settle                  run by systemd after any end of the above (ExecStopPost)
+#   run.sh switch or rollback      run again by systemd when both of these were killed (Restart)
+#   run.sh boot                    run by systemd at the next boot, if none of the above came to its end (ADR 0016)
 #
-# With a limit, the new system is only tried: the profile and the boot loader keep the old one until somebody who could
-# log in again says so. A reboot, a lost network, a killed script: each ends with the old system and the old files.
+# With a limit, the new system is only tried. The profile and the boot loader keep the old one until an operator, logged
+# in again, confirms. A reboot, a lost network, a killed script: each ends with the old system and the old files.
 #
-# ./result says how far it came, as one line: PHASE STATUS GENERATION WHY WHO. STATUS is `running`; `waiting` for the
-# lock that WHO holds; `tries:N` for a way back that N stands in, and that is tried again; or a number, when all is over.
-# The verdict is the name of one file, changed by rename, so that only one can be given: ./open becomes ./confirmed,
-# ./aborted or ./expired. ./leave ends a way back that does not come to its end: another run goes on from there.
+# ./result holds the progress as one line: PHASE STATUS GENERATION WHY WHO. STATUS is `running`, or `waiting` for the
+# lock that WHO holds. `tries:N` means that the way back failed with status N and is tried again. A number is the end.
+# The verdict is the name of one file, changed by rename, so there can be only one. ./open becomes ./confirmed,
+# ./aborted or ./expired. ./leave ends a way back that never finishes: another run goes on from there.
 set -u
 verb=$1
 wanted=${2-}
@@ -27,11 +27,11 @@ state=/var/lib/nixprov/switch
 profile=/nix/var/nix/profiles/system
 control=/etc/systemd/system.control
 lock=/run/nixos/switch-to-configuration.lock
-# Seconds for which somebody else's switch is waited for, and the status when it had not ended by then.
+# Seconds to wait for somebody else's switch, and the status if it has not ended by then.
 patience=${NIXPROV_PATIENCE-600}
 busy=24
 at='' why='' left=0
-# A unit that was killed is started again, with the settlement cut short or not; tests kill it once.
+# systemd starts a killed unit again, with its settlement cut short or not. Tests kill it once.
 again=
 if [ -e "$state/result" ] && { [ "$verb" = switch ] || [ "$verb" = rollback ]; }; then
   again=yes
@@ -39,7 +39,7 @@ if [ -e "$state/result" ] && { [ "$verb" = switch ] || [ "$verb" = rollback ]; }
 fi
 
 export HOME=/root USER=root
-# Names variables that only a session has: programs.ssh.startAgent alone makes it say $XDG_RUNTIME_DIR.
+# /etc/set-environment names variables that only a session has: programs.ssh.startAgent alone adds $XDG_RUNTIME_DIR.
 set +u
 [ ! -r /etc/set-environment ] || . /etc/set-environment
 set -u
@@ -50,7 +50,7 @@ generation() { readlink "$profile" | sed -n 's/.*system-\([0-9]*\)-link$/\1/p'; 
 # Tests end the script at a point by its name (tests/faults).
 point() { [ "${NIXPROV_CRASH-}" != "unit:$1" ] || kill -9 $$; }
 
-result() { # PHASE STATUS [WHY]; on a full disk the one before says more than an empty one
+result() { # PHASE STATUS [WHY]; on a full disk the result before stays, because an empty one says less
   printf '%s %s %s %s\n' "$1" "$2" "$(generation)" "${3-}" > "$state/result.new" && sync "$state/result.new" &&
     mv "$state/result.new" "$state/result"
 }
@@ -60,31 +60,31 @@ finish() { # PHASE STATUS [WHY]
   exit "$2"
 }
 
-ended() { # PHASE STATUS [WHY]: the machine is as it is wanted or as it was; whatever led to that, no unit has failed
+ended() { # PHASE STATUS [WHY]: the machine is as wanted or as before, so the unit has not failed
   result "$@"
   rm -f "$state/open" "$state/confirmed" "$state/aborted" "$state/expired"
   exit 0
 }
 
-phase() { # keeps the phase on disk too: a reader after a crash sees where it was
+phase() { # keeps the phase on disk, for a reader after a crash
   at=$1
   result "$1" running
   echo "nixprov: $1"
   point "$1"
 }
 
-# The log is a help and nothing to rely on: what it is written to may break (NixOS/nixpkgs#462179).
+# The log is a help and nothing to rely on: its reader may break (NixOS/nixpkgs#462179).
 was_said() { # PATTERN
   journalctl --sync 2>/dev/null
   journalctl --quiet --output=cat "_SYSTEMD_INVOCATION_ID=${INVOCATION_ID:-none}" 2>/dev/null | grep -q "$1"
 }
 
-# What the status alone does not tell: a check before the activation, or the boot loader, ends with whatever errno was
-# left over, 2 and 4 included; and a failed snippet of the activation script is 2, which any failed unit turns into 4.
+# The status alone is not enough. A check before the activation, or the boot loader, ends with any left-over errno, 2
+# and 4 included. A failed snippet of the activation script is 2, and any failed unit turns that into 4.
 looked_at() { # STATUS SYSTEM
   case $1 in 100 | 101) echo "$1"; return ;; esac
   if [ "$(readlink -f /run/current-system)" != "$2" ]; then
-    # The link is the last thing that an activation sets.
+    # An activation sets the link last.
     if was_said "^activating the configuration"; then echo 2; else echo 23; fi
   elif [ "$1" = 4 ] && was_said "^Activation script snippet .* failed"; then
     echo 2
@@ -97,22 +97,22 @@ runs() { [ "$(readlink -f /run/current-system)" = "$1" ]; }
 
 revision() { cat "$1/etc/nixprov-revision" 2>/dev/null || echo none; }
 
-holder() { # in words, if it can be seen
+holder() { # in words, if it can be found
   process=$(find /proc/[0-9]*/fd -lname "$lock" 2>/dev/null | cut -d/ -f3 | sort -n | head -n 1)
   [ -n "$process" ] || return 0
   unit=$(sed -n 's/^\(0:\|[0-9]*:name=systemd\):.*\/\(..*\)/\2/p' "/proc/$process/cgroup" 2>/dev/null | head -n 1)
   echo "process $process${unit:+ of $unit}"
 }
 
-wanted_still() { # nobody has given up what waits, and the machine is not going down
+wanted_still() { # nobody has given the switch up, and the machine is not going down
   case $at in
     activate) [ "$limit" = 0 ] || [ -e "$state/open" ] ;;
     back | rollback) [ ! -e "$state/leave" ] && [ "$(systemctl is-system-running 2>/dev/null)" != stopping ] ;;
   esac
 }
 
-# Since NixOS 25.05 switch-to-configuration is refused at once while another one is at work; up to 24.11 it waits, for
-# however long. Both are waited for here, where that is said and has an end.
+# Since NixOS 25.05 switch-to-configuration is refused at once while another one is at work. Up to 24.11 it waits
+# without end. In both cases the wait is here instead, with a message and an end.
 await_lock() { # for `left` seconds
   [ -e "$lock" ] || return 0
   ! flock --nonblock "$lock" true || return 0
@@ -126,8 +126,8 @@ await_lock() { # for `left` seconds
   result "$at" running
 }
 
-# Another one came between our look at the lock and our call. Counted, because up to 24.11 a boot loader that failed
-# ends with whatever errno was left over, 11 included.
+# Another switch came between our look at the lock and our call. Counted, because up to 24.11 a failed boot loader ends
+# with any left-over errno, 11 included.
 refused() { # STATUS
   [ "$1" = 11 ] || return 1
   left=$((left - 30))
@@ -135,7 +135,7 @@ refused() { # STATUS
   sleep 1
 }
 
-switched() { # SYSTEM ACTION: its status, or `busy` when somebody else's switch did not end; `old`: what find_old says
+switched() { # SYSTEM ACTION: its status, or `busy` if somebody else's switch did not end; `old`: the result of find_old
   left=$patience system=$1
   while :; do
     await_lock || return "$busy"
@@ -146,10 +146,10 @@ switched() { # SYSTEM ACTION: its status, or `busy` when somebody else's switch 
   done
 }
 
-# switch-to-configuration crashes half-way when its output breaks; run again, it goes on where it was. A system that is
-# gone back to must come whatever becomes of the log, and whatever else stands in its way is tried for as long as the
-# machine lives: that it runs is looked at.
-surely() { # SYSTEM, or `old`; ./menu: the boot menu is of another one too, and `menu` says how that ended
+# switch-to-configuration crashes half-way when its output breaks; run again, it goes on where it was. The old system
+# must come back even without a log. Against any other obstacle this tries for as long as the machine lives, and checks
+# that the system runs.
+surely() { # SYSTEM, or `old`; with ./menu it also sets the boot menu, and `menu` is the status of that
   menu=0
   while :; do
     switched "$1" test
@@ -159,7 +159,7 @@ surely() { # SYSTEM, or `old`; ./menu: the boot menu is of another one too, and 
       came=$?
     fi
     if ! was_refused "$came" && runs "$system"; then
-      # The boot loader last: what it cannot do must not keep the old system from running.
+      # The boot loader last: its failure must not keep the old system from running.
       [ ! -e "$state/menu" ] || switched "$1" boot || menu=$?
       was_refused "$menu" || return "$came"
       came=$menu menu=0
@@ -175,7 +175,7 @@ tries_on() {
   echo "nixprov: the old system does not come back yet (status $came): trying again"
   pause=15
   while [ "$pause" -gt 0 ]; do
-    # The next boot does it, or the run that said so.
+    # The next boot does it, or the run that left ./leave.
     wanted_still || exit 0
     sleep 2
     pause=$((pause - 1))
@@ -185,19 +185,19 @@ tries_on() {
 
 failed_units() { systemctl list-units --failed --plain --no-legend --no-pager | cut -d' ' -f1; }
 
-give_back() { # the files as they were: a transaction that came with the one that changed them
+give_back() { # the files as they were, by a transaction that came with the one that changed them
   [ -f "$state/undo.sh" ] || return 0
   sh "$state/undo.sh" || echo 'the files could not all be given back: `nixprov up` or `down` goes on'
 }
 
-disarm() { # what waits for the next boot; the manager may know it already, from the switch's own reload
+disarm() { # remove the unit for the next boot; the manager may know it already, from the switch's own reload
   [ -e "$control/nixprov-back.service" ] || return 0
   rm -f "$control/nixprov-back.service" "$control/multi-user.target.wants/nixprov-back.service"
   rmdir "$control/multi-user.target.wants" "$control" 2>/dev/null
   systemctl daemon-reload
 }
 
-forget() { # the way back, the build's own link, and the root that nix-build made of it
+forget() { # remove the way back, the build's own link, and the root that nix-build made of it
   disarm
   for root in /nix/var/nix/gcroots/auto/*; do
     [ "$(readlink "$root")" != "$state/build/result" ] || rm -f "$root"
@@ -205,9 +205,9 @@ forget() { # the way back, the build's own link, and the root that nix-build mad
   rm -rf "$state/build" "$state/undo.sh" "$state/old" "$state/menu"
 }
 
-set_profile() { # what was checked is what is activated: the profile gets this very path, nothing is evaluated again
+set_profile() { # the profile gets the very path that was checked; nothing is evaluated again
   [ "$(readlink -f "$profile")" != "$1" ] || return 0
-  # Written down before it is there, so that a crash between the two leaves no generation that nobody knows as ours.
+  # Noted before it exists, so that every generation of ours is known as ours, even after a crash in between.
   ls -d "$profile"-*-link | sed -n 's/.*system-\([0-9]*\)-link$/\1/p' | sort -n | tail -n 1 |
     { read -r last; echo $((last + 1)); } >> "$state/generations"
   sync "$state/generations" "$state"
@@ -215,11 +215,11 @@ set_profile() { # what was checked is what is activated: the profile gets this v
   generation >> "$state/generations"
 }
 
-# Somebody else's switch that came between has made a system of its own. With what was confirmed in it, it is kept as
-# they made it; without, or while it does not end, there is nothing whole to keep.
+# Somebody else's switch in between has made a system of its own. With the confirmed revision in it, it is kept as they
+# made it. Without, or while that switch does not end, there is nothing whole to keep.
 commit() { # SYSTEM: it runs already; make it the one that boots
   phase commit
-  # Who confirms waits for this, and not for as long as who begins.
+  # The confirming operator waits for this, so the limit is shorter than at the start.
   left=$((patience / 2))
   while :; do
     await_lock || cannot_keep busy
@@ -241,13 +241,13 @@ cannot_keep() { # WHY
   back "$1"
 }
 
-note_old() { # what is gone back to: the profile as it was before anybody could change it
+note_old() { # the target of a way back: the profile before anybody could change it
   printf '%s %s\n' "$(generation)" "$(readlink -f "$profile")" > "$state/old"
 }
 
-# What somebody else has made of the machine meanwhile is theirs and stays, unless it has in it what is to go: then the
-# profile has to go back too.
-find_old() { # `old`, which the profile names afterwards; after the lock was free, as their switch may end in between
+# A system that somebody else made meanwhile is theirs and stays, unless it contains our change that is to go. Then the
+# profile has to go back too. Called once the lock is free, as their switch may have ended only then.
+find_old() { # sets `old`, which the profile names afterwards
   old=$(readlink -f "$profile")
   read -r number noted 2>/dev/null < "$state/old" || return 0
   if [ "$old" = "$noted" ]; then return 0; fi
@@ -259,7 +259,7 @@ find_old() { # `old`, which the profile names afterwards; after the lock was fre
   old=$noted
 }
 
-back() { # WHY: the system of before, then the files as they were
+back() { # WHY: the old system, then the old files
   why=$1
   phase back
   surely old
@@ -271,14 +271,14 @@ back() { # WHY: the system of before, then the files as they were
   ended back "$status" "$1"
 }
 
-closure() { # OLD NEW: what the new system brings, as a line of the log; in ./build
+closure() { # OLD NEW: the difference of the new system as a line of the log; in ./build
   nix-store --query --requisites "$1" | sort > closure.1
   nix-store --query --requisites "$2" | sort > closure.2
   more=$(comm -13 closure.1 closure.2 | sizes) less=$(comm -23 closure.1 closure.2 | sizes)
   echo "nixprov: the new system has ${more%% *} paths more, ${less%% *} less, $(((${more#* } - ${less#* }) / 1024)) KiB in all"
 }
 
-sizes() { # how many paths there are on standard input, and their bytes
+sizes() { # the number of paths on standard input, and their bytes
   xargs -r nix-store --query --size | {
     paths=0 bytes=0
     while read -r size; do paths=$((paths + 1)) bytes=$((bytes + size)); done
@@ -286,7 +286,7 @@ sizes() { # how many paths there are on standard input, and their bytes
   }
 }
 
-unbuilt() { # PHASE STATUS: nothing was activated, so the files are all there is to take back
+unbuilt() { # PHASE STATUS: nothing was activated, so only the files go back
   give_back
   forget
   ended "$@"
@@ -306,7 +306,7 @@ await_verdict() {
 
 if [ "$verb" = settle ] || { [ "$verb" = switch ] && [ -n "$again" ]; }; then
   [ ! -e "$state/leave" ] || exit 0
-  # From here on nobody confirms what is gone back from.
+  # From here on nobody can confirm the system that is left.
   mv "$state/open" "$state/aborted" 2>/dev/null
   if [ -e "$state/confirmed" ]; then
     commit "$(readlink -f "$state/build/result")"
@@ -317,17 +317,17 @@ if [ "$verb" = settle ] || { [ "$verb" = switch ] && [ -n "$again" ]; }; then
   elif grep -qs '^build running' "$state/result"; then
     unbuilt build 20 ended
   fi
-  # Killed where nobody was to be asked: half-way, and said so.
+  # Killed with nobody to ask: the switch ended half-way, and the unit fails.
   [ -z "$again" ] || ! grep -Eqs '^[a-z]+ (running|waiting)' "$state/result" || exit 1
   exit 0
 fi
 
-# A switch starts multi-user.target again, and with it this: only another boot means that the switch was cut off.
+# A switch starts multi-user.target again, and this with it. Only another boot means that the switch was cut off.
 if [ "$verb" = boot ]; then
   [ "$(cat "$state/boot")" != "$(cat /proc/sys/kernel/random/boot_id)" ] || exit 0
-  # Confirmed is confirmed: the files stay, and the next run of anybody makes the rest true.
+  # Confirmed: the files stay, and the next run of anybody does the rest.
   [ ! -e "$state/confirmed" ] || { disarm; exit 0; }
-  # Somebody else's switch has kept what was only tried: the next run of anybody tells them apart.
+  # Somebody else's switch has kept a system that was only tried. The next run of anybody tells them apart.
   if read -r _ old 2>/dev/null < "$state/old" && [ "$(revision /run/current-system)" != "$(revision "$old")" ]; then
     disarm
     exit 0
@@ -367,7 +367,7 @@ if [ "$found" != "$wanted" ]; then
 fi
 
 if [ "$limit" = 0 ]; then
-  # Before there is a generation, which could not be taken out of the boot menu while the lock is held.
+  # Before the new generation: it could not be taken out of the boot menu while the lock is held.
   at=activate left=$patience
   await_lock || ended activate "$busy"
   phase profile

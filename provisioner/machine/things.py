@@ -1,7 +1,7 @@
 """Our things on a host as declared values: files, folders, units, their remnants, and other answers of a probe.
 
-A step or a hook declares its things. The probe's text, the files of `plan --diff`, the places of staged leftovers, the
-foundation units and the remnants that `down` must find gone are derived from them, here and in steps/. Pure.
+A step or a hook declares its things. The probe's text and the files of `plan --diff` are derived from them, here and in
+steps/. So are the places of staged leftovers, the foundation units, and the remnants that `down` must find gone. Pure.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A path that the probe reads, where its step does all the rest: the owner's configuration.nix, the journal."""
+    """A path that the probe reads; its step does the rest, as for the owner's configuration.nix and the journal."""
 
     record: str
     path: str
@@ -73,7 +73,7 @@ class Files:
 
 @dataclass(frozen=True, slots=True)
 class Folder:
-    """A folder of ours. With a `record` it is asked for; one that `is_whole` goes with all that is in it."""
+    """A folder of ours. With a `record` the probe asks for it; if it `is_whole`, it goes with all its content."""
 
     path: str
     mode: int = 0o755
@@ -87,9 +87,9 @@ class Folder:
 
 @dataclass(frozen=True, slots=True)
 class Remnant:
-    """A path that running units make, and that `down` must find gone after them.
+    """A path that running units make; `down` must find it gone after them.
 
-    `is_tree`: a folder that nothing else removes, so `down` removes it with all in it.
+    `is_tree`: a folder that nothing else removes, so `down` removes it with its content.
     """
 
     path: str
@@ -100,8 +100,8 @@ class Remnant:
 class Unit:
     """A systemd unit by its name, or names with `*`.
 
-    `is_foundation`: every job needs it and no runner waits for it, so `up` rolls back when it has failed.
-    `is_asked`: the probe asks for its state; the state of a slice tells nothing.
+    `is_foundation`: every job needs it and no runner waits for it, so `up` rolls back after its failure. `is_asked`:
+    the probe asks for its state, except that of a slice, which tells nothing.
     """
 
     name: str
@@ -118,7 +118,7 @@ def of_kind(things: Iterable[Thing], kind: type[T]) -> tuple[T, ...]:
 
 
 def probes(things: Iterable[Thing]) -> Iterator[str]:
-    """Shell text in the functions of facts.PROLOGUE, one text a record, each once; the units' states are one record."""
+    """Shell text in the functions of facts.PROLOGUE, one per record, each once. The states of units are one record."""
     things = tuple(dict.fromkeys(things))
     for thing in things:
         if not isinstance(thing, Unit | Remnant) and thing.probe:
@@ -128,7 +128,7 @@ def probes(things: Iterable[Thing]) -> Iterator[str]:
         yield _UNITS.probe.replace("@PATTERNS@", " ".join(f"'{pattern}'" for pattern in patterns))
 
 
-# A pattern finds units that systemd knows; a plain name would have an answer for one that is not there, too.
+# A pattern finds only units that systemd knows. A plain name has an answer even without a unit.
 _UNITS: Final = Record("units", "systemctl show -p Id,ActiveState,SubState,NRestarts @PATTERNS@ 2>/dev/null")
 
 
@@ -138,12 +138,12 @@ def _asked_by(name: str) -> str:
 
 
 def asking(path: str, things: Iterable[Thing]) -> Seen | Files | None:
-    """The thing that asks for the file at `path`; None where there is none."""
+    """The thing that asks for the file at `path`, or None."""
     return next((thing for thing in things if isinstance(thing, Seen | Files) and thing.record_of(path)), None)
 
 
 def folders(things: Iterable[Thing]) -> tuple[str, ...]:
-    """All folders with files of a transaction, each once."""
+    """All folders in which a transaction writes files, each once."""
     found: dict[str, None] = {}
     for thing in things:
         match thing:

@@ -1,17 +1,17 @@
 """A host transaction as data, and its one POSIX script.
 
-The script does what a careful person with a root shell would: take the lock, look again at what is about to be
-replaced, put every new file beside its place, flush, and only then rename in order. The first thing renamed is the
-journal, so whoever comes next knows what was meant even if nothing else happened; but for secrets, which the journal
-never names before they are there: an earlier one says that they are awaited. A full or read-only disk shows while
-files are put beside their places: then nothing was changed, and the status says so (UNCHANGED_STATUS).
+The script takes the lock and checks again the files that it is about to replace. It puts every new file beside its
+place, flushes, and only then renames, in order. The journal is renamed first, so the next run knows the intent even if
+nothing else happened. Only secrets are renamed before it: a journal never names an absent secret. The one before says
+that they are awaited. A full or read-only disk shows while files are staged. Then nothing is changed, and the status
+says so (UNCHANGED_STATUS).
 
-What power loss may not reorder is flushed in between (fsync of file and folder, not the whole computer's disks, which
-may have gigabytes of a build to write): new files before the first rename, the journal before anything it announces,
-what was changed before commands run on it, and all of it before the journal goes.
+Flushes between the steps keep their order in a power loss. New files are flushed before the first rename, the journal
+before its announced changes. Changed files are flushed before commands use them, and all of it before the journal
+goes. A flush is fsync of file and folder, not of whole disks. Those may have gigabytes of a build to write.
 
-Owns no connection: a script is bytes for `sh -s` (POSIX.1-2017, sh; base64, stat, flock, sync: coreutils and
-util-linux, which every NixOS has in its system path).
+Owns no connection: a script is bytes for `sh -s`. It needs POSIX.1-2017 sh, and base64, stat, flock and sync of
+coreutils and util-linux. Every NixOS has them in its system path.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ STATE_DIR: Final = "/var/lib/nixprov"
 JOURNAL: Final = f"{STATE_DIR}/journal.json"
 
 STAGED_SUFFIX: Final = ".nixprov-new"
-# Stands for the digest of a file that is not there.
+# Stands for the digest of an absent file.
 ABSENT: Final = "absent"
 
 STALE_STATUS: Final = 81
 LOCKED_STATUS: Final = 82
 UNCHANGED_STATUS: Final = 85
 
-# The words of strerror(3) in the C locale, and of `replaceable` below, with what to do about it.
+# The words of strerror(3) in the C locale, and of `replaceable` below, each with its remedy.
 _OBSTACLES: Final = {
     "No space left on device": "make room there, then run again",
     "Disk quota exceeded": "make room there, then run again",
@@ -45,8 +45,8 @@ _OBSTACLES: Final = {
     "Input/output error": "the disk fails: see dmesg",
 }
 
-# `flush` takes folders; one that is gone by now, or on a disk that knows no fsync of folders, is left to a sync of all.
-# What a login, or a way to root, leaves of the environment is its own business.
+# `flush` skips a folder that is gone by now. On a disk without fsync of folders it falls back to a sync of all. PATH is
+# set here because a login, or a way to root, may leave little of the environment.
 PATH: Final = 'export LC_ALL=C PATH="/run/wrappers/bin:/run/current-system/sw/bin:$PATH"\n'
 _PROLOGUE = (
     f"set -eu\numask 077\n{PATH}"
@@ -67,14 +67,14 @@ flush() { for folder; do [ ! -d "$folder" ] || sync "$folder" 2>/dev/null || syn
 """
 )
 
-# From here on an early end takes back what was staged, and says by its status that nothing else was done.
+# From here on an early end removes the staged files. Its status says that nothing else was done.
 _LOCK = """\
 made=
 [ -d /var/lib/nixprov ] || made=/var/lib/nixprov
 mkdir -p /var/lib/nixprov || exit 85
 exec 9< /var/lib/nixprov
 flock -w {wait_s} 9 || fail 82 'another transaction is under way'
-# The one that was waited for may have taken the folder away, and the next one would lock another.
+# The transaction before may have removed the folder, and the next one would lock a new one.
 [ /proc/self/fd/9 -ef /var/lib/nixprov ] || fail 82 'another transaction has just ended'
 touched=no
 ended() {{
@@ -99,8 +99,8 @@ class MakeDir:
 class WriteFile:
     """Put `content` at `path`; refused when the file's digest is not `expect` ("absent", sha256, or None: any).
 
-    A file that was expected and is replaced keeps its access list and its extended attributes.
-    `owner` is `uid:gid`; `mtime` (seconds since the epoch) is set when given, to give a user's file back as it was.
+    A replaced file that was expected keeps its access list and its extended attributes. `owner` is `uid:gid`.
+    `mtime` (seconds since the epoch) gives a user's file back with its old time; None leaves the time alone.
     """
 
     path: str
@@ -113,7 +113,7 @@ class WriteFile:
 
 @dataclass(frozen=True, slots=True)
 class KeepCopy:
-    """Copy a file that a person changed to `copy` beside it; named before the part that replaces or removes it."""
+    """Copy a file that a person changed to `copy` beside it. Comes before the part that replaces or removes it."""
 
     path: str
     copy: str
@@ -127,7 +127,7 @@ class RemoveFile:
 
 @dataclass(frozen=True, slots=True)
 class RemoveTree:
-    """Remove a folder with all in it, after unmounting what is mounted below."""
+    """Remove a folder with its content, after unmounting all mounts below it."""
 
     path: str
 
@@ -147,7 +147,7 @@ class SetMtime:
 
 @dataclass(frozen=True, slots=True)
 class Shell:
-    """Commands that no other part can say; run after all renames, in order. Never holds a secret."""
+    """Commands that no other part can express. They run in order with the renames, and never hold a secret."""
 
     text: str
 
@@ -157,14 +157,14 @@ Part = MakeDir | KeepCopy | WriteFile | RemoveFile | RemoveTree | RemoveEmptyDir
 
 @dataclass(frozen=True, slots=True)
 class Transaction:
-    """What one remote command changes.
+    """The changes of one remote command.
 
-    `journal_before` is the digest of the journal that the plan was made from ("absent" or sha256): a run that another
-    operator overtook stops with STALE_STATUS and has changed nothing. `journal` is the new content, None to leave it.
-    `guard` runs first, under the lock; by `fail STATUS TEXT` it stops the transaction before anything is touched.
-    `first` is shell that runs when all is staged, before the first rename. `wait_s` is how long another transaction is
-    waited for, which takes moments. `crash_at` is for tests: "staged", or the number of the change before which the
-    script kills itself.
+    `journal_before` is the digest of the plan's journal ("absent" or sha256). A run that another operator overtook
+    stops with STALE_STATUS and has changed nothing. `journal` is the new content, None to leave it. `guard` is shell
+    that runs first, under the lock. Its `fail STATUS TEXT` stops the transaction before any change. `first` is shell
+    that runs when all is staged, before the first rename. `wait_s` limits the wait for another transaction, in
+    seconds; one takes moments. `crash_at` is for tests: the script kills itself at "staged", or before the change of
+    that number.
     """
 
     parts: Sequence[Part]
@@ -176,7 +176,7 @@ class Transaction:
     crash_at: str = field(default="", kw_only=True)
 
     def script(self) -> bytes:
-        """Render for `sh -s`. Secrets are inside: it goes to standard input and nowhere else."""
+        """Render for `sh -s`. Secrets are inside, so the script goes to standard input and nowhere else."""
         parts: list[Part] = list(self.parts)
         if self.journal is not None:
             parts = [MakeDir(STATE_DIR, 0o700), WriteFile(JOURNAL, self.journal, 0o600), *parts]
@@ -196,7 +196,7 @@ class Transaction:
 
 
 def unchanged_because(stderr: str) -> tuple[str, str]:
-    """What an end with UNCHANGED_STATUS means: one line, and what to do; `stderr` is what the script said."""
+    """Explain an end with UNCHANGED_STATUS: one line and its remedy. `stderr` is the output of the script."""
     lines = [line.strip() for line in stderr.splitlines() if line.strip()]
     reason = next((words for words in _OBSTACLES if words in stderr), "")
     said = lines[-1] if lines else "no message"
@@ -205,27 +205,27 @@ def unchanged_because(stderr: str) -> tuple[str, str]:
 
 
 def _staged(parts: Sequence[Part]) -> list[str]:
-    """Where new content lies before its rename, quoted for the shell."""
+    """The places of new content before its rename, quoted for the shell."""
     places = [part.path for part in parts if isinstance(part, WriteFile)]
     places += [part.copy for part in parts if isinstance(part, KeepCopy)]
     return [shlex.quote(f"{place}{STAGED_SUFFIX}") for place in places]
 
 
 def _unstage(parts: Sequence[Part]) -> str:
-    """A full disk or a signal leaves no staged file behind; after the renames there is none."""
+    """Shell that removes staged files after a full disk or a signal. After the renames there are none."""
     staged = _staged(parts)
     return f"rm -f {' '.join(staged)}" if staged else ":"
 
 
 def _flush_staged(parts: Sequence[Part]) -> list[str]:
-    """A disk that could not keep the content says so here and not later, when the old content is gone."""
+    """Flush the staged content. A disk that cannot keep it fails here, while the old content is still there."""
     staged = _staged(parts)
     folders = {path for part in parts if isinstance(part, MakeDir) for path in (part.path, _folder(part.path))}
     return [*([f"sync {' '.join(staged)}"] if staged else []), *_flush(folders)]
 
 
 def _changes(parts: Sequence[Part]) -> Iterator[list[str]]:
-    """One list of lines a change. What the next ones rest on is flushed before them: the journal and copies at once."""
+    """Yield one list of lines per change. Flush the journal, copies and secrets at once: later changes need them."""
     open_folders: set[str] = set()
     for part in parts:
         change = _apply(part)
@@ -252,7 +252,7 @@ def _is_secret(part: Part) -> bool:
 
 
 def _touched(part: Part) -> set[str]:
-    """The folders in which a change must be flushed to last."""
+    """The folders to flush for a change to last."""
     match part:
         case MakeDir() | Shell():
             return set()
@@ -269,7 +269,7 @@ def _folder(path: str) -> str:
 
 
 def _check(part: Part) -> list[str]:
-    """Immutable files and read-only disks are seen before anything is staged: root's rename fails on nothing else."""
+    """Check for immutable files and read-only disks before anything is staged: root's rename fails on nothing else."""
     if not isinstance(part, WriteFile | RemoveFile):
         return []
     place = shlex.quote(part.path)
@@ -277,7 +277,7 @@ def _check(part: Part) -> list[str]:
 
 
 def _stage(part: Part) -> list[str]:
-    """Folders come first and files beside their places: an early end leaves only `.nixprov-new` files behind."""
+    """Stage folders in place and files beside their places. An early end leaves only `.nixprov-new` files behind."""
     if isinstance(part, MakeDir):
         path = shlex.quote(part.path)
         return [f"folder {path} {part.mode:04o}"]
@@ -287,7 +287,7 @@ def _stage(part: Part) -> list[str]:
     if isinstance(part, WriteFile):
         place = shlex.quote(part.path)
         content = part.content.reveal().encode() if isinstance(part.content, Secret) else part.content
-        # printf is the shell's own: what it is given appears in no process list, unlike a program's arguments.
+        # printf is the shell's own. Its arguments appear in no process list, unlike those of a program.
         data = base64.b64encode(content).decode()
         like = "" if part.expect in (None, ABSENT) else " like"
         stage = f"printf %s {shlex.quote(data)} | stage {place} {part.mode:04o} {part.owner}{like}"
@@ -316,7 +316,7 @@ def _apply(part: Part) -> list[str]:
 
 
 def _remove_tree(path: str) -> str:
-    """Deepest mounts first; a lazy unmount, because an engine's helper may still stand in one."""
+    """Unmount the deepest mounts first, and lazily: an engine's helper may still use one."""
     place = shlex.quote(path)
     return f"""\
 cut -d' ' -f2 /proc/mounts | grep -F {place}/ | sort -r | while read -r mount; do

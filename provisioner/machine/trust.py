@@ -1,6 +1,6 @@
-"""Whether this host's Nix can be kept from taking a job for root, as far as the facts tell before anything is built.
+"""Whether this host's Nix can tell a job from root, by the facts from before any build.
 
-templates/core/filter.nix asserts the same of the configuration that is built, and has the last word.
+templates/core/filter.nix asserts the same of the built configuration, and has the last word.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from typing import Final
 from provisioner.machine.facts import Facts
 from provisioner.model import Trust
 
-# From the first on a client is trusted by its user; from the second on a daemon can be told to trust nobody.
+# Nix 2.4 and later trust a client by its user. Nix 2.18 and later have a daemon that can trust nobody.
 BY_USER: Final = (2, 4)
 NOBODY: Final = (2, 18)
-# Whom the daemon of an older Nix sees instead of the job.
+# Names under which the daemon of an older Nix sees a job.
 _FILTER: Final = ("*", "nixprov-filter", "@nixprov-filter")
 _PLAIN: Final = "or say `nixprov_trust: plain` for it and trust every job"
 
 
 def problems(wanted: Trust, facts: Facts) -> Iterator[tuple[str, str]]:
-    """Why jobs would be root of the host, each with what to do; nothing where that is wanted, or not known."""
+    """Reasons why jobs would be root of the host, each with its remedy; none if that is wanted, or unknown."""
     version = tuple(int(number) for number in re.findall(r"\d+", facts.nix_version)[:2])
     if wanted is Trust.PLAIN or not version or version >= NOBODY:
         return
@@ -39,7 +39,7 @@ def problems(wanted: Trust, facts: Facts) -> Iterator[tuple[str, str]]:
 
 
 def warnings(wanted: Trust, facts: Facts) -> Iterator[str]:
-    """What every run says of a host whose jobs are, or are to be, trusted."""
+    """The warning of every run about a host with trusted jobs, now or soon."""
     if wanted is Trust.PLAIN or facts.trusts_jobs:
         whose = "nixprov_trust: plain" if wanted is Trust.PLAIN else "not what the inventory says"
         yield f"jobs have the host's own Nix daemon, and root in a job's container is root of the host ({whose})"

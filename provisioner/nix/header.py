@@ -1,6 +1,6 @@
-"""The first line of every file we write on a host: whose it is, and whether somebody edited it since.
+"""The first line of every file we write on a host: our mark, and a digest that shows later edits.
 
-Knows nothing of the language of the file, but that `#` starts a comment in it.
+Of the file's language it knows only that `#` starts a comment.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Final, Self
 
-# The word was the version of the nixprov that wrote the file. It is the same for all by now, and still there: without
+# The word was the version of the nixprov that wrote the file. It is the same for all by now, but must stay. Without
 # one an older nixprov would take the file for a stranger's, and its `down` would leave it.
 _WORD: Final = "alone"
 _LINE: Final = re.compile(
@@ -21,10 +21,10 @@ _LINE: Final = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What the header of a file says: `digest` (sha256, hex) of its body when it was written.
+    """The header of a file: `digest` (sha256, hex) of its body when it was written.
 
-    `version` is that of an older nixprov, empty since; two headers are equal without it. `is_intact` is whether the
-    body still is that one, byte for byte.
+    `version` is that of an older nixprov, and empty since then. Two headers are compared without it. `is_intact` is
+    true if the body still is that one, byte for byte.
     """
 
     version: str = field(compare=False)

@@ -1,8 +1,8 @@
 """Puts our hook into a NixOS module's `imports`, and takes it out again, on the syntax tree.
 
-Owns the hook's text, how it is found again after people and formatters worked on the file, and which shapes of file are
-edited at all. An edit is one contiguous insertion, so that taking it away gives every other byte back. Knows nothing
-of files, hosts and backups; that the host's own Nix accepts the text (`nix-instantiate --parse`) is the caller's check.
+Owns the hook's text and the editable shapes of a file. Finds the hook again after people and formatters worked on the
+file. An edit is one contiguous insertion, so that its removal gives every other byte back. Knows nothing of files,
+hosts and backups. The caller checks that the host's own Nix accepts the text (`nix-instantiate --parse`).
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from typing import Final, TypeAlias
 from provisioner.nix import syntax
 from provisioner.nix.syntax import Node, NotUnderstood
 
-# Builtins only: the file's arguments may lack `lib`, and `config` or `pkgs` recurse for ever here. The file is asked
-# for, not the directory: an empty directory would pass, and then break the user's own rebuilds.
+# Builtins only: the file's arguments may lack `lib`, and `config` or `pkgs` recurse for ever here. The condition tests
+# the file, not the directory: an empty directory would pass, and then break the user's own rebuilds.
 HOOK: Final = "(if builtins.pathExists ./nixprov/default.nix then ./nixprov/default.nix else { })"
 LINE_MARK: Final = '# nixprov: added by "nixprov up", removed by "nixprov down"'
 INLINE_MARK: Final = "/* nixprov */"
@@ -43,7 +43,7 @@ _COMMENTED: Final = re.compile(
 )
 _BLANK_LINE_END: Final = re.compile(rb"[ \t]*(?:\r?\n|\Z)")
 _LONGEST_HOOK: Final = 2000
-# What may stand to the right of `++` without parentheses.
+# Expressions that may stand to the right of `++` without parentheses.
 _OPERANDS: Final = frozenset(
     {"apply_expression", "select_expression", "variable_expression", "parenthesized_expression"}
 )
@@ -62,7 +62,7 @@ class Style(Enum):
 
 
 class Presence(Enum):
-    """What a file says about our hook."""
+    """The state of our hook in a file."""
 
     ABSENT = "the hook is absent"
     PRESENT = "the hook is already there"
@@ -74,7 +74,10 @@ class Presence(Enum):
 
 
 class Refused(ValueError):
-    """A file that is not edited: `reason` is one line in lower case, `line` what to add, or delete, by hand."""
+    """A file that is not edited.
+
+    `reason` is one line in lower case, `line` the text to add, or delete, by hand.
+    """
 
     def __init__(self, reason: str, line: str = ENTRY) -> None:
         super().__init__(reason)
@@ -109,7 +112,7 @@ def add(source: bytes, folder: str) -> Edit:
     """Put the hook into the module's `imports`, in the style of the file; `folder` is where the file lies.
 
     Line ends, indentation and bytes that are not UTF-8 stay as they are. Raises Refused for a file that has the hook
-    already, that does not parse, or whose imports cannot be extended surely by one insertion.
+    already or does not parse. Raises Refused too where one insertion cannot surely extend the imports.
     """
     if source.startswith(b"\xef\xbb\xbf"):
         raise Refused("line 1: the file starts with a byte order mark, which Nix rejects")
@@ -132,8 +135,8 @@ def add(source: bytes, folder: str) -> Edit:
 def remove(source: bytes, folder: str) -> bytes | None:
     """Take the hook out wherever it now stands, with its mark; None when there is none.
 
-    An entry that was reformatted, repeated or commented out is found too; what people put beside it stays. Raises
-    Refused when the file would still use ./nixprov afterwards in words that are not ours, or does not parse.
+    An entry that was reformatted, repeated or commented out is found too; additions of people beside it stay. Raises
+    Refused when the file does not parse, or would still use ./nixprov by an entry that is not ours.
     """
     root = syntax.parse(source)
     if root is None:
@@ -181,7 +184,7 @@ def _is_hook(node: Node, source: bytes, folder: str) -> bool:
     is_entry = node.type == "parenthesized_expression" and node.parent and node.parent.type == "list_expression"
     if not is_entry or node.end_byte - node.start_byte > _LONGEST_HOOK:
         return False
-    # The absolute path is what people add by hand where configuration.nix is a link.
+    # The absolute path: people add it by hand where configuration.nix is a link.
     return [token.replace(f"{folder}/".encode(), b"./") for token in _tokens(node, source)] == _hook_tokens()
 
 
@@ -253,7 +256,7 @@ def _new_entry(literal: Node, source: bytes) -> tuple[int, bytes, Style]:
     children = literal.named_children
     end = _end(children[-1], source) if children else literal.start_byte + 1
     gap = source[end : literal.end_byte - 1]
-    # Entries before comments: what is commented out often stands at the margin.
+    # Entries before comments: an entry in a comment often stands at the margin.
     starters = sorted((child for child in children if _starts_line(child, source)), key=lambda c: c.type != "comment")
     if b"\n" in gap:
         offset = end + gap.index(b"\n") + 1
@@ -292,7 +295,7 @@ def _new_attribute(module: Node, source: bytes) -> tuple[int, bytes, Style]:
 
 
 def _next_spans(traces: _Traces, source: bytes) -> list[_Span]:
-    """Give what has to go for one more trace to be gone, as byte ranges that do not overlap."""
+    """The byte ranges to delete for one more trace to be gone; they do not overlap."""
     if traces.hooks:
         return _hook_spans(traces.hooks[0], source)
     return [_widened((node.start_byte, _end(node, source)), source) for node in traces.commented[:1]]
@@ -323,7 +326,7 @@ def _follows_comment(node: Node, source: bytes) -> bool:
 
 
 def _widened(span: _Span, source: bytes, is_line_break_needed: bool = False) -> _Span:
-    """Add the blanks that came with the text: its line when nothing else is in it, or what sets it off to the left."""
+    """Add the blanks of the text: its whole line when nothing else is in it, or those to its left."""
     start, end = span
     line = _line_start(start, source)
     rest = _BLANK_LINE_END.match(source, end)
@@ -339,7 +342,7 @@ def _widened(span: _Span, source: bytes, is_line_break_needed: bool = False) -> 
 
 
 def _remove_lines(source: bytes) -> bytes | None:
-    """Take our lines out of a file that does not parse, when nothing else there can be about us."""
+    """Take our lines out of a file that does not parse, unless something else there may be about us."""
     text = _WHOLE_LINE.sub(b"", source)
     if b"./nixprov" in text:
         raise Refused("the file does not parse, and still uses ./nixprov")

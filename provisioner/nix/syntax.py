@@ -1,10 +1,10 @@
 """Nix source as a tree; the only importer of tree-sitter.
 
-Owns parsing, and where in a NixOS module things stand: the set that is the module, its bindings, the list literals of a
-value. Reads only, and does not know what is looked for.
+Owns parsing, and the places of things in a NixOS module. These are the set that is the module, its bindings, and the
+list literals of a value. Reads only, and does not know the reason of a search.
 
-The grammar (tree-sitter-nix 0.1.0) rejects one thing that Nix accepts, a trailing comma in a function's arguments; that
-is cured here. It accepts things that Nix rejects: a byte order mark, attributes set twice.
+The grammar (tree-sitter-nix 0.1.0) rejects one thing that Nix accepts, a trailing comma in a function's arguments.
+That is cured here. It accepts things that Nix rejects: a byte order mark, attributes set twice.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _TRAILING_COMMA: Final = re.compile(rb",(?=(?>\s+|#[^\n]*\n|/\*.*?\*/)*+\})", re
 
 
 class NotUnderstood(ValueError):
-    """A file whose shape we do not know; the text names the line and the shape."""
+    """A file of an unknown shape; the text names the line and the shape."""
 
     def __init__(self, node: Node, problem: str) -> None:
         super().__init__(f"line {line_of(node)}: {problem}")
@@ -35,7 +35,7 @@ def parse(source: bytes) -> Node | None:
     """Give the root of the tree, with byte offsets into `source`; None when the text is not one whole expression."""
     root = _parser().parse(source).root_node
     if root.has_error:
-        # A blank in place of the comma keeps every offset. In a string or a comment nobody looks at it.
+        # A blank in place of the comma keeps every offset. In a string or a comment it does not matter.
         root = _parser().parse(_TRAILING_COMMA.sub(b" ", source)).root_node
     return None if root.has_error or root.child_by_field_name("expression") is None else root
 

@@ -12,19 +12,19 @@ from provisioner.errors import ConfigError
 
 _INT_MIN: Final = -(2**63)
 _INT_MAX: Final = 2**63 - 1
-# In an indented string only `''` and `${` are special. JSON has neither character outside of its own strings, and there
-# an escape is the same text: with both escaped, no value can end the Nix string.
+# In an indented string only `''` and `${` are special. JSON has neither outside of its own strings, and there an
+# escape is the same text. With both escaped, no value can end the Nix string.
 _ESCAPES: Final = str.maketrans({"$": r"\u0024", "'": r"\u0027"})
 
 
 def to_nix(value: object) -> str:
-    """Write None, a bool, int, float, str, or lists and dicts of them, as an expression that evaluates to exactly that.
+    """Write a value as a Nix expression that evaluates to exactly that: None, bool, int, float, str, list, dict.
 
     Equal values give equal text: keys are sorted. As an argument or in a list the expression needs parentheses.
 
-    Raises ConfigError for what Nix would not read back: NUL, half of a surrogate pair, an integer beyond 64 bits. The
-    error names the place, never the value. Raises TypeError for any other type, a Secret included, and ValueError for a
-    number that is not finite.
+    Raises ConfigError for a value that Nix would not read back. These are NUL, half of a surrogate pair, an integer
+    beyond 64 bits. The error names the place, never the value. Raises TypeError for any other type, a Secret included.
+    Raises ValueError for a number that is not finite.
     """
     _check(value, "")
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, indent=2, sort_keys=True)

@@ -1,1 +1,1 @@
-"""What people and machines read of a run. Writers get streams from cli and never open, print or exit by themselves."""
+"""Reports of a run for people and machines. Writers get streams from cli; they never open, print or exit."""

@@ -1,4 +1,4 @@
-"""What to type next after a run that did not go well. Pure: from outcomes to command lines."""
+"""The next commands to type after a run that did not go well. Pure: from outcomes to command lines."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _NAMED_HOSTS = 12
 
 @dataclass(frozen=True, slots=True)
 class Typed:
-    """What the operator typed: the verb, and the options a next command needs as well (inventory, play, ...).
+    """The typed command: the verb, and the options a next command needs as well (inventory, play, ...).
 
-    `has_built`: a plan that built what it shows.
-    `rails` are those of a roll-out (--serial, ...): what is typed again must not be bolder than what failed.
+    `has_built`: a plan with a build. `rails` are those of a roll-out (--serial, ...): a second try must not be bolder
+    than the failed one.
     """
 
     verb: Verb = Verb.UP
@@ -33,7 +33,7 @@ class Typed:
 def next_commands(typed: Typed, results: Sequence[HostResult], retry: Sequence[str] = ()) -> tuple[str, ...]:
     """Command lines, the first one first; none when all is well.
 
-    What may still be going on, or is half-way, is looked at before anything is run again. `retry` replaces naming many
+    Work that may still be going on, or is half-way, is looked at before any second run. `retry` replaces naming many
     hosts (`--resume RUN`, `--limit @FILE`).
     """
     unclear = [r.host for r in results if r.outcome in (Outcome.INTERRUPTED, Outcome.ROLLBACK_FAILED)]
@@ -50,7 +50,7 @@ def next_commands(typed: Typed, results: Sequence[HostResult], retry: Sequence[s
 
 
 def _for_not_described(typed: Typed, hosts: Sequence[str]) -> tuple[str, ...]:
-    """First a look at what would be replaced, then the word that it may be."""
+    """First a look at the files to be replaced, then the word that they may be."""
     if not hosts:
         return ()
     adopt = typed.command(typed.verb.applied, "--adopt-configuration", ",".join(hosts))

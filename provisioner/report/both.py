@@ -1,4 +1,4 @@
-"""Several reports as one; what remembers the run stands first, so that the others find it up to date."""
+"""Several reports as one; the record of the run stands first, so that the others find it up to date."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from provisioner.events import Event
 
 @dataclass(frozen=True, slots=True)
 class Both:
-    """A report that can no longer be written (`| head`, a full disk) ends there, and the run does not: see `lost`."""
+    """A report that can no longer be written (`| head`, a full disk) ends there. The run goes on: see `lost`."""
 
     reports: Sequence[Report]
     lost: dict[int, OSError] = field(default_factory=dict)

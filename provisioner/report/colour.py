@@ -1,7 +1,7 @@
 """Whether a stream gets colour and a moving table, and how words are painted. Knows names, not meanings, of colours.
 
-The rules, first match wins: NO_COLOR not empty (no-color.org); CLICOLOR_FORCE or FORCE_COLOR not 0; CLICOLOR=0
-(bixense.com/clicolors); TERM=dumb or unset; else whether the stream is a terminal.
+The first match wins: NO_COLOR not empty (no-color.org); CLICOLOR_FORCE or FORCE_COLOR not 0; CLICOLOR=0
+(bixense.com/clicolors); TERM=dumb or unset. Without a match a terminal gets colours, another stream none.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from provisioner.outcome import Outcome
 
 _SGR: Final = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "cyan": "36", "magenta": "35"}
 _CODE: Final = f"(?:{'|'.join(_SGR.values())})"
-# What a `Painter` writes and nothing else.
+# The sequences that a `Painter` writes, and no others.
 PAINT: Final = re.compile(rf"\x1b\[(?:0|{_CODE}(?:;{_CODE})*)m")
 COLOURS: Final = {
     Outcome.UNCHANGED: "dim",
@@ -66,5 +66,5 @@ def wants_colour(stream: TextIO, environment: Mapping[str, str]) -> bool:
 
 
 def can_redraw(stream: TextIO, environment: Mapping[str, str]) -> bool:
-    """Whether the stream is a terminal that can move its cursor; colour has nothing to do with it."""
+    """Whether the stream is a terminal that can move its cursor; independent of colour."""
     return stream.isatty() and environment.get("TERM", "dumb") not in ("", "dumb")

@@ -1,4 +1,4 @@
-"""A plan's diffs for people, without what nobody reads in a diff."""
+"""A plan's diffs for people, without the parts of no interest."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from provisioner.steps.wanted import SETTINGS
 
 
 def for_people(diffs: Sequence[str]) -> tuple[str, ...]:
-    """Without our own module's code where it comes or goes as a whole: nobody reads that in a diff (--json has it)."""
+    """Leave out our own module's code where it comes or goes as a whole. The diff in --json has it."""
     told: list[str] = []
     for (comes, goes), group in groupby(diffs, _whole_code_of_ours):
         texts = list(group)
@@ -21,7 +21,7 @@ def for_people(diffs: Sequence[str]) -> tuple[str, ...]:
 
 
 def _whole_code_of_ours(text: str) -> tuple[bool, bool]:
-    """Whether it is code of ours that comes, and whether it is such that goes, as a whole file."""
+    """Whether a whole file of our code comes, and whether one goes."""
     old, new = _names(text)
     folder, _, name = max(old, new, key=len).rpartition("/")
     is_ours = any(folder == hook.module for hook in HOOKS) and name != SETTINGS

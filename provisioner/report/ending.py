@@ -1,4 +1,4 @@
-"""The end of a run for people: what was asked for, then what failed and why, what to type next, and the totals.
+"""The end of a run for people: the answer, the failures and their reasons, the next commands, the totals.
 
 Gives lines; knows neither streams nor the table.
 """
@@ -39,7 +39,7 @@ class Ending:
     width: int | None = None
 
     def failures(self) -> Iterator[str]:
-        """What failed, alike failures together: 200 hosts that cannot be reached are one paragraph."""
+        """The failures, alike ones together: 200 hosts that cannot be reached are one paragraph."""
         groups = alike([host for host in self.record.hosts.values() if host.is_bad])
         for hosts in groups[:_GROUPS_SHOWN]:
             yield ""
@@ -70,7 +70,7 @@ class Ending:
             yield from (f"  {line}" for line in told(first.traceback).splitlines())
 
     def _wrap(self, text: str, prefix: str, style: str = "") -> Iterator[str]:
-        """Fold what the terminal would fold anyhow, so that the margin stays."""
+        """Fold as the terminal would fold anyhow, so that the margin stays."""
         lines = textwrap.wrap(text, self.width - len(prefix), drop_whitespace=False) if self.width else [text]
         yield from (self.paint(f"{prefix}{line}", style) for line in lines if text)
 
@@ -91,7 +91,7 @@ class Ending:
             yield f"or what failed: --limit @{clean(done.failed_hosts_file)}"
 
     def commands(self) -> tuple[str, ...]:
-        """What to type next; none when all is well."""
+        """The next commands to type; none when all is well."""
         results = [host.result for host in self.record.hosts.values() if host.result]
         failed = self.record.done and self.record.done.failed_hosts_file
         retry = ("--limit", f"@{failed}") if failed else ()
@@ -118,7 +118,7 @@ def alike(hosts: Sequence[HostRecord]) -> list[list[HostRecord]]:
 
 
 def left_behind(hosts: Sequence[HostRecord]) -> Iterator[str]:
-    """A line a thing that could not be taken back: hosts whose failures are alike have things of their own."""
+    """A line for each thing that could not be taken back: hosts with like failures have different ones."""
     for host in hosts:
         where = f" on {host.name}" if len(hosts) > 1 else ""
         yield from (clean(f"left behind{where}: {line}") for line in (host.result.remains if host.result else ()))
@@ -175,7 +175,7 @@ def status_lines(report: StatusRead, words: Words, paint: Painter) -> Iterator[s
 
 
 def flaw_lines(flaws: Flaws, paint: Painter) -> Iterator[str]:
-    """Each way to root for jobs with what it gives away, whether it is accepted or not; the rest by name."""
+    """Each way to root for jobs with its consequence, whether it is accepted or not. The rest by name."""
     for one in (one for one in flaws.all if one.is_root):
         accepted = " (accepted)" if flaws.accepts(one) else ""
         yield f"{paint('way to root', 'red')}: {one.id}{accepted}: {one.gives}"
@@ -185,7 +185,7 @@ def flaw_lines(flaws: Flaws, paint: Painter) -> Iterator[str]:
 
 
 def counter_lines(counters: Counters) -> Iterator[str]:
-    """What the store did for jobs: all of them, and the last ones, newest first."""
+    """The store's work for jobs: all of them, and the last ones, newest first."""
     told = f"{elapsed(counters.seconds)}, {_counts(counters.counts)}"
     yield f"{count(counters.jobs, 'job')} since {counters.since:%Y-%m-%d}: {told}"
     for job in reversed(counters.last[-_LAST_JOBS:]):
@@ -208,7 +208,7 @@ def _runner(report: RunnerReport, words: Words, paint: Painter) -> str:
 
 
 def asked_for(record: RunRecord, paint: Painter, *, diff: bool, applied: bool = False) -> Iterator[str]:
-    """What was asked for, in the order of the inventory: status; plans not carried out, with `applied` all plans."""
+    """The answer, in the order of the inventory: status; plans not carried out, with `applied` all plans."""
     for host in record.hosts.values():
         if host.status is not None:
             yield from status_lines(host.status, record.words, paint)
@@ -219,7 +219,7 @@ def asked_for(record: RunRecord, paint: Painter, *, diff: bool, applied: bool = 
 
 
 def told_counts(record: RunRecord) -> Iterator[tuple[str, str, int]]:
-    """Word, name and number of each way in which hosts ended, from good to bad; then those that did not end."""
+    """Word, name and number of each outcome, from good to bad; then the hosts that did not end."""
     counts = record.counts()
     seen = [host.status for host in record.hosts.values() if host.status]
     if seen:

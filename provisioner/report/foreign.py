@@ -1,8 +1,8 @@
-r"""The one way of foreign text to a person: what a host, an inventory, a provider or the command line said.
+r"""The one way to a person for foreign text: from a host, an inventory, a provider or the command line.
 
-A terminal obeys escape sequences, and every screen reorders at a bidirectional control. So each character that is not
-drawn is spelled, in one spelling everywhere: `\x1b`, `\u202e`, `\U000e0041`. Lines are joined from such text; what was
-forgotten all the same stops at `Guard`, through which all of standard output and standard error goes (ADR 0021).
+A terminal obeys escape sequences, and every screen reorders at a bidirectional control. So each invisible character is
+spelled, in one spelling everywhere: `\x1b`, `\u202e`, `\U000e0041`. Lines are joined from such text. All of standard
+output and standard error goes through `Guard`, which spells forgotten text (ADR 0021).
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from typing_extensions import Buffer, override
 
 from provisioner.report.colour import PAINT
 
-# Controls, formats (bidirectional and zero-width among them), surrogates, private and unassigned ones, separators of
-# lines and paragraphs. Blanks of other widths stay: they are seen.
+# Controls, formats (bidirectional and zero-width among them), surrogates, private and unassigned characters.
+# Separators of lines and paragraphs too. Blanks of other widths stay: they are seen.
 _UNSEEN: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
-# Letters and marks that are drawn as nothing (Unicode, DerivedCoreProperties.txt, Default_Ignorable_Code_Point).
+# Letters and marks without a glyph (Unicode, DerivedCoreProperties.txt, Default_Ignorable_Code_Point).
 _BLANK: Final = frozenset(
     chr(code)
     for codes in (
@@ -31,12 +31,12 @@ _BLANK: Final = frozenset(
     for code in codes
 )
 _SPECIAL: Final = re.compile(r"[^\t\n -~]")
-# What compilers and Nix colour their lines with (SGR), and the erasing to the end of a line that comes with it (EL).
+# The sequences of compilers and Nix: colours of lines (SGR), and the erasing to the end of a line (EL).
 _COLOURS: Final = re.compile(r"\x1b\[[0-9;:]*[mK]")
 
 
 def visible(text: str) -> str:
-    """The same text with every character spelled that is not drawn; line ends and tabs, which a layout owns, stay."""
+    """The same text with every invisible character spelled; line ends and tabs stay, as layouts own them."""
     return _SPECIAL.sub(_spelled, text)
 
 
@@ -58,7 +58,7 @@ def _spelling(character: str) -> str:
 
 
 class Guard:
-    """A stream to people: whoever prints, and whatever, steers nothing. Our own colours pass (`colour.PAINT`)."""
+    """A stream to people: no text that is printed on it steers a terminal. Our own colours pass (`colour.PAINT`)."""
 
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream
@@ -76,7 +76,7 @@ class Guard:
 
 
 class _Bytes(io.BufferedIOBase):
-    """The same for who writes bytes, as click does for completions."""
+    """The same for writers of bytes, such as click for completions."""
 
     def __init__(self, guard: Guard) -> None:
         self._guard = guard
@@ -96,7 +96,7 @@ class _Bytes(io.BufferedIOBase):
 
     @override
     def close(self) -> None:
-        """It is not ours."""
+        """Leave the stream open: it is not ours."""
 
 
 def _guarded(text: str) -> str:

@@ -1,7 +1,7 @@
 """One self-contained page of a run: outcomes, timeline, failures, diffs and drift. No script, no request, no cookie.
 
-The page is `page.html.j2`. Every expression in it is spelled (`_drawn`) and then escaped, so a template cannot forget
-it; its ids are numbers, never names.
+The page is `page.html.j2`. Every expression in it is spelled (`_drawn`) and then escaped: a template cannot forget it.
+Its ids are numbers, never names.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def _environment() -> Environment:
 
 
 def _drawn(value: object) -> str:
-    """Spell foreign text, which Jinja2 then escapes. Markup is what a macro gave, and its pieces came this way too."""
+    """Spell foreign text, which Jinja2 then escapes. Markup comes from a macro, and its pieces came this way too."""
     return value if isinstance(value, Markup) else told(str(value))
 
 
@@ -91,7 +91,7 @@ def _log_lines(host: HostRecord) -> tuple[list[str], int]:
 
 
 def _diff_pieces(text: str) -> Iterator[tuple[str, str]]:
-    """Classes and texts of a diff. Lines that are alike share an element: a diff of a new file stays small."""
+    """Classes and texts of a diff. Lines that are alike share an element, so that a new file's diff stays small."""
     for name, lines in groupby(visible(text).splitlines(keepends=True), _diff_class):
         yield name, "".join(lines)
 

@@ -1,6 +1,6 @@
 """JSON lines on stdout: one event a line, in the shapes of `events.documents`.
 
-ASCII alone, the rest as JSON's own escapes: nothing is lost, and a terminal that shows it is steered by nothing.
+ASCII alone, the rest as JSON's own escapes. Nothing is lost, and no line steers a terminal that shows it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """JUnit XML of a run, for CI systems: a test case a host.
 
-The dialect is the one that GitLab and Jenkins read (doc/ci/testing/unit_test_reports): `failure` for
-what was tried and failed, `error` for what could not be tried, `skipped` for what was never begun.
+The dialect is the one that GitLab and Jenkins read (doc/ci/testing/unit_test_reports). `failure` is an attempt that
+failed, `error` a host that could not be tried, `skipped` one that never began.
 """
 
 from __future__ import annotations

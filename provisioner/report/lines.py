@@ -1,4 +1,4 @@
-"""The last lines of a log that matter: where it went wrong, without what a build says anyway. Pure."""
+"""The last lines of a log that matter: the place of the fault, without the usual lines of a build. Pure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ LIMIT: Final = 14
 _LOOK_BACK: Final = 60
 # A builder says why before Nix says that it failed.
 _BEFORE: Final = 4
-# What Nix, nixos-rebuild and we say of what goes well.
+# The usual lines of Nix, nixos-rebuild and nixprov in a good run.
 _NOISE: Final = re.compile(
     r"^(?:building '/nix/store|building the system configuration|copying path '|copying \d+ paths"
     r"|th(?:is|ese)(?: \d+)? (?:derivation|path)s? will be|  /nix/store/|evaluating |unpacking |\s*$"

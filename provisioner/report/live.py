@@ -1,6 +1,6 @@
 """The live table: drawn over itself on a terminal, a few times a second, never higher than the terminal.
 
-Owns the drawing; `table` says what is in it, `ending` what stays afterwards. The only importer of rich.
+Owns the drawing; the content is `table`'s, the text that stays afterwards `ending`'s. The only importer of rich.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ _TIME_WIDTH: Final = 7
 
 
 class LiveTable:
-    """A report for a person at a terminal; `close()` gives the terminal back, whatever happened.
+    """A report for a person at a terminal; `close()` always gives the terminal back.
 
-    `record` must have been given each event before this report. The table appears with the first host's event, so
-    that questions asked before it (passwords) have the terminal to themselves.
+    `record` must have been given each event before this report. The table appears with the first host's event.
+    Questions asked before it (passwords) have the terminal to themselves.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class LiveTable:
                     self._write(unguarded(self._out), (), end=_SHOW_CURSOR)
 
     def _stays(self) -> bool:
-        """The last frame is worth keeping when it has every host and nothing that follows says the same."""
+        """Keep the last frame when it has every host and no later text says the same."""
         asked = any(host.check or host.status for host in self._record.hosts.values())
         return not asked and self._table.fits(self._console.size.height)
 
@@ -133,7 +133,7 @@ def draw(frame: Frame, width: int) -> RenderableType:
     from rich.table import Table as Grid
 
     grid = Grid.grid(padding=(0, 1, 0, 0), expand=True)
-    # Widths that do not depend on what is said just now: columns must not move.
+    # Widths that do not depend on the current text: columns must not move.
     widest = min(frame.longest_name, max(8, width // 4), _HOST_WIDTH)
     for fixed in (1, widest, _WORD_WIDTH):
         grid.add_column(width=fixed, no_wrap=True, overflow="ellipsis")
@@ -169,12 +169,12 @@ def _cells(row: Row) -> Iterable[Text]:
     yield _text(row.host, "dim" if row.style == "dim" else "")
     yield _text(row.word, row.style)
     yield _text(row.time, "dim")
-    # What went wrong is read; what goes on is glanced at.
+    # A failure is read, progress is glanced at.
     yield _text(row.text, "" if row.style in ("red", "yellow", "magenta") else "dim")
 
 
 def _text(said: str, style: str = "") -> Text:
-    """What is drawn, all of it: the drawing itself goes past the guard of the stream."""
+    """The one place where text is drawn: drawing goes past the guard of the stream."""
     from rich.text import Text
 
     return Text(visible(said), style, no_wrap=True, overflow="ellipsis")

@@ -1,4 +1,4 @@
-"""A file a host with all that was said of it: phases, the whole log of build and switch, how it ended."""
+"""A file for each host with everything about it: phases, the whole log of build and switch, the end."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""What is remembered of a run while it goes on, for those who show it as a whole: the table, the page, JUnit.
+"""The memory of a run while it goes on, for the views of it as a whole: table, page, JUnit.
 
-Owns no stream. Bounded: a host costs a few hundred lines at most, whatever its build says.
+Owns no stream. Bounded: a host costs a few hundred lines at most, whether or not its build says more.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from provisioner.verb import Verb
 
 LOG_LINES_KEPT: Final = 300
 _LINE_LENGTH_KEPT: Final = 400
-# What switch.sh says once the new system is built.
+# The line of switch.sh once the new system is built.
 _SYSTEM: Final = re.compile(r"nixprov: the new system has (.*)")
 
 
@@ -87,7 +87,7 @@ class HostRecord:
 
     @property
     def is_bad(self) -> bool:
-        """Whether there is a failure to explain; a host that was never begun has none of its own."""
+        """Whether there is a failure to explain; a host that never began has none of its own."""
         return self.result is not None and not (self.result.outcome.is_good or self.outcome is Outcome.SKIPPED)
 
     @property
@@ -96,7 +96,7 @@ class HostRecord:
 
     @property
     def phase_of_failure(self) -> str:
-        """Going back is what follows a failure, not where it happened."""
+        """The phase before the unwinding: that one follows a failure and is not its place."""
         return next((span.phase for span in reversed(self.spans) if span.phase != "unwind"), "")
 
     @property
@@ -138,7 +138,7 @@ class RunRecord:
             yield
 
     def word(self, outcome: Outcome) -> str:
-        """For people. A plan has changed nothing; where CI failed, it is named as itself."""
+        """The word for people. A plan has changed nothing; a failure of CI has the provider's name."""
         if outcome is Outcome.CI:
             return self.words.key
         is_plan = bool(self.verb) and Verb(self.verb).plans

@@ -1,6 +1,6 @@
-"""The JSON schema of a line of `--json` (draft 2020-12), and the same as a table for people: both from `documents`.
+"""The JSON schema of a line of `--json` (draft 2020-12), and the same as a table. Both come from `documents`.
 
-Pydantic makes the schema of the documents; this file adds what `json_lines` adds to each of them.
+Pydantic makes the schema of the documents; this file adds the keys that `json_lines` adds to each of them.
 """
 
 from __future__ import annotations

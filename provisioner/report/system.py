@@ -1,4 +1,4 @@
-"""What a plan says of the system, worded for people. Pure."""
+"""The system in a plan, worded for people. Pure."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from provisioner.machine.origin import Origin
 from provisioner.machine.preview import Closure, PackageChange, Preview, UnitChange
 from provisioner.report.wording import count, names, size
 
-# As `nix store diff-closures` has it: what changed neither its version nor its size by this much is not worth a line.
+# As in `nix store diff-closures`: a package with neither a new version nor a change of this size is not shown.
 _WORTH_BYTES: Final = 8 * 1024
 _LINES: Final = 30
 _NAMES: Final = 6
 
 
 def system_lines(seen: Preview | None) -> Iterator[str]:
-    """None or a host that cannot tell aside: the head first, then lines that belong below it."""
+    """The head first, then the lines below it. No line for None or a host without an answer."""
     if seen is None or seen.failed:
         return
     if seen.unknown:
@@ -50,7 +50,7 @@ def _closure(closure: Closure) -> Iterator[str]:
 
 
 def origin_lines(found: Origin) -> Iterator[str]:
-    """Why a system is not what its configuration describes, and below it what would change beside our module."""
+    """The difference between a system and its configuration, and below it the changes beside our module."""
     yield f"origin: {found.why}"
     yield from (f"  {line}" for line in found.changes)
     yield from _unit_lines(found.units)

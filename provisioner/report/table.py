@@ -1,6 +1,6 @@
-"""Which hosts the live table shows, and what of each: a frame of bounded height from the record of a run.
+"""The content of the live table: a frame of bounded height from the record of a run.
 
-Pure but for one memory: a host at work keeps its line until it is done, so that nothing jumps. Knows no library.
+Pure but for one memory: a host at work keeps its line until it is done. Nothing jumps. Knows no library.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """`ended` of `hosts` in `time`; `rows`; `counts` as (number, word, style); `notes` on what has no row."""
+    """`ended` of `hosts` in `time`; `rows`; `counts` as (number, word, style); `notes` on hosts without a row."""
 
     title: str
     time: str
@@ -74,7 +74,7 @@ class Table:
         return tuple(_row(self.record, host) for host in hosts), self._interrupted()
 
     def _some(self, hosts: Sequence[HostRecord], room: int) -> tuple[Sequence[Row], Sequence[str]]:
-        """Failures keep up to a third, those at work get the rest; what is waiting is one line."""
+        """Failures keep up to a third, those at work get the rest; the waiting hosts are one line."""
         bad = [host for host in hosts if host.is_bad]
         active = [host for host in hosts if host.is_active]
         room = max(2, room - 2)

@@ -1,4 +1,4 @@
-"""Plain lines for people, for logs and pipes: one a phase and host, failures as they come, and the end of the run."""
+"""Plain lines for people, logs and pipes: one a phase and host, failures as they come, and the end."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from provisioner.report.wording import clean, names, told
 
 @dataclass(slots=True)
 class PlainText:
-    """`out` gets the progress (stderr); `result` what was asked for (stdout, or stderr under --json).
+    """`out` gets the progress (stderr); `result` the answer (stdout, or stderr under --json).
 
     `record` must have been given each event before this report.
     """
@@ -83,7 +83,7 @@ class PlainText:
                 self.out.write(told(traceback))
 
     def _end(self) -> None:
-        """What was asked for comes in the order of the inventory, then the recap."""
+        """The answer comes in the order of the inventory, then the recap."""
         with self.record.reading():
             ending = Ending(self.record, self.typed, self.paint)
             self._write(self.result, asked_for(self.record, self.paint_result, diff=self.diff))
@@ -99,7 +99,7 @@ class PlainText:
         stream.flush()
 
     def _plan(self, host: HostRecord) -> None:
-        """What is about to be done; a plan that was asked for comes at the end."""
+        """The work ahead; a plan as the answer comes at the end."""
         for change in host.changes:
             self._say(host.name, f"{self.paint('~', 'yellow')} {clean(change)}")
         for text in host.diffs if self.diff else ():
@@ -107,7 +107,7 @@ class PlainText:
 
     def _host(self, result: HostResult) -> None:
         if result.outcome is Outcome.SKIPPED:
-            return  # nothing happened there; the recap names all of them
+            return  # the run never began it; the recap names all such hosts
         if result.outcome.is_good:
             self._say(result.host, self.paint.outcome(result.outcome, self.record.word(result.outcome)))
             return

@@ -1,6 +1,6 @@
-"""The timeline of a run as a picture's places: a row a host, a bar a phase. The page draws it (`page.html.j2`).
+"""The timeline of a run as coordinates: a row a host, a bar a phase. The page draws it (`page.html.j2`).
 
-Places are in the units of the picture, `WIDTH` across, rounded to a tenth. Colours come from the page's style sheet.
+Places are in the units of the picture, `WIDTH` across, rounded to a tenth. The page's style sheet has the colours.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How hosts, times and foreign text are worded for people. Pure; knows no stream and no colour."""
+"""Words for hosts, times and foreign text. Pure; knows no stream and no colour."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def size(number: int) -> str:
 
 
 def ago(time: str, now: datetime) -> str:
-    """`3 min ago` for an ISO 8601 time; what is none of that stays as it is."""
+    """`3 min ago` for an ISO 8601 time; any other text stays as it is."""
     try:
         seconds = (now - datetime.fromisoformat(time)).total_seconds()
     except (ValueError, TypeError):
@@ -60,7 +60,7 @@ def ago(time: str, now: datetime) -> str:
 
 
 def clock(seconds: float) -> str:
-    """Whole seconds for what is redrawn again and again: `0:08`, `4:05`, `1:02:09`."""
+    """Whole seconds for a text that is redrawn again and again: `0:08`, `4:05`, `1:02:09`."""
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
@@ -96,5 +96,5 @@ def draining(jobs: int, limit_s: float) -> str:
 
 
 def totals(numbers: Sequence[tuple[int, str]]) -> str:
-    """`3 changed, 1 failed`: what is zero is not said."""
+    """`3 changed, 1 failed`: zeros are left out."""
     return ", ".join(f"{number} {word}" for number, word in numbers if number) or "nothing done"

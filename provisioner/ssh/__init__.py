@@ -1,1 +1,1 @@
-"""An ssh client: one session with one machine. Must not know NixOS, nor a step of ours."""
+"""An ssh client: one session with one machine. It must not know NixOS, nor any step of ours."""

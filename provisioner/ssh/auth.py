@@ -1,8 +1,9 @@
-"""Logging in with keys, in OpenSSH's order, and saying exactly what was tried when nothing fits.
+"""Login with keys, in OpenSSH's order, and an exact list of the tried keys when none fits.
 
-Order (sshconnect2.c, pubkey_prepare): keys of the configuration that the agent holds, other keys of the agent unless
-IdentitiesOnly, then keys that are only in files; each with its certificate first. One change: the identity that the
-inventory names goes first of all, because an agent full of other keys uses up the server's patience (MaxAuthTries).
+The order is that of sshconnect2.c, pubkey_prepare. First come the agent's keys of the configuration. Its other
+keys follow unless IdentitiesOnly, and then keys that are only in files. Each comes with its certificate first.
+One change: the inventory's identity is the first of all. An agent full of other keys would use up the server's patience
+(MaxAuthTries).
 
 Passwords and keyboard-interactive are not offered: a run over many hosts has nobody to ask.
 """
@@ -35,7 +36,7 @@ class Agent(AgentSSH):
     def __init__(self, path: str) -> None:
         super().__init__()
         connection = socket.socket(socket.AF_UNIX)
-        # One that hangs (its far end is a laptop that sleeps) must not hold the run, which no Ctrl-C could end then.
+        # A hanging agent (its far end is a sleeping laptop) must not hold the run. No Ctrl-C could end it then.
         connection.settimeout(AGENT_TIMEOUT_S)
         try:
             connection.connect(path)
@@ -52,14 +53,14 @@ class Agent(AgentSSH):
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A key to try and what to call it in an error."""
+    """A key to try and its name for an error."""
 
     key: paramiko.PKey
     name: str
     certificate: str | None = None
 
     def prepared(self) -> paramiko.PKey:
-        """The key as the server shall see it: paramiko offers the certificate whenever one is attached."""
+        """The key in the form for the server: paramiko offers the certificate whenever one is attached."""
         self.key.public_blob = None
         if self.certificate is not None:
             self.key.load_certificate(self.certificate)
@@ -142,7 +143,7 @@ class KeyLogin:
         yield Candidate(key, f"{name} ({fingerprint(blob)})")
 
     def _load(self, path: Path) -> paramiko.PKey | None:
-        """Read a private key; None, with a word for the error, when it is not there or not readable as one."""
+        """Read a private key; None, and a note for the error, when the file is missing or no readable key."""
         try:
             key = paramiko.PKey.from_path(path)
         except FileNotFoundError:
@@ -150,7 +151,7 @@ class KeyLogin:
                 self.tried.append(f"{path} (no such file)")
             return None
         except TypeError:
-            # `cryptography` says so when a passphrase is needed; nobody is there to be asked.
+            # `cryptography` raises this when a passphrase is needed. There is nobody to ask.
             self.locked.append(path)
             return None
         except (
@@ -165,7 +166,7 @@ class KeyLogin:
         return key
 
     def _agent(self) -> Agent | None:
-        """An agent that does not answer is no agent: the files may do."""
+        """Connect to the agent. One without an answer counts as none: the files may do."""
         path = self.endpoint.identity_agent or os.environ.get("SSH_AUTH_SOCK")
         if not path or path == "none":
             return None
@@ -191,7 +192,7 @@ class KeyLogin:
 
 
 def _methods(transport: paramiko.Transport, user: str) -> list[str] | None:
-    """Ask which methods the server offers, by the request "none" (RFC 4252, 5.2); None when that already lets us in."""
+    """Ask for the server's methods by the request "none" (RFC 4252, 5.2); None when that already lets us in."""
     try:
         transport.auth_none(user)
     except paramiko.BadAuthenticationType as error:
@@ -204,7 +205,7 @@ def _list(words: list[str]) -> str:
 
 
 def _public_part(path: Path) -> bytes | None:
-    """The public key beside a private one, or in the file itself when an agent's key is named by its public half."""
+    """The public key beside a private one, or the file's own if that is the public half of an agent's."""
     for file in (path.with_name(path.name + ".pub"), path):
         try:
             words = file.read_bytes().split(None, 2)

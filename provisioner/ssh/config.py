@@ -1,12 +1,12 @@
-"""Where a connection goes: the inventory's words and the operator's ssh_config, made one `Endpoint`.
+"""The target of a connection: the inventory's words and the operator's ssh_config, made one `Endpoint`.
 
-Resolution is OpenSSH's own: `ssh -G` gets what the inventory says as command line options, so Include, Match, units of
-time and the order of precedence are right by construction (ssh_config(5): the first value obtained is used).
+Resolution is OpenSSH's own: `ssh -G` gets the inventory's words as command line options. So Include, Match, units of
+time and precedence are right by construction (ssh_config(5): the first value obtained is used).
 
 Must not know: sockets, keys, sessions. Nothing here opens a connection.
 
-One deliberate difference from OpenSSH: a jump host also sees the known_hosts files and the identity that the inventory
-gives for the machine behind it. OpenSSH passes neither on, and an inventory has no other place to name them.
+One difference from OpenSSH is deliberate. A jump host also gets the inventory's known_hosts files and identity for the
+machine behind it. OpenSSH passes neither on, and an inventory has no other place to name them.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from provisioner.paths import expanded
 RESOLVE_TIMEOUT_S: Final = 20.0
 MAX_HOPS: Final = 8
 
-# Options that say whom to trust or what to log in with, and that nothing here acts on: better said than dropped.
+# Options about trust or login keys that have no effect here: a warning is better than silence.
 _NOT_SUPPORTED: Final = ("revokedhostkeys", "knownhostscommand", "pkcs11provider")
 
 _DESTINATION: Final = re.compile(
@@ -45,12 +45,12 @@ _Values = Mapping[str, tuple[str, ...]]
 
 @dataclass(frozen=True, slots=True)
 class SshOptions:
-    """What the operator asks of every connection of a run.
+    """The operator's options for every connection of a run.
 
-    `retries` counts further attempts after the first. `known_hosts` replaces the user's files; the first is the one
-    that new keys are recorded in. `config_file` is read instead of ~/.ssh/config and the system's (as `ssh -F`);
-    with `use_ssh_config` off none is read. A ConnectTimeout or ServerAliveInterval of an inventory or ssh_config is
-    nearer to the host and wins over the two numbers here.
+    `retries` counts further attempts after the first. `known_hosts` replaces the user's files; new keys are recorded
+    in the first. `config_file` is read instead of ~/.ssh/config and the system's (as `ssh -F`); without
+    `use_ssh_config` none is read. A ConnectTimeout or ServerAliveInterval of an inventory or ssh_config is nearer to
+    the host. It wins over the two numbers here.
     """
 
     connect_timeout_s: float = 10.0
@@ -65,11 +65,11 @@ class SshOptions:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One machine on the way and how to get in, all defaults filled in.
+    """One machine on the way and its login, all defaults filled in.
 
     `gateway` is the jump host to come from; `identity_agent` is a socket's path, "none", or None for SSH_AUTH_SOCK.
-    `explicit_identities` are those the inventory names. `accept_new` covers StrictHostKeyChecking accept-new, no and
-    off: a changed key is refused whatever the configuration says.
+    `explicit_identities` are those of the inventory. `accept_new` covers StrictHostKeyChecking accept-new, no and
+    off: a changed key is refused under any configuration.
     """
 
     alias: str
@@ -101,7 +101,7 @@ class Endpoint:
 
     @property
     def known_as(self) -> str:
-        """The name its key goes by in known_hosts: `alias`, `host` or `[host]:port` (sshd(8), SSH_KNOWN_HOSTS)."""
+        """The name of its key in known_hosts: `alias`, `host` or `[host]:port` (sshd(8), SSH_KNOWN_HOSTS)."""
         if self.host_key_alias:
             return self.host_key_alias
         host = self.hostname.lower()
@@ -115,7 +115,7 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class _Target:
-    """What is asked of the resolver: a destination and what takes precedence over the files."""
+    """A question to the resolver: a destination, and the values that take precedence over the files."""
 
     alias: str
     port: int | None = None
@@ -127,8 +127,7 @@ class _Target:
 def resolve(host: str, connection: Connection, options: SshOptions) -> Endpoint:
     """Ask OpenSSH where `connection` leads; `host` is the inventory's name, for errors.
 
-    Raises Unreachable when there is no ssh program, it cannot make sense of the configuration, or the jump hosts lead
-    nowhere.
+    Raises Unreachable when there is no ssh program, or it rejects the configuration, or the jump hosts never end.
     Source: ssh(1) -G; ssh_config(5).
     """
     target = _Target(connection.address, connection.port, connection.user, connection.identity_file, connection.options)
@@ -164,11 +163,11 @@ class _Resolver:
             raise Unreachable(
                 self.host,
                 f"ssh cannot resolve {target.alias}: {_last_line(error)}",
-                hint=f"see what it says: {shlex.join(('ssh', *_arguments(target, self.options)))}",
+                hint=f"see its output: {shlex.join(('ssh', *_arguments(target, self.options)))}",
             ) from error
 
     def _behind(self, endpoint: Endpoint, jump: str, depth: int) -> Endpoint:
-        """Put `endpoint` behind the last hop of `a,b`; that hop is in turn reached by way of the ones before it."""
+        """Put `endpoint` behind the last hop of `a,b`. That hop in turn is behind the ones before it."""
         *before, last = jump.split(",")
         hop = _destination(last)
         if self._is_itself(hop, endpoint):
@@ -180,7 +179,7 @@ class _Resolver:
         )
 
     def _is_itself(self, hop: _Target, endpoint: Endpoint) -> bool:
-        """`Host *` with a ProxyJump also matches the jump host, which is not to be reached by way of itself."""
+        """Whether `hop` is `endpoint`. `Host *` with a ProxyJump also matches the jump host, which needs no jump."""
         found = _read(hop, self._values(hop), self.options)
         return (found.hostname, found.port) == (endpoint.hostname, endpoint.port)
 
@@ -204,7 +203,7 @@ def _destination(text: str) -> _Target:
 
 
 def _arguments(target: _Target, options: SshOptions) -> tuple[str, ...]:
-    """The command line after `ssh`: what stands first wins, so what is nearest to the operator stands first."""
+    """The command line after `ssh`. The first value wins, so the values nearest to the operator come first."""
     arguments = ["-G"]
     if not options.use_ssh_config:
         arguments += ["-F", "none"]
@@ -214,11 +213,11 @@ def _arguments(target: _Target, options: SshOptions) -> tuple[str, ...]:
         arguments += ["-o", "StrictHostKeyChecking=accept-new"]
     arguments += ["-p", str(target.port)] if target.port else []
     arguments += ["-l", target.user] if target.user else []
-    # Not -i: ssh drops such a file when it is missing and goes on with its defaults, and nobody is told.
+    # Not -i: ssh silently drops such a file when it is missing, and goes on with its defaults.
     arguments += ["-o", f'IdentityFile="{target.identity_file}"'] if target.identity_file else []
     for name, value in target.options.items():
         arguments += ["-o", f"{name}={value}"]
-    # What follows `--` is no option, whatever an inventory says.
+    # After `--` no word of an inventory becomes an option.
     return (*arguments, "--", target.alias)
 
 
@@ -246,13 +245,13 @@ def _last_line(error: Exception) -> str:
 
 
 def _one(values: _Values, name: str) -> str:
-    """The value of an option; empty where it is not set, or set to none."""
+    """The value of an option; empty when it is unset, or set to none."""
     value = values.get(name, ("",))[0]
     return "" if value.lower() == "none" else value
 
 
 def _read(target: _Target, values: _Values, options: SshOptions) -> Endpoint:
-    """Read what ssh said; of hosts, users, ports, times and files of keys it says the defaults too."""
+    """Read the answer of ssh. For hosts, users, ports, times and files of keys it has the defaults too."""
     expand = _Expander.of(target, values)
     explicit = expand.paths((target.identity_file,) if target.identity_file else ())
     return Endpoint(
@@ -282,7 +281,7 @@ def _read(target: _Target, values: _Values, options: SshOptions) -> Endpoint:
 
 
 def _known_hosts(name: str, target: _Target, values: _Values, expand: _Expander) -> tuple[Path, ...]:
-    """`ssh -G` prints several paths on one line without quotes: what the inventory says is read from there."""
+    """Paths of an option. `ssh -G` prints several without quotes, so an inventory's own value is split here instead."""
     given = target.options.get(name)
     words = shlex.split(given) if given else _one(values, name).split()
     return expand.paths(tuple(words))
@@ -300,7 +299,7 @@ def _identity_agent(values: _Values, expand: _Expander) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class _Expander:
-    """ssh_config(5), TOKENS: those that can be known here; any other is left as it is."""
+    """The tokens of ssh_config(5), TOKENS, that are known here; any other is left as it is."""
 
     alias: str
     hostname: str

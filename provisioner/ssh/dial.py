@@ -1,4 +1,4 @@
-"""The first stretch of a connection: a TCP socket, or a ProxyCommand on one end of a socket pair. No ssh in here."""
+"""The first part of a connection: a TCP socket, or a ProxyCommand on a socket pair. No ssh in here."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ _FAMILIES: Final = {"inet": socket.AF_INET, "inet6": socket.AF_INET6}
 
 
 def dial(endpoint: Endpoint) -> socket.socket:
-    """Try every address of the name (paramiko stops at the first that has no route), then watch for a dead peer.
+    """Try every address of the name, then watch for a dead peer. Raises the OSError of the last address.
 
-    TCP_USER_TIMEOUT covers what questions cannot: our own bytes that nobody acknowledges (tcp(7)).
+    paramiko stops at the first address without a route. TCP_USER_TIMEOUT covers our own bytes without acknowledgement,
+    which questions to the peer cannot (tcp(7)).
     """
     family = _FAMILIES.get(endpoint.address_family, socket.AF_UNSPEC)
     last: OSError = OSError("no address")
@@ -51,7 +52,7 @@ def dial(endpoint: Endpoint) -> socket.socket:
 class Proxy:
     """A running ProxyCommand on one end of a socket pair.
 
-    paramiko's own reads for ever once the command has ended, and leaves the process behind.
+    paramiko's own proxy reads for ever once the command has ended, and leaves the process behind.
     """
 
     process: subprocess.Popen[bytes]
@@ -60,11 +61,11 @@ class Proxy:
 
     @classmethod
     def start(cls, command: str) -> Proxy:
-        """Run it as ssh does: by the shell, which gives way to the command."""
+        """Run the command as ssh does: by the shell, which `exec`s it."""
         ours, theirs = socket.socketpair()
         stderr = tempfile.TemporaryFile()  # noqa: SIM115, lives as long as the proxy
         try:
-            # A session of its own: Ctrl-C in our terminal must not cut the connection that taking back needs.
+            # A session of its own: Ctrl-C in our terminal must not cut the connection, which the unwinding needs.
             process = subprocess.Popen(
                 ["/bin/sh", "-c", f"exec {command}"],
                 stdin=theirs.fileno(),
@@ -83,7 +84,7 @@ class Proxy:
 
     @property
     def has_ended(self) -> bool:
-        """Whether it is gone; it closes its streams a moment earlier."""
+        """Whether the process has ended. It closes its streams a moment earlier, so this waits 0.2 s."""
         try:
             self.process.wait(0.2)
         except subprocess.TimeoutExpired:

@@ -1,10 +1,13 @@
 """How a login that is not root becomes root: one value per method, no I/O.
 
-Every elevated command line starts the same tiny shell, which says a mark on stderr and becomes `sh -s`. By the mark
-we know that what we send next reaches a root shell: a script with a token in it is never read by sudo as a wrong
-password, and a password is never run as a command by a host that did not ask for one.
+Every elevated command line starts the same tiny shell, which prints a mark on stderr and becomes `sh -s`. The mark
+proves that our next bytes reach a root shell. So sudo never reads a script with a token in it as a wrong password. A
+host that asked for no password never runs one as a command.
 
-The minimal rule on the host, for sudo:  NAME ALL=(root) NOPASSWD: /run/current-system/sw/bin/sh
+The minimal rule on the host, for sudo:
+
+    NAME ALL=(root) NOPASSWD: /run/current-system/sw/bin/sh
+
 Nothing narrower is worth having: the script is free to do anything.
 
 A new method is one class and one line in `_METHODS`.
@@ -26,7 +29,7 @@ PROMPT: Final = b"nixprov-asks-for-the-password:"
 ROOT: Final = "root"
 ROOT_COMMAND: Final = "sh -s"
 
-# The environment's name for the process of the login, where the root shell does not descend from it.
+# The environment variable with the login's process, for a root shell that does not descend from it.
 LOGIN: Final = "NIXPROV_LOGIN"
 
 _SH: Final = "/run/current-system/sw/bin/sh"
@@ -38,8 +41,8 @@ _NOT_FOUND: Final = 127
 class Elevator(Protocol):
     """One way to a root shell.
 
-    `command` is the whole remote command line and never holds a secret. `password`, when there is one, is sent once
-    PROMPT is seen on stderr; without one the method must not read standard input before the shell does.
+    `command` is the whole remote command line and never holds a secret. `password`, if any, is sent once PROMPT is seen
+    on stderr. Without one the method must not read standard input before the shell does.
     """
 
     @property
@@ -48,13 +51,13 @@ class Elevator(Protocol):
     def password(self) -> Secret | None: ...
 
     def refusal(self, user: str, status: int, stderr: str) -> tuple[str, str]:
-        """Say why no root shell came, as (message, hint), from what the method left behind."""
+        """Explain the missing root shell as (message, hint), from the status and stderr of the method."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Sudo:
-    """sudo(8): -n never asks; -S reads the password from standard input, byte by byte and no byte beyond the line."""
+    """sudo(8). -n never asks. -S reads the password from standard input, and no byte beyond its line."""
 
     password: Secret | None = None
 
@@ -78,7 +81,7 @@ class Sudo:
 
 @dataclass(frozen=True, slots=True)
 class Doas:
-    """doas(1): takes a password from a terminal only, so a host that wants one is refused."""
+    """doas(1). It takes a password from a terminal only, so a host that wants one is refused."""
 
     command: ClassVar[str] = f"doas -n {_ROOT_SHELL}"
     password: ClassVar[Secret | None] = None
@@ -94,7 +97,7 @@ class Doas:
         return _general("doas", user, status, stderr, rule)
 
 
-# The root shell is a child of systemd there, so it is told which login it serves (machine/lock.py).
+# The root shell is a child of systemd there, so it gets the process of its login (machine/lock.py).
 _RUN0: Final = (
     f"exec run0 --no-ask-password --pipe --setenv={LOGIN}=$PPID -- "
     f'sh -c "echo {MARK.decode().strip()} >&2; exec {ROOT_COMMAND}"'
@@ -103,7 +106,7 @@ _RUN0: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Run0:
-    """run0(1), systemd 256 and later; polkit decides, and has nobody to ask here."""
+    """run0(1), systemd 256 and later. polkit decides, and has nobody to ask here."""
 
     command: ClassVar[str] = f"sh -c {shlex.quote(_RUN0)}"
     password: ClassVar[Secret | None] = None
@@ -123,9 +126,9 @@ _METHODS: Final[Mapping[str, Callable[[Become], Elevator]]] = {
 
 
 def elevator(host: str, user: str, become: Become | None) -> Elevator | None:
-    """Choose the way from `user` to root: none for root, sudo when the inventory says nothing.
+    """Choose the way from `user` to root: none for root, sudo when the inventory names no method.
 
-    Raises HostRefused for a method that does not exist here, and for becoming anyone but root.
+    Raises HostRefused for an unknown method, for a user other than root, and for a line break in the password.
     """
     if user == ROOT:
         return None

@@ -1,4 +1,4 @@
-"""The seam's exception map: what paramiko, fabric, invoke and the socket layer raise, and what it means for a host.
+"""The seam's exception map: the meaning for a host of exceptions of paramiko, fabric, invoke and the socket layer.
 
 Keyed by name, so that reading this imports none of them. A test walks the three libraries and fails when one of them
 has an exception that is not listed here.
@@ -18,7 +18,7 @@ from provisioner.errors import ConnectionLost, HostError, HostKeyError, HostRefu
 
 
 class Kind(Enum):
-    """What a foreign exception means. NEVER: of a part that is not used; mapped all the same."""
+    """The meaning of a foreign exception. NEVER: of a part that is not used; mapped all the same."""
 
     UNREACHABLE = auto()
     HOST_KEY = auto()
@@ -84,27 +84,27 @@ _NO_BANNER: Final = "Error reading SSH protocol banner"
 
 
 class Cancelled(HostError):
-    """The operator interrupted: the command was let go; what it had started on the host may still be running."""
+    """The operator interrupted and the command was let go. Its processes on the host may still run."""
 
 
 @contextmanager
 def opening(host: str, where: str) -> Iterator[None]:
-    """Anything that is raised inside comes out as Unreachable, HostKeyError or HostRefused, with its cause.
+    """Raise any exception from inside as Unreachable, HostKeyError or HostRefused, with its cause.
 
-    `where` is the machine in people's words: `root@10.0.0.1`.
+    `where` names the machine for people: `root@10.0.0.1`.
     """
     try:
         yield
     except NixprovError:
         raise
     except Exception as error:
-        # paramiko re-raises in our thread whatever its reader met, ValueError and struct.error included.
+        # paramiko re-raises any exception of its reader in our thread, ValueError and struct.error included.
         raise _when_opening(host, where, error) from error
 
 
 @contextmanager
 def running(host: str) -> Iterator[None]:
-    """Anything that is raised inside comes out as ConnectionLost, with its cause."""
+    """Raise any exception from inside as ConnectionLost, with its cause."""
     try:
         yield
     except NixprovError:
@@ -114,13 +114,13 @@ def running(host: str) -> Iterator[None]:
 
 
 def kind_of(error: BaseException) -> Kind | None:
-    """The nearest class of `error` that the map knows; None for what is no exception of the libraries."""
+    """The kind of the nearest class of `error` in the map; None if none of them is the libraries'."""
     names = (f"{cls.__module__}.{cls.__qualname__}" for cls in type(error).__mro__)
     return next((KINDS[name] for name in names if name in KINDS), None)
 
 
 def is_worth_retrying(error: Unreachable) -> bool:
-    """Whether the next attempt may end otherwise: yes for silence and refusal, no for names and broken set-ups."""
+    """Whether the next attempt may succeed: yes for silence and refusal, no for names and broken set-ups."""
     cause = error.__cause__
     if isinstance(error, HostKeyError) or cause is None:
         return False
@@ -150,7 +150,7 @@ def describe(error: BaseException) -> str:
 def _when_opening(host: str, where: str, error: Exception) -> HostError:
     match kind_of(error):
         case Kind.REFUSED:
-            return HostRefused(host, f"{where}: {describe(error)}", hint="see what OpenSSH says: ssh -v")
+            return HostRefused(host, f"{where}: {describe(error)}", hint="see OpenSSH's output: ssh -v")
         case Kind.HOST_KEY:
             return HostKeyError(host, f"{where}: {describe(error)}", hint="see known_hosts")
         case _:
@@ -163,6 +163,6 @@ def _hint(error: Exception) -> str:
     if isinstance(error, ConnectionRefusedError):
         return "is sshd running, and on this port?"
     if isinstance(error, EOFError) or str(error).startswith(_NO_BANNER):
-        # sshd_config(5): it hangs up before it has said who it is.
+        # sshd_config(5): it hangs up before its banner.
         return "is this sshd's port? after failed logins or many at once sshd puts an address off for a while"
     return "check address, port, network and firewall"

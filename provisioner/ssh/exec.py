@@ -1,6 +1,6 @@
-"""One remote command over an open transport: feed it, read it, watch the clock; and know how it ended.
+"""One remote command over an open transport: feed it, read it, watch the clock, and report its end.
 
-Must not know: how the transport came to be, what the script says.
+Must not know: the making of the transport, the content of the script.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ if TYPE_CHECKING:
 
 OPEN_TIMEOUT_S: Final = 30.0
 ELEVATE_TIMEOUT_S: Final = 30.0
-# sshd holds a channel open as long as anything on the host has its output, a carelessly started daemon included.
+# sshd holds a channel open while any process on the host has its output, even a carelessly started daemon.
 LINGER_S: Final = 5.0
 CLOSE_TIMEOUT_S: Final = 1.0
 TICK_S: Final = 0.2
 CHUNK: Final = 1 << 16
-# No piece but all that is there: a pipe of paramiko's moves what is left in it at every read.
+# Read all at once: a pipe of paramiko moves its remaining bytes at every read.
 ALL: Final = 1 << 30
-# The script's first word: what came on stdout before it is the login shell's (a ~/.bashrc that greets), not ours.
+# The script's first word. Output on stdout before it is the login shell's (a greeting in ~/.bashrc), not ours.
 BEGUN: Final = b"nixprov-begins\n"
 NO_STATUS: Final = -1
 
 
 @dataclass(frozen=True, slots=True)
 class Completed:
-    """How a script ended: `status` as a shell has it (128 + N: killed by signal N), stdout byte for byte."""
+    """The end of a script: `status` as in a shell (128 + N: killed by signal N), stdout byte for byte."""
 
     status: int
     stdout: bytes
@@ -49,9 +49,9 @@ class Completed:
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What to run and as whom: `elevator` is None for root. `host` and `user` are for errors.
+    """A script to run, and the way to its user: `elevator` is None for root. `host` and `user` are for errors.
 
-    What is not `kept` only passes by `on_output`, and may be longer.
+    Without `keep` the output only passes by `on_output`, and may be longer.
     """
 
     host: str
@@ -73,12 +73,12 @@ class Order:
 
     @property
     def waits_for_root(self) -> bool:
-        """With -n a refusal reads nothing, so the script may be on its way at once: one round trip less."""
+        """Whether to send the script only after the mark. With -n a refusal reads nothing, which saves a round trip."""
         return self.elevator is not None and self.elevator.password is not None
 
 
 def execute(transport: paramiko.Transport, order: Order) -> Completed:
-    """Run the order's script to its end. Raises what `Session.run` promises."""
+    """Run the order's script to its end. Raises the errors of `Session.run`."""
     channel = _open_channel(transport, order)
     exchange = _Exchange(order, channel, _Feeder(channel, order), transport, is_root=order.elevator is None)
     try:
@@ -99,7 +99,7 @@ def _open_channel(transport: paramiko.Transport, order: Order) -> paramiko.Chann
 
 
 class _Feeder(threading.Thread):
-    """Starts the command and writes its input, so that neither a full pipe nor a silent peer stops the reader."""
+    """The writer's thread: it starts the command and feeds it. So no full pipe or silent peer stops the reader."""
 
     def __init__(self, channel: paramiko.Channel, order: Order) -> None:
         super().__init__(name=f"ssh-stdin-{order.host}", daemon=True)
@@ -110,7 +110,7 @@ class _Feeder(threading.Thread):
         self.error: Exception | None = None
 
     def decide(self, *, may_send: bool) -> None:
-        """Send the script, or never. Only the first word counts."""
+        """Send the script, or never send it. Only the first decision counts."""
         if not self._decided.is_set():
             self._may_send = may_send
             self._decided.set()
@@ -127,7 +127,7 @@ class _Feeder(threading.Thread):
             self.error = error
 
     def _send(self, data: bytes) -> None:
-        """Not sendall, which copies all that is left after every packet."""
+        """Send in pieces: `sendall` would copy the whole rest after every packet."""
         sent = 0
         while sent < len(data):
             sent += self._channel.send(data[sent : sent + CHUNK])
@@ -136,7 +136,7 @@ class _Feeder(threading.Thread):
 
 
 def _whole(script: bytes) -> bytes:
-    """Brackets make the shell read to the end before it does anything: a cut connection never runs half a script."""
+    """Put the script in brackets, so the shell reads it whole first: a cut connection never runs half of it."""
     return b"{ echo " + BEGUN + script + b"\n}\n"
 
 
@@ -144,7 +144,7 @@ def _whole(script: bytes) -> bytes:
 class _Exchange:
     """The reader's side, and the state of one command.
 
-    `early` is what came on stderr before there was a root shell, `noise` what came on stdout before the script began.
+    `early` is the output on stderr before the root shell; `noise` is that on stdout before the script began.
     """
 
     order: Order
@@ -170,7 +170,7 @@ class _Exchange:
             self.feeder.decide(may_send=True)
         self.feeder.start()
         while True:
-            # Asked before reading: what came before the end is then surely read.
+            # Before the read, which then surely gets all output from before the end.
             is_over = self._is_over()
             self._read()
             if is_over:
@@ -179,7 +179,7 @@ class _Exchange:
             self._wait(poll)
 
     def close(self) -> None:
-        """Give the channel back; a peer that no longer takes our bytes loses the whole connection instead."""
+        """Give the channel back. If the peer takes no more bytes, close the whole connection instead."""
         self.feeder.decide(may_send=False)
         closer = threading.Thread(target=self._close_channel, name="ssh-close", daemon=True)
         closer.start()
@@ -196,7 +196,7 @@ class _Exchange:
 
     def _wait(self, poll: select.poll) -> None:
         if self.channel.eof_received:
-            # The descriptor stays readable from here on, and only the status is missing.
+            # The descriptor stays readable from here on. Only the status is missing.
             self.channel.status_event.wait(TICK_S)
         else:
             poll.poll(TICK_S * 1000)
@@ -209,7 +209,7 @@ class _Exchange:
         return bool(self.channel.eof_received) or time.monotonic() - self.last_byte_at > LINGER_S
 
     def _read(self) -> None:
-        """Once what is there, and back to the clock: a host that never stops sending is no reason to overlook it."""
+        """Read the waiting bytes once, then return: even a host that never stops sending must not stop the clock."""
         if self.channel.recv_ready():
             self._listen(self.channel.recv(ALL))
         if self.channel.recv_stderr_ready():
@@ -241,7 +241,7 @@ class _Exchange:
         self._bound(len(self.noise.said), limits.HOST_GREETING, "before the script began")
 
     def _hear(self, data: bytes) -> None:
-        """Follow the way to root: the mark means we are there, the prompt asks for the password, once."""
+        """Follow the way to root. The mark means success; the prompt asks for the password, once."""
         rest = self.early.feed(data)
         self._bound(len(self.early.said), limits.HOST_ELEVATION, "on the way to root")
         if rest is not None:
@@ -263,17 +263,17 @@ class _Exchange:
             raise RemoteFailed(
                 self.order.host,
                 f"it sent more than {limits.told(limit)} {when}",
-                hint="log in by hand and look what it prints, and whether it is still yours; what it runs may go on",
+                hint="log in by hand: look at its output, and check that it is still yours; its command may go on",
             )
 
     def _watch(self, elapsed_s: float) -> None:
         if self.order.cancel is not None and self.order.cancel.is_set():
-            raise Cancelled(self.order.host, "interrupted", hint="what it had started on the host may still be running")
+            raise Cancelled(self.order.host, "interrupted", hint="its command may still be running on the host")
         if elapsed_s > self.order.timeout_s:
             raise RemoteFailed(
                 self.order.host,
                 f"the command did not end within {self.order.timeout_s:g} s",
-                hint="what it had started on the host may still be running",
+                hint="its command may still be running on the host",
             )
         if self.order.waits_for_root and not self.is_root and elapsed_s > ELEVATE_TIMEOUT_S:
             raise self._refused(NO_STATUS)
@@ -282,7 +282,7 @@ class _Exchange:
         status = self.channel.exit_status
         if status == NO_STATUS:
             raise self._lost()
-        # No way to root refuses without a word on stderr: what spoke on stdout was the login shell.
+        # Every way to root refuses with a word on stderr. Output on stdout alone came from the login shell.
         if not self.is_root and (self.early.said.strip() or not self.noise.said.strip()):
             raise self._refused(status)
         if not self.is_root or (status and not self.has_begun):
@@ -304,7 +304,7 @@ class _Exchange:
         )
 
     def _lost(self) -> HostError:
-        """Without a status either the connection went or the server would not run the command at all."""
+        """Explain a missing status: a lost connection, or a server that would not run the command at all."""
         self.transport.join(CLOSE_TIMEOUT_S)
         if not self.transport.is_active():
             cause = self.transport.get_exception() or self.feeder.error or EOFError()

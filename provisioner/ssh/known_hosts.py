@@ -1,8 +1,8 @@
-"""Is this the machine we know? known_hosts files, read and judged as OpenSSH does, and new keys recorded.
+"""The check of host keys: known_hosts files, read and judged as OpenSSH does, and new keys recorded.
 
-Format and rules: sshd(8), "SSH_KNOWN_HOSTS FILE FORMAT"; host certificates: OpenSSH's PROTOCOL.certkeys, checked with
-`cryptography`. Stricter than OpenSSH in two things: a key of another type than the known ones counts as changed (there
-it counts as new, which accept-new would take), and a host certificate that names no host is refused.
+Format and rules: sshd(8), "SSH_KNOWN_HOSTS FILE FORMAT". Host certificates: OpenSSH's PROTOCOL.certkeys, checked with
+`cryptography`. Two rules are stricter than OpenSSH's. A key of another type than the known ones counts as changed.
+There it counts as new, and accept-new would take it. A host certificate that names no host is refused.
 
 Must not know: connections, ssh_config. A key is bytes here, the wire form of RFC 4253, section 6.6.
 """
@@ -30,7 +30,7 @@ from typing_extensions import override
 from provisioner.errors import HostKeyError
 
 CERT_SUFFIX: Final = "-cert-v01@openssh.com"
-# ssh-rsa (SHA-1) is left out on purpose: OpenSSH gave it up in 8.8, and every NixOS since 20.09 signs with SHA-2.
+# ssh-rsa (SHA-1) is left out on purpose. OpenSSH gave it up in 8.8; every NixOS since 20.09 signs with SHA-2.
 ALGORITHMS: Final = (
     "ssh-ed25519",
     "ecdsa-sha2-nistp256",
@@ -49,7 +49,7 @@ class Marker(Enum):
 
 @dataclass(frozen=True, slots=True)
 class OfferedKey:
-    """What a server proved to hold: its public key, and the certificate over it when it sent one."""
+    """The public key that a server proved to hold, and the certificate over it, if sent."""
 
     blob: bytes
     certificate: bytes | None = None
@@ -70,7 +70,7 @@ class KnownKey:
     line: int
 
     def matches(self, name: str) -> bool:
-        """Match a list of patterns: any negated one that fits says no, whatever the others say."""
+        """Match the list of patterns: a negated one that fits overrules all others."""
         fitting = [pattern for pattern in self.names if _fits(pattern.removeprefix("!"), name)]
         return bool(fitting) and not any(pattern.startswith("!") for pattern in fitting)
 
@@ -93,9 +93,9 @@ class KnownHosts:
         return [key for key in self.keys if key.marker is marker and key.matches(name)]
 
     def algorithms(self, name: str) -> tuple[str, ...]:
-        """Host key algorithms in the order to ask for: what can be checked comes first.
+        """Host key algorithms in the order of preference: the ones with a known key come first.
 
-        Without this a server that is known by its ed25519 key fails as soon as it prefers to show another.
+        Otherwise a server known by its ed25519 key fails as soon as it prefers another.
         """
         known = {key_type(key.blob) for key in self.of(name)}
         preferred = [a for a in ALGORITHMS if _type_of_algorithm(a) in known]
@@ -105,9 +105,9 @@ class KnownHosts:
 
 
 def check(host: str, name: str, offered: OfferedKey, known: KnownHosts) -> bool:
-    """True when the key is known for `name` (`host`, `[host]:port` or an alias), False when nothing is known of it.
+    """True when the key is known for `name` (`host`, `[host]:port` or an alias), False when `name` has no known key.
 
-    Raises HostKeyError for a revoked key, a certificate that does not hold, and any key but the known ones.
+    Raises HostKeyError for a revoked key, an invalid certificate, and any key but the known ones.
     """
     _refuse_revoked(host, name, offered, known)
     if offered.certificate is not None and _is_certified(host, name, offered.certificate, known):
@@ -138,9 +138,9 @@ def unknown(host: str, name: str, offered: OfferedKey, known: KnownHosts) -> Hos
 
 
 def record(host: str, name: str, offered: OfferedKey, file: Path, *, hashed: bool) -> None:
-    """Add the key to `file`, made 0600 if new: one write, appended under a lock, so parallel runs do not mix lines.
+    """Append the key to `file`, made 0600 if new. One write under a lock, so parallel runs do not mix lines.
 
-    Raises HostKeyError when it cannot be written: a key that is taken but not kept would be taken again from anyone.
+    Raises HostKeyError when it cannot be written: without a record the next run would take any key.
     """
     shown = _hashed(name) if hashed else name
     line = f"{shown} {key_type(offered.blob)} {base64.b64encode(offered.blob).decode()}\n".encode()
@@ -159,12 +159,12 @@ def record(host: str, name: str, offered: OfferedKey, file: Path, *, hashed: boo
 
 
 def fingerprint(blob: bytes) -> str:
-    """As `ssh-keygen -l` prints it."""
+    """The fingerprint as printed by `ssh-keygen -l`."""
     return "SHA256:" + base64.b64encode(hashlib.sha256(blob).digest()).decode().rstrip("=")
 
 
 def key_type(blob: bytes) -> str:
-    """The name inside the key, which is what counts; empty for what is no key."""
+    """The type by the name inside the key, as that one counts; empty if `blob` is no key."""
     if len(blob) < 4:  # noqa: PLR2004, the length field
         return ""
     (length,) = struct.unpack(">I", blob[:4])
@@ -190,7 +190,7 @@ def _read(file: Path) -> tuple[KnownKey, ...]:
 
 @functools.lru_cache(maxsize=64)
 def _parse(file: Path, _mtime_ns: int, _size: int) -> tuple[KnownKey, ...]:
-    """Kept by time and size: hundreds of hosts share a few files, and a new record shows at once."""
+    """Parse a file once per time and size: hundreds of hosts share few files, and new records show at once."""
     return tuple(_lines(file, file.read_text(errors="replace")))
 
 
@@ -239,7 +239,7 @@ def _refuse_revoked(host: str, name: str, offered: OfferedKey, known: KnownHosts
             raise HostKeyError(
                 host,
                 f"the host key of {name} is revoked by {entry}: {offered}",
-                hint="do not log in; ask who revoked it",
+                hint="do not log in; ask for the reason of the revocation",
             )
 
 
@@ -256,7 +256,7 @@ def _changed(host: str, name: str, offered: OfferedKey, entries: list[KnownKey])
 
 
 def _is_certified(host: str, name: str, certificate: bytes, known: KnownHosts) -> bool:
-    """False when no known authority signed it (the plain key may still be known); raises when it does not hold."""
+    """False when no known authority signed it (the plain key may still be known). Raises HostKeyError if invalid."""
     from cryptography.exceptions import InvalidSignature
     from cryptography.hazmat.primitives import serialization
 

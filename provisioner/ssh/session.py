@@ -1,8 +1,8 @@
 """A session with one machine: open once, run scripts as root, close. The only door to fabric and paramiko.
 
-    config     where the way leads            known_hosts  whether it is the right machine
-    transport  the way itself, hop by hop     auth         logging in
-    exec       one command over it            elevate      becoming root
+    config     the target of the way          known_hosts  the check for the right machine
+    transport  the way itself, hop by hop     auth         the login
+    exec       one command over it            elevate      the way to root
     errors     foreign exceptions made ours
 
 Importing this imports neither library: they come with the first `Session.open`.
@@ -37,8 +37,8 @@ BACKOFF_S: Final = 0.5
 class Session:
     """One connection to one host, kept for the whole run. Not for two threads at once.
 
-    `commands` and `connections` count remote commands and transports to the host (jump hosts are not counted);
-    `warnings` says what of the operator's ssh_config could not be honoured.
+    `commands` and `connections` count remote commands and transports to the host (jump hosts are not counted).
+    `warnings` names unsupported options of the operator's ssh_config.
     """
 
     spec: HostSpec
@@ -71,16 +71,16 @@ class Session:
         cancel: threading.Event | None = None,
         keep: bool = True,
     ) -> Completed:
-        """Run `script` as root with POSIX sh and wait for its end; a status other than 0 is an answer, not an error.
+        """Run `script` as root with POSIX sh and wait for its end. A status other than 0 is no error.
 
-        The shell reads the script whole before it starts (it is sent in brackets), so what does not arrive whole does
-        not run; its own standard input is empty. `on_output` gets the bytes of stdout and stderr as they come, in this
-        thread; without `keep` they only pass there, and there may be more of them (provisioner/limits.py). The script
-        is the one place for secrets: it goes to standard input of a shell that is root already.
+        The script is sent in brackets, so the shell reads it whole before it starts, and never runs a part. Its own
+        standard input is empty. `on_output` gets the bytes of stdout and stderr as they come, in this thread. Without
+        `keep` they only pass there, and there may be more of them (provisioner/limits.py). The script is the one place
+        for secrets: it goes to standard input of a shell that is root already.
 
-        Raises HostRefused (no way to root), RemoteFailed (not over within `timeout_s` seconds, or it says too much),
-        ConnectionLost (then `reconnect`), and Cancelled soon after `cancel` is set. In the last three the command may
-        still be running.
+        Raises HostRefused without a way to root, and ConnectionLost (then `reconnect`). Raises RemoteFailed after
+        `timeout_s` seconds or for too much output, and Cancelled soon after `cancel` is set. After the last three the
+        command may still be running.
         """
         if self._link is None:
             raise ConnectionLost(self.spec.name, "there is no connection")
@@ -89,7 +89,7 @@ class Session:
         return execute(self._link.transport, order)
 
     def reconnect(self, *, cancel: threading.Event | None = None) -> None:
-        """Drop what is left of the connection and make a new one; raises as `open` does."""
+        """Drop the rest of the connection and make a new one. Raises the errors of `open`."""
         self.close()
         self._connect(cancel)
 
@@ -98,7 +98,7 @@ class Session:
         return self.endpoint.warnings
 
     def close(self) -> None:
-        """Close the connection and every hop; never raises, and may be repeated."""
+        """Close the connection and every hop. Never raises, and may be repeated."""
         link, self._link = self._link, None
         if link is not None:
             link.close()
@@ -126,7 +126,7 @@ class Session:
 
 
 def _pause(host: str, attempt: int, cancel: threading.Event | None) -> None:
-    """Half a second, one, two ..., stretched at random, so that a fleet does not come back all at once."""
+    """Wait half a second, one, two ..., stretched at random, so that a fleet does not come back all at once."""
     pause_s = BACKOFF_S * 2**attempt * random.uniform(1.0, 1.5)  # noqa: S311, no secret
     if cancel is None:
         time.sleep(pause_s)

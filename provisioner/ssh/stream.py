@@ -1,4 +1,4 @@
-"""What a host sends, piece by piece, in time that grows with its size and not with the number of pieces."""
+"""A host's output, read piece by piece. The time grows with its size, not with the number of pieces."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from provisioner import limits
 
 @dataclass(slots=True)
 class Prelude:
-    """What comes before `mark`. Each byte is kept once and searched once; `since` is where the last piece began."""
+    """The output before `mark`. Each byte is kept once and searched once; `since` is the start of the last piece."""
 
     mark: bytes
     said: bytearray = field(default_factory=bytearray)
     since: int = 0
 
     def feed(self, data: bytes) -> bytes | None:
-        """What follows the mark, once it has come; None until then."""
+        """The bytes after the mark, once it has come; None until then."""
         self.since = len(self.said)
         self.said += data
         place = self.said.find(self.mark, self._from(self.mark))
@@ -28,7 +28,7 @@ class Prelude:
         return rest
 
     def fresh(self, words: bytes) -> int:
-        """How often `words` ended in the last piece."""
+        """The number of `words` that ended in the last piece."""
         return self.said.count(words, self._from(words))
 
     def text(self) -> str:
@@ -40,7 +40,7 @@ class Prelude:
 
 @dataclass(slots=True)
 class Lines:
-    """Cuts a stream into lines. One beyond `limit` comes in pieces: what holds no line's end is not kept for ever."""
+    """Cut a stream into lines. One beyond `limit` comes in pieces, so that no endless line is kept."""
 
     limit: int = limits.HOST_LINE
     _parts: list[bytes] = field(default_factory=list)

@@ -1,8 +1,8 @@
-"""The way to one machine: sockets, jump hosts, host keys, login. What must not be left to fabric.
+"""The way to one machine: sockets, jump hosts, host keys, login. These must not be left to fabric.
 
-What fabric does by default and this file does not: accept unknown keys, wait for ever, keep no connection alive, read
-ssh_config a second time (facts: fabric 3.2 connection.py, config.py). fabric keeps what it is good at: one object per
-machine with its gateway and its transport.
+By default fabric accepts unknown keys, waits for ever, keeps no connection alive, and reads ssh_config a second time.
+This file does none of that (source: fabric 3.2, connection.py and config.py). fabric still gives one object per machine
+with its gateway and its transport.
 
 Must not know: commands, scripts, elevation.
 """
@@ -35,7 +35,7 @@ from provisioner.ssh.known_hosts import ALGORITHMS, KnownHosts, OfferedKey, chec
 AUTH_TIMEOUT_S: Final = 30.0
 CLOSE_TIMEOUT_S: Final = 2.0
 
-# What no OpenSSH of the last ten years needs; left on, a man in the middle may ask for it.
+# No OpenSSH of the last ten years needs these. Left on, a man in the middle may ask for them.
 _TOO_OLD: Final[Mapping[str, list[str]]] = {
     "ciphers": ["aes128-cbc", "aes192-cbc", "aes256-cbc", "3des-cbc"],
     "macs": ["hmac-sha1", "hmac-md5", "hmac-sha1-96", "hmac-md5-96"],
@@ -45,7 +45,7 @@ _TOO_OLD: Final[Mapping[str, list[str]]] = {
 
 
 class BoundedPackets(paramiko.packet.Packetizer):
-    """paramiko's own believes any length that is announced, and reads a banner without end, both before any key."""
+    """Limits before any key: paramiko believes any announced length of a packet, and reads an endless banner."""
 
     _banner = 0
 
@@ -64,7 +64,7 @@ class BoundedPackets(paramiko.packet.Packetizer):
 
 
 class HostTransport(paramiko.Transport):
-    """paramiko's transport with three gaps closed: which host keys to ask for, dead peers, and death by signal."""
+    """paramiko's transport with three gaps closed: the choice of host keys, dead peers, and death by signal."""
 
     host_key_algorithms: tuple[str, ...] = ALGORITHMS
     _unanswered = 0
@@ -77,7 +77,7 @@ class HostTransport(paramiko.Transport):
     def watch(self, interval_s: float, count: int) -> None:
         """Give the connection up after `count` questions without an answer, `interval_s` apart, as ServerAlive* does.
 
-        paramiko's own keepalive wants no answer, so it never learns that there is nobody left.
+        paramiko's own keepalive wants no answer, so it never notices a dead peer.
         """
 
         def ask() -> None:
@@ -94,8 +94,8 @@ class HostTransport(paramiko.Transport):
 
     @override
     def run(self) -> None:
-        # Its last act is to close a socket, which behind a jump host that is gone is a channel that cannot be closed:
-        # the connection has ended either way, and a thread's traceback would only land on the terminal.
+        # Its last act is to close a socket. Behind a lost jump host that is a channel, and cannot be closed. The
+        # connection has ended either way, and a thread's traceback would only land on the terminal.
         with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
             super().run()
 
@@ -109,7 +109,7 @@ class HostTransport(paramiko.Transport):
 
 
 def _note_signal(channel: Any, m: Any) -> None:
-    """Keep `exit-signal` (RFC 4254, 6.10) as the status a shell would give; paramiko drops it."""
+    """Keep `exit-signal` (RFC 4254, 6.10) as the status that a shell would give. paramiko drops it."""
     position = m.packet.tell()
     if m.get_text() == "exit-signal":
         m.get_boolean()
@@ -130,7 +130,7 @@ HostTransport._channel_handler_table = {  # type: ignore[attr-defined]  # noqa: 
 
 @dataclass(slots=True)
 class Verifier(paramiko.MissingHostKeyPolicy):
-    """Every key is "missing" to paramiko, which is given no known_hosts: all judging is done by `known_hosts`."""
+    """The check of host keys by `known_hosts`. paramiko gets no known_hosts, so to it every key is "missing"."""
 
     host: str
     endpoint: Endpoint
@@ -152,7 +152,7 @@ class Verifier(paramiko.MissingHostKeyPolicy):
 
 @dataclass(slots=True)
 class Link:
-    """An open way to one machine: its hops' connections, the proxy command if there is one, and the last transport."""
+    """An open way to one machine: its hops' connections, the proxy command, if any, and the last transport."""
 
     host: str
     connections: list[Any] = field(default_factory=list)
@@ -175,7 +175,7 @@ class Link:
         self.connections, self.first, self.proxy = [], None, None
 
     def extend(self, endpoint: Endpoint) -> None:
-        """Connect the next machine, after those it is behind."""
+        """Connect the next machine, after the ones before it."""
         if endpoint.gateway is not None:
             self.extend(endpoint.gateway)
         with opening(self.host, self._words(endpoint)):
@@ -199,7 +199,7 @@ class Link:
             user=endpoint.user,
             port=endpoint.port,
             gateway=gateway,
-            # One of its own: fabric writes into what it is given. Lazy and with an explicit ssh_config: reads no file.
+            # A new one each time, as fabric writes into it. Lazy and with an explicit ssh_config, it reads no file.
             config=fabric.Config(lazy=True, ssh_config=paramiko.SSHConfig()),
             connect_kwargs=kwargs,
         )
@@ -214,7 +214,7 @@ class Link:
         return self.proxy.socket
 
     def _with_proxy_story(self, error: Exception) -> Exception:
-        """A proxy command that fails says why on its stderr; paramiko sees only the end of the stream."""
+        """Add the reason of a failed proxy command, from its stderr. paramiko sees only the end of the stream."""
         words = self.proxy.last_words() if self.proxy and self.proxy.has_ended and not _is_login(error) else ""
         return Unreachable(self.host, f"the proxy command failed: {words}", hint="try it by hand") if words else error
 
@@ -234,15 +234,15 @@ def open_link(host: str, endpoint: Endpoint) -> Link:
 
 
 def quiet(*, debug: bool) -> None:
-    """Silence paramiko, which writes tracebacks to stderr (logging's last resort), unless --debug wants them."""
+    """Silence paramiko, unless --debug wants its tracebacks. It writes them to stderr (logging's last resort)."""
     logger = logging.getLogger("paramiko")
     logger.setLevel(logging.DEBUG if debug else logging.CRITICAL + 1)
 
 
 def _close(client: paramiko.SSHClient) -> None:
-    """Not fabric's own close, which does nothing after a login that failed and leaves a thread behind."""
+    """Close the client. fabric's own close does nothing after a failed login, and leaves a thread behind."""
     transport = client.get_transport()
-    # A jump host that is gone already cannot be told that we leave.
+    # A lost jump host cannot take our goodbye.
     with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
         client.close()
     if transport is not None and transport.ident is not None:

@@ -1,4 +1,4 @@
-"""The things nixprov owns on a host, in the order in which they are put there; they are taken back in reverse."""
+"""The things nixprov owns on a host, in the order of their arrival; they are taken back in reverse."""
 
 from collections.abc import Iterator
 from typing import Final

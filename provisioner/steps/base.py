@@ -1,8 +1,8 @@
 """A step: one kind of thing that we own on a host, reversible alone.
 
 A step declares its things (machine/things.py); most of its methods are derived from them. Steps are pure but for the
-shell in their declarations: `compare` looks at a probe's answer, `write` and `remove` return parts of a transaction.
-None of them talks to a host.
+shell in their declarations, and never talk to a host. `compare` looks at a probe's answer; `write` and `remove` return
+parts of a transaction.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class State(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """How a host differs from what is wanted; `why` is for people, one line, and never holds a secret."""
+    """The difference between a host and its wanted state; `why` is one line for people, and never holds a secret."""
 
     state: State
     why: str = ""
@@ -53,8 +53,8 @@ class Comparison:
 class Wanted:
     """All that a host should have: the module's files by name, their revision, and the secrets that are at hand.
 
-    `version` is of the nixprov that wants it: it is in no file, so that a new one alone changes no host.
-    `token_versions` names which token each runner's secret should be; `tokens` holds only those made in this run.
+    `version` is of the nixprov that runs. It is in no file, so that a new one alone changes no host. `token_versions`
+    has the version of each runner's wanted token; `tokens` holds only those made in this run.
     """
 
     host: HostSpec
@@ -68,9 +68,8 @@ class Wanted:
 class Step(ABC):
     """One kind of thing. Steps return data (ADR 0001), derived from declared things where that is enough (ADR 0028).
 
-    A step of plain files needs `things` and `contents` only; any other overrides the methods that it knows better.
-    `feeds_system`: a change of it needs a switch, so it is taken back before the switch of `down`; things that the
-    running system itself uses go after it.
+    A step of plain files needs `things` and `contents` only; others override methods. `feeds_system`: its changes need
+    a switch, so `down` takes it back before its switch. Things that the running system itself uses go after it.
     """
 
     name: ClassVar[str]
@@ -78,14 +77,14 @@ class Step(ABC):
 
     @abstractmethod
     def things(self, hook: Hook) -> tuple[Thing, ...]:
-        """All that it owns or asks for on a host with this hook."""
+        """All things that it owns or asks for on a host with this hook."""
 
     def contents(self, wanted: Wanted) -> Mapping[str, bytes]:
         """The wanted content of declared files, by their paths."""
         return {}
 
     def compare(self, wanted: Wanted, facts: Facts, journal: Journal) -> Comparison:
-        """Raises HostError only for what makes the host unusable for us."""
+        """Raises HostError only for a host that we cannot use."""
         found = (_compared(file, content, facts) for file, content in self._meant(wanted, facts))
         return next((one for one in found if not one.is_present), Comparison(State.PRESENT))
 
@@ -100,14 +99,14 @@ class Step(ABC):
         return (*(MakeDir(folder.path, folder.mode) for folder in folders), *files)
 
     def remains(self, facts: Facts, journal: Journal) -> tuple[str, ...]:
-        """What of ours is on the host, in words; empty when `remove` has nothing to do."""
+        """The things of ours on the host, in words; empty when `remove` has nothing to do."""
         things = self.things(hooks.installed(journal))
         files = [file.path for file in of_kind(things, File) if facts.file(file.record, file.path)]
         folders = of_kind(things, Folder)
         return (*files, *(one.path for one in folders if one.record and facts.file(one.record, one.path)))
 
     def remove(self, facts: Facts, journal: Journal) -> tuple[Part, ...]:
-        """Raises HookRefused when it cannot be done surely."""
+        """Raises HookRefused when it cannot be done safely."""
         hook = hooks.installed(journal)
         things = self.things(hook)
         files = [
@@ -138,7 +137,7 @@ class Step(ABC):
 
 
 def time_back(journal: Journal) -> tuple[SetMtime, ...]:
-    """The user's folder gets back its time from before us; it belongs behind parts that change files in it."""
+    """Restore the time of the user's folder from before us; it comes after parts that change files in it."""
     return (journal.hook.time_back(),) if journal.hook else ()
 
 

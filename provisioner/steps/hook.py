@@ -14,7 +14,7 @@ from provisioner.steps.base import Comparison, State, Step, Wanted
 
 
 class Hooked(Step):
-    """Chosen from the facts to be put in, and by the journal to be taken out."""
+    """The facts choose the hook to put in, and the journal the one to take out."""
 
     name = "hook"
     feeds_system = True

@@ -1,4 +1,4 @@
-"""The module on the host: code from templates/, settings as data, and what it brings: units, and what they make."""
+"""The module on the host: code from templates/, settings as data, the units, and the files that units make."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from provisioner.steps.wanted import SETTINGS
 MODE: Final = 0o644
 KEPT: Final = ".edited-"
 
-# Of templates/, where each stands or falls with an option.
+# Of templates/; each depends on an option.
 UNITS: Final = (
     Unit("nixprov-runner-*.service"),
     Unit("nixprov-image.service", is_foundation=True),
@@ -60,9 +60,9 @@ REMNANTS: Final = (
 
 
 class ModuleFiles(Step):
-    """Foreign is only a folder that is somebody's: files of ours that a person edited are drift, and are said so.
+    """Only a folder that is somebody's is foreign. Files of ours that a person edited are drift, and reported so.
 
-    Bodies decide, so that a host keeps the headers of an older nixprov until something else changes.
+    Only bodies are compared, so a host keeps the headers of an older nixprov until another change.
     """
 
     name = "module"
@@ -109,7 +109,7 @@ class ModuleFiles(Step):
 
     @override
     def remove(self, facts: Facts, journal: Journal) -> tuple[Part, ...]:
-        """Ours go; what a person put beside them stays, and then so does the folder."""
+        """Our files go; a person's own files beside them stay, and then so does the folder."""
         hook = hooks.installed(journal)
         if facts.file("module-dir", hook.module) is None:
             return ()
@@ -136,7 +136,7 @@ class ModuleFiles(Step):
 
 
 def has_bodies(wanted: Wanted, facts: Facts) -> bool:
-    """Whether the host's files have been written with the bodies of `wanted`, whoever edited them since."""
+    """Whether the host's files have been written with the bodies of `wanted`, edited since or not."""
     found = {
         name: header.digest for name, file in _found(facts, hooks.choose(facts)).items() if (header := _header(file))
     }
@@ -145,20 +145,20 @@ def has_bodies(wanted: Wanted, facts: Facts) -> bool:
 
 
 def written_by(facts: Facts, journal: Journal) -> str:
-    """The version of the nixprov that wrote the host's files; empty when nobody knows, or there are none."""
+    """The version of the nixprov that wrote the host's files; empty when unknown, or without files."""
     found = _ours(_found(facts, hooks.installed(journal))).values()
     named = [header.version for file in found if (header := _header(file)) and header.version]
     return journal.nixprov or max(named, key=version.order, default="")
 
 
 def newer_writer(wanted: Wanted, facts: Facts, journal: Journal) -> str:
-    """The version of a newer nixprov that installed what is not as `wanted`, empty when there is none such."""
+    """The version of a newer nixprov that installed a module other than `wanted`; empty when there is none."""
     writer = written_by(facts, journal)
     if not version.is_newer(writer, wanted.version):
         return ""
     if _ours(_found(facts, hooks.installed(journal))):
         return "" if has_bodies(wanted, facts) else writer
-    # Somebody took the files away; what was built from them is there as long as a system has it.
+    # The files were deleted by hand; a system built from them may still be there.
     return writer if {facts.revision, facts.revision_at_boot} - {"", wanted.revision} else ""
 
 
@@ -173,7 +173,7 @@ def is_as_built(facts: Facts) -> bool:
 
 
 def _copies_of(found: dict[str, FileFact], parts: Sequence[WriteFile | RemoveFile]) -> list[KeepCopy]:
-    """What a person wrote where a file of ours is, or was: it stays beside it, and in the way of nothing."""
+    """Copies of a person's edits in files of ours: they stay beside the file, and in the way of nothing."""
     touched = {part.path for part in parts}
     files = [file for file in found.values() if file.path in touched and file.content is not None]
     edited = [file for file in files if not ((header := _header(file)) and header.is_intact)]
@@ -181,7 +181,7 @@ def _copies_of(found: dict[str, FileFact], parts: Sequence[WriteFile | RemoveFil
 
 
 def _is_theirs(old: FileFact, new: FileFact | None) -> bool:
-    """A person's own file beside ours: we have not been at it."""
+    """Whether it is a person's own file beside ours, untouched by us."""
     return not _header(old) and not (new and _header(new))
 
 

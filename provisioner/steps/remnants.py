@@ -1,4 +1,4 @@
-"""What the running units made: state, images, containers, sockets. The system brings them, `down` takes them away."""
+"""Remnants of the running units: state, images, containers, sockets. The system brings them, `down` takes them away."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from provisioner.machine.things import Folder, Record, Remnant, Thing, Unit, of_
 from provisioner.machine.transaction import Part, RemoveTree, Shell
 from provisioner.steps.base import Step
 
-# The engine takes it away with its last container, unless it is killed as that one goes.
+# The engine removes it with its last container, unless the engine is killed just then.
 _BRIDGE: Final = "nixprov0"
 
-# What watches a container outlives the engine, and would make its folders again after they were removed. A host sees
-# the processes of its own containers too, which may be machines with a runner of theirs: those are not ours.
+# The watcher of a container outlives the engine, and would make its folders again after their removal. A host sees the
+# processes of its own containers too. Those may be machines with a runner of theirs, and are not ours.
 _WATCHERS: Final = """\
 tries=50
 while [ "$tries" -gt 0 ]; do
@@ -38,9 +38,9 @@ while [ "$tries" -gt 0 ]; do
   sleep 0.1
 done"""
 
-# Generations that our switches made would keep our module's closure alive and offer it at boot. The current one stays,
-# whatever made it; the boot menu is written again so that it names no generation that is gone. A build that was killed
-# has left its root for the garbage collector.
+# Generations of our switches would keep our module's closure alive and offer it at boot. The current one always stays.
+# The boot menu is written again without the removed generations. A killed build has left its root for the garbage
+# collector.
 _GENERATIONS: Final = f"""\
 for root in /nix/var/nix/gcroots/auto/*; do
   case $(readlink "$root") in {SWITCH_DIR}/*) rm -f "$root" ;; esac
@@ -60,7 +60,7 @@ systemctl reset-failed 'nixprov-*' 2>/dev/null || :"""
 
 
 class Remnants(Step):
-    """Of all `owners`, whose units have ended by then; a switch's own are declared here, for it is no step."""
+    """Remnants of all `owners`, whose units have ended by then. A switch is no step, so its own are declared here."""
 
     name = "remnants"
 

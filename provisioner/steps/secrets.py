@@ -1,4 +1,4 @@
-"""The runners' tokens: one file each, root's alone, read by systemd for the unit and by nobody else."""
+"""The runners' tokens: one file each, only for root, read by systemd alone for the unit."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ DIR: Final = f"{STATE_DIR}/secrets"
 
 
 class Secrets(Step):
-    """Contents are never probed: which token a file holds is known from the journal, written with it."""
+    """Contents are never probed: the journal, written with each file, has the version of its token."""
 
-    # Not taken back by a rollback either: the token before this one may have died when this one was made.
+    # Rollbacks keep it too: the token before this one may have died when this one was made.
     name = "secrets"
 
     @override
@@ -57,7 +57,7 @@ class Secrets(Step):
 
 
 def make_private(path: str) -> str:
-    """Shell for a token that stays: its content is nobody's to read, so the file is not written anew."""
+    """Shell for a token that stays: its content is never read, so the file is not written anew."""
     return f"chown 0:0 {path} && chmod 0600 {path}"
 
 

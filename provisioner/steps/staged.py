@@ -16,9 +16,9 @@ from provisioner.steps.base import Comparison, State, Step, Wanted, time_back
 
 
 class Staged(Step):
-    """Beside the files of all `owners`. Nobody reads them, so they feed no system.
+    """Files staged beside those of all `owners`. No system reads them.
 
-    Its parts come after those of all who rename what they staged.
+    Its parts come after the parts of all steps that rename their staged files.
     """
 
     name = "staged"
@@ -51,12 +51,12 @@ class Staged(Step):
 
     @override
     def remove(self, facts: Facts, journal: Journal) -> tuple[Part, ...]:
-        # The folder's time once more: a `down` that died may have changed it last, and nothing else tells.
+        # The folder's time once more: a dead `down` may have changed it last, and no record shows that.
         if not self.remains(facts, journal):
             return time_back(journal)
         hook = hooks.installed(journal)
         declared = [thing for step in self._owners for thing in step.things(hook)]
-        # They could not go with their step, while these files were in them.
+        # Folders that could not go with their step while these files were in them.
         emptied = [folder.path for folder in reversed(of_kind(declared, Folder)) if _is_elsewhere(folder.path)]
         files = filter(_is_elsewhere, _staged(facts))
         return (*map(RemoveFile, files), *map(RemoveEmptyDir, emptied), *time_back(journal))

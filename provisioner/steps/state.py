@@ -1,4 +1,4 @@
-"""Our own folder on the host, with the journal in it: the first thing to come and the last to go."""
+"""Our own folder on the host, with the journal in it: the first to come and the last to go."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from provisioner.steps.base import Comparison, State, Step, Wanted
 
 
 class StateDir(Step):
-    """Written by every transaction (machine/transaction.py), so only its end is a step's business."""
+    """Every transaction writes it (machine/transaction.py), so this step only removes it."""
 
     name = "state"
 

@@ -15,7 +15,7 @@ from provisioner.nix.header import managed
 from provisioner.nix.values import to_nix
 from provisioner.steps.base import Wanted
 
-# On the host they lie in one folder: a file there is known by its name.
+# On the host they lie in one folder, so file names are unique.
 CORE: Final = (
     "advisories.nix",
     "advisories.toml",
@@ -48,9 +48,9 @@ SETTINGS: Final = "settings.nix"
 def build(
     host: HostSpec, server: Server, runners: Mapping[str, RunnerRecord], tokens: Mapping[str, Secret] | None = None
 ) -> Wanted:
-    """Render the module for `host`; `runners` says which runner of `server` each is, and the version of its token.
+    """Render the module for `host`; `runners` has each runner's id at `server` and the version of its token.
 
-    The revision is a digest of everything that reaches the system, so a built system tells by itself what it is.
+    The revision is a digest of everything that reaches the system, so a built system identifies itself.
     """
     code = _code(server.host_side)
     settings: dict[str, Any] = {
@@ -74,7 +74,7 @@ def code_files(side: HostSide) -> tuple[str, ...]:
 def _code(side: HostSide) -> Mapping[str, str]:
     """Read once: it is the same for all hosts of a run, even if nixprov is upgraded meanwhile.
 
-    By no locale, and with one kind of line end, whatever the checkout has: all operators push the same bytes.
+    Independent of locale and of the checkout's line ends: all operators push the same bytes.
     """
     files = [resources.templates().joinpath(path) for path in code_files(side)]
     return {file.name: file.read_text(encoding="utf-8") for file in files}
@@ -96,7 +96,7 @@ def _module(spec: ModuleSpec) -> dict[str, Any]:
 
 
 def _runner(spec: RunnerSpec, record: RunnerRecord, host: str) -> dict[str, Any]:
-    """What is not said is not written, so that every default is in options.nix and nowhere else."""
+    """An unset option is not written, so that every default is in options.nix and nowhere else."""
     wishes = {
         "concurrent": spec.concurrent,
         "image": spec.image,

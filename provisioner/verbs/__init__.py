@@ -1,4 +1,4 @@
-"""What `nixprov` does with a host, one file a verb; each opens with its phases."""
+"""The verbs of `nixprov` at one host, one file each; each opens with its phases."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PHASES: Final[Mapping[Verb, Phases]] = {
 
 
 def perform(host: Host, may_change: Callable[[], bool]) -> Outcome:
-    """Do with the host what its verb says; `may_change` is asked before the first change. Raises NixprovError."""
+    """Do the verb's phases at the host; `may_change` is asked before the first change. Raises NixprovError."""
     verb = host.context.verb
     phases = PHASES[verb]
     phases.look(host)

@@ -64,7 +64,7 @@ def plan(host: Host) -> None:
 
 
 def _warn_of_newer(host: Host) -> None:
-    """It is taken out all the same; the last look finds only what this version would look for."""
+    """The module is taken out all the same. The last look finds only things that this version looks for."""
     writer = written_by(host.machine.facts, host.machine.journal)
     if writer and version.is_newer(writer, version.OWN):
         text = f"nixprov {writer} installed it, and this older {version.OWN} takes back what it knows of"
@@ -72,7 +72,7 @@ def _warn_of_newer(host: Host) -> None:
 
 
 def _with_journal(host: Host, actions: tuple[RunnerAction, ...]) -> tuple[RunnerAction, ...]:
-    """Runners that the journal knows and the provider did not show: withdrawn by id, and gone already is as good."""
+    """Add runners of the journal that the provider did not show: they are withdrawn by id, if still there."""
     journal = host.machine.journal
     if journal.machine not in ("", host.machine.facts.machine):
         text = "the journal is that of another machine: its runners are left alone"
@@ -87,7 +87,7 @@ def _with_journal(host: Host, actions: tuple[RunnerAction, ...]) -> tuple[Runner
 
 
 def _feeding(host: Host) -> list[Part]:
-    """The removal of what the next system would be built from. Raises HookRefused."""
+    """The removal of all files that feed the next system. Raises HookRefused."""
     facts, journal = host.machine.facts, host.machine.journal
     return [part for step in reversed(STEPS) if step.feeds_system for part in step.remove(facts, journal)]
 
@@ -99,7 +99,7 @@ def needs_switch(host: Host) -> bool:
 def claim(host: Host) -> None:
     """The host is this run's from now on (ADR 0011).
 
-    Raises HookRefused before it: a file that cannot be edited surely ends the run before anything is paused.
+    Raises HookRefused before it: a file that cannot be edited ends the run before anything is paused.
     """
     _feeding(host)
     host.claim(Phase.DRAINING)
@@ -110,7 +110,7 @@ def has_runners_to_drain(host: Host) -> bool:
 
 
 def drain_runners(host: Host) -> None:
-    """Its runners get no more jobs; zero running ones are waited for, as long as --drain-limit says.
+    """Its runners get no more jobs; running ones are waited for, up to --drain-limit.
 
     Raises StillBusy, Cancelled.
     """
@@ -154,7 +154,7 @@ def is_claimed(host: Host) -> bool:
 def unwind_and_resume(host: Host) -> None:
     """After a failure: as in `up`, and then the runners take jobs again.
 
-    One that is left somewhere between takes none, and that is said. Raises as `unwind` does.
+    Runners of a host in a state between stay paused, and are named. Raises as `unwind` does.
     """
     if not host.ledger.is_drained:
         _resume(host)
@@ -171,7 +171,7 @@ def unwind_and_resume(host: Host) -> None:
 
 
 def _resume(host: Host) -> None:
-    """After a failed `down` the runner goes on as before, so it takes jobs again."""
+    """Have the runners take jobs again: after a failed `down` the host is as before."""
     ci, words = host.context.ci, host.context.words
     for name, id_ in _taking_jobs(host):
         try:
@@ -194,7 +194,7 @@ def _paused(words: Words, runner: Identity) -> str:
 
 
 def _taking_jobs(host: Host) -> list[tuple[str, Identity]]:
-    """Names and ids of those that are not meant to be paused."""
+    """Names and ids of runners that are not to be paused."""
     names = {runner.name for runner in host.context.spec.runners if not runner.paused}
     return [(action.name, action.id) for action in host.plan.runners if action.id is not None and action.name in names]
 
@@ -204,9 +204,9 @@ def has_only_files(host: Host) -> bool:
 
 
 def take_files(host: Host) -> None:
-    """Only where no switch is needed: the system is its owner's, and so is the next one once our files are gone.
+    """Only where no switch is needed: the system is its owner's, and without our files so is the next one.
 
-    To build it is not our business.
+    Building that system is left to its owner.
     """
     host.write([DISARM, *_feeding(host)], host.machine.journal_for(Phase.SWITCHED_BACK), keep=True)
 
@@ -244,7 +244,7 @@ def clean_up(host: Host) -> None:
 
 
 def _queue(host: Host, records: tuple[RunnerRecord, ...]) -> None:
-    """Everything but the journal goes; it keeps what is still to be withdrawn, for the next `down` of anyone."""
+    """All goes but the journal, which keeps the pending deletions for anyone's next `down`."""
     machine, words = host.machine, host.context.words
     waits = "which the next `down` or `prune` deletes"
     host.ledger.remains += [f"{words.runner} {one.id} in {words.name}, {waits}" for one in records]
@@ -270,7 +270,7 @@ def _require_nothing_left(host: Host) -> None:
 
 
 def _say_what_came_back(host: Host) -> None:
-    """Where it is not the system from before us, by the journal as it was when this run began."""
+    """Warn when the system is not the one from before us, by the journal at the start of this run."""
     facts, journal = host.machine.facts, host.ledger.before[1]
     before = journal.baseline.system if journal.baseline else facts.system
     if before == facts.system:

@@ -1,4 +1,4 @@
-"""A verb's phases as a table, and the one way through it: look, change, unwind what failed, finish."""
+"""A verb's phases as a table, and the one way through it: look, change, unwind a failure, finish."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from provisioner.errors import Locked, NixprovError
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """One row, told by its name. `when`: None is always. `commands`: the remote ones of an ordinary run."""
+    """One row, reported by its name. `when`: None is always. `commands`: remote ones of an ordinary run."""
 
     name: str
     do: Callable[[Host], None]
@@ -39,19 +39,19 @@ class Look(Phase):
 
 
 class Change(Phase):
-    """Changes something. A failure from the first of these on leads to the row of Unwind."""
+    """Changes something. A failure from the first of these on leads to Unwind."""
 
 
 class Unwind(Phase):
-    """Entered when a change has failed, and only then."""
+    """Entered only after a failed change."""
 
 
 class Finish(Phase):
-    """Entered when the host is as wanted. A failure is said, and nothing is unwound."""
+    """Entered when the host is as wanted. Its failure is reported, and nothing is unwound."""
 
 
 class Phases:
-    """A table of phases. Bound late, so that it can stand above the functions that it names."""
+    """A table of phases. Bound late, so that it can stand above its functions."""
 
     def __init__(self, rows: Callable[[], tuple[Phase, ...]]) -> None:
         self._rows = rows
@@ -64,14 +64,14 @@ class Phases:
         return Phases(lambda: tuple(phase for phase in self if isinstance(phase, Look)))
 
     def look(self, host: Host) -> None:
-        """Find out what there is, and what would change. Raises HostError, CiError."""
+        """Do the looks: the host's state, and the changes to come. Raises HostError, CiError."""
         self._enter(Look, host)
 
     def change(self, host: Host) -> None:
-        """Make the host's plan true, or the host as it was.
+        """Apply the host's plan, or unwind it.
 
-        Raises RolledBack with the cause, RollbackFailed, Locked when another run took the host over, and what a phase
-        raised before the first change.
+        Raises RolledBack with the cause, RollbackFailed, or Locked when another run took the host over. An error before
+        the first change is raised as it is.
         """
         try:
             self._enter(Change, host)
@@ -93,7 +93,7 @@ class Phases:
                 phase.enter(host)
 
 
-_HEAD: Final = "| phase | remote commands | what happens |\n|---|---|---|\n"
+_HEAD: Final = "| phase | remote commands | action |\n|---|---|---|\n"
 
 
 def table(phases: Phases) -> str:

@@ -1,4 +1,4 @@
-"""`plan` and `down --check`: what `up` or `down` would change, said and not done."""
+"""`plan` and `down --check`: the changes of `up` or `down`, reported and not made."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _MEND: Final = "it would leave the host as it is: mend the configuration, then p
 
 
 def tell(host: Host) -> None:
-    """Say what the looks have found, and then what forbids to go on.
+    """Report the looks' findings, then raise an error for one that forbids to go on.
 
     Raises BuildFailed, HookRefused, NotDescribed.
     """

@@ -1,7 +1,7 @@
-"""What one side still has after the other went: runners without a host, hosts without a runner, deletions that wait.
+"""Leftovers of one side after the other went: runners without a host, hosts without a runner, open deletions.
 
 Looks first and only then deletes; a runner without our mark is never even listed. No host is changed, so there are no
-phases of one.
+phases.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from provisioner.model import HostSpec, Identity, Mark
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What a host that answered said: which machine it is, its journal, and the run that holds it, if one does."""
+    """The answer of one host: its machine's hash, its journal, and the run that holds it, if any."""
 
     machine: str
     journal: Journal
@@ -39,13 +39,13 @@ class Known:
 
     @property
     def waits_for_down(self) -> bool:
-        """Only the journal is left there, for the sake of deletions: a `down` that the provider kept from its end."""
+        """Whether only the journal is left there, for pending deletions of a `down` without its provider."""
         return bool(self.journal.pending_deletions) and not self.journal.runners
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that is left, on `host`, or a runner at the provider, or one of its processes."""
+    """One leftover: on `host`, or a runner at the provider, or one of its processes."""
 
     why: str
     runner: Enrolled | None = None
@@ -72,7 +72,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """Both sides: marked runners, names of all hosts, what the hosts that answered said, processes by runner."""
+    """Both sides: marked runners, names of all hosts, the hosts' answers, processes by runner."""
 
     server: Server
     runners: Sequence[Enrolled]
@@ -87,11 +87,11 @@ class View:
 def look(
     ci: Provider, hosts: Sequence[HostSpec], inventory: Collection[str], ask: Callable[[], Mapping[str, Known]]
 ) -> View:
-    """The provider's lists first: a runner that another run makes from now on is not in them. Raises CiError."""
+    """The provider's lists come first: runners that another run makes later are not in them. Raises CiError."""
     listed = {runner.id: runner for runner in ci.listed(hosts)}
     known, url = ask(), ci.server.url
     mine = {id_ for host in known.values() for id_ in host.ids(url) | host.pending(url)}
-    # A list in which no runner is wanted any more is not read; ids still lead to what stands there.
+    # A list without any wanted runner is not read; ids still lead to its runners.
     asked = [runner for id_ in _in_order(mine - listed.keys()) if (runner := ci.find(id_)) and runner.mark]
     runners = (*listed.values(), *asked)
     in_use = {id_ for host in known.values() for id_ in host.ids(url)}
@@ -100,12 +100,12 @@ def look(
 
 
 def _in_order(ids: Collection[Identity]) -> list[Identity]:
-    """Numbers by their size, whatever else there is."""
+    """Numbers by size, other ids by length and text."""
     return sorted(ids, key=lambda id_: (len(str(id_)), str(id_)))
 
 
 def findings(view: View) -> list[Finding]:
-    """Pure: what to delete and what to say."""
+    """Pure: the deletions and the remarks."""
     found = [finding for runner in view.runners if runner.mark for finding in _of_runner(runner, runner.mark, view)]
     return [*found, *(finding for name, host in view.known.items() for finding in _of_host(name, host, view))]
 
@@ -148,9 +148,9 @@ def _of_host(name: str, host: Known, view: View) -> Iterator[Finding]:
 
 
 def gone(ci: Provider, host: str, hosts: Iterable[HostSpec], ask: Callable[[], Mapping[str, Known]]) -> list[Finding]:
-    """The runners of a machine that is no more, by its name in the mark.
+    """The runners of a lost machine, by its name in the mark.
 
-    `ask` tells whether a machine answers by that name now: one that was installed anew keeps its runner. Raises
+    `ask` gives the machines that answer by that name now: one that was installed anew keeps its runner. Raises
     CiRefused for a name that several lost machines had; CiError.
     """
     words = ci.server.words
@@ -204,10 +204,10 @@ def delete(
     done: Callable[[Enrolled], None],
     spared: Callable[[Enrolled], None] = lambda _: None,
 ) -> None:
-    """Delete what is to be deleted and tell `done` of each. Raises CiError.
+    """Do the deletions among the findings, and pass each to `done`. Raises CiError.
 
-    Each is looked at once more, for a person may have taken their time to say yes: what carries another mark by now, or
-    polls where it did not, is told to `spared`.
+    Each runner is looked at once more, as a person may have taken time to say yes. One with another mark by now, or
+    newly polling, is passed to `spared`.
     """
     for finding in findings:
         if finding.deletes and finding.runner is not None:

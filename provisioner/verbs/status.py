@@ -25,7 +25,7 @@ PHASES: Final = Phases(
 
 
 def probe(host: Host) -> None:
-    """As in `up`; a run that goes on there is named, and so is one that ended half-way.
+    """As in `up`; an open run and one that ended half-way are named.
 
     Raises HostError.
     """
@@ -43,7 +43,7 @@ def probe(host: Host) -> None:
 
 
 def compare(host: Host) -> None:
-    """Machine, module and CI server side by side; what `up` would change is the drift.
+    """Machine, module and CI server side by side; the changes that `up` would make are the drift.
 
     Raises CiError.
     """
@@ -62,7 +62,7 @@ def report(host: Host) -> StatusRead:
         phase=journal.phase.value,
         revision=facts.revision,
         runners=tuple(_runner(host, view, wanted, name) for name in view.found),
-        # A machine that has nothing of ours has not drifted: nobody said `up` there yet.
+        # A machine without anything of ours has not drifted: `up` never ran there.
         drift=drift if journal.exists or facts.revision else (),
         counters=facts.counters,
         flaws=Flaws.of(spec.module, facts),
@@ -70,7 +70,7 @@ def report(host: Host) -> StatusRead:
 
 
 def _compared(host: Host, view: View) -> tuple[tuple[RunnerAction, ...], tuple[str, ...]]:
-    """What `up` would do with the runners, and all it would change. That it would refuse is told, and no failure."""
+    """The runners' actions and all changes of `up`. A refusal of `up` is reported as drift, not raised."""
     try:
         context, machine = host.context, host.machine
         wanted = plan_up(context.spec, machine.facts, machine.journal, context.ci.server, view)

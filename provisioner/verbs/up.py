@@ -1,4 +1,4 @@
-"""`up` for one host: a runner of the CI server when all went well, and what it was before when anything did not."""
+"""`up` for one host: a runner of the CI server on success, its former state on any failure."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def plan(host: Host) -> None:
     """Pure; without a change the run ends here, with nothing written. Another version of nixprov is no change (ADR
     0024).
 
-    Raises HostError, CiError; HostRefused for what forbids to change the host.
+    Raises HostError, CiError; HostRefused for a reason not to change the host.
     """
     context, facts, journal = host.context, host.machine.facts, host.machine.journal
     new_tokens = context.choices.new_tokens
@@ -68,7 +68,7 @@ def plan(host: Host) -> None:
 
 
 def warn_of_trust(host: Host) -> None:
-    """What lets jobs have more of the host than they should, by what is wanted or by what its Nix is."""
+    """Warn where jobs get more of the host than they should, by the inventory or by its Nix."""
     module, facts = host.context.spec.module, host.machine.facts
     for text in (*trust.warnings(module.trust, facts), *Flaws.of(module, facts).warnings()):
         host.context.warn(text)
@@ -78,7 +78,7 @@ def _objections(host: Host) -> Iterator[tuple[str, str]]:
     module, facts = host.context.spec.module, host.machine.facts
     if host.plan.changes_host:
         yield from trust.problems(module.trust, facts)
-    # Also where nothing is to be changed: the host's owner may have taken an older Nix since.
+    # Also without any change: the host's owner may have installed an older Nix since.
     if refusal := Flaws.of(module, facts).refusal():
         yield refusal
     if host.plan.changes_host:
@@ -93,13 +93,13 @@ def claim(host: Host) -> None:
     """The host is this run's from now on; its state before is in the journal (ADR 0011)."""
     journal = host.machine.journal
     phase = journal.phase if journal.phase.has_installed else Phase.CLAIMED
-    # Whatever becomes of us, a token that is to go counts as gone.
+    # A token that is to go counts as gone, even if this run dies.
     ending = [action.name for action in host.plan.runners if action.verb.makes_a_token]
     host.claim(phase, **_found(host), runners=journal.without_tokens(ending).runners)
 
 
 def _found(host: Host) -> Mapping[str, object]:
-    """What was there before the first run of ours, and before this one."""
+    """The state before our first run, and before this one."""
     facts, journal = host.machine.facts, host.machine.journal
     hook = journal.hook or host.hook.record(facts)
     baseline = journal.baseline or Baseline(facts.generation, facts.system)
@@ -137,7 +137,7 @@ def _create(host: Host, spec: RunnerSpec) -> Credential:
 
 def _renew(host: Host, action: RunnerAction, runner: Identity) -> Credential:
     spec = next(spec for spec in host.context.spec.runners if spec.name == action.name)
-    # Unless the provider says no: an answer that is lost may be that of a renewal that was done.
+    # Unless the provider refuses: a lost answer may be that of a successful renewal.
     host.ledger.ended.add(action.name)
     try:
         with crash.around("reset"):
@@ -152,7 +152,7 @@ def changes_host(host: Host) -> bool:
 
 
 def needs_switch(host: Host) -> bool:
-    """A new token is read by a unit that the switch starts anew."""
+    """Also for a new token: the switch restarts the unit that reads it."""
     return bool(host.plan.switch or host.ledger.records)
 
 
@@ -175,11 +175,11 @@ def write(host: Host) -> None:
 
 
 def _intent(host: Host, wanted: Wanted, records: Mapping[str, RunnerRecord], phase: Phase) -> Journal:
-    """The journal before the files: what was there, and what is meant."""
+    """The journal that goes before the files: the state found, and the state intended."""
     machine = host.machine
     used = {record.id for record in records.values()}
     pending = tuple(record for record in machine.journal.pending_deletions if record.id not in used)
-    # Whoever wrote these bodies first: a newer nixprov that found nothing to change in them shuts nobody out.
+    # The first writer of these bodies stays on record: a newer nixprov without changes must shut nobody out.
     first = written_by(machine.facts, machine.journal) if has_bodies(wanted, machine.facts) else ""
     changes = {"nixprov": first or wanted.version, "runners": records, "pending_deletions": pending}
     return machine.journal_for(phase, **_found(host), **changes)
@@ -203,7 +203,7 @@ def activate(host: Host) -> None:
 
 
 def _name_strangers(host: Host, result: SwitchResult) -> None:
-    """Somebody else's unit is said and is no reason to go back; ours are asked for one by one when we confirm."""
+    """Report units that are not ours; they are no reason to roll back. `confirm` asks for ours one by one."""
     before = set(host.machine.facts.failed_units)
     strangers = [unit for unit in result.failed if not unit.startswith("nixprov-")]
     for since, units in (
@@ -215,8 +215,8 @@ def _name_strangers(host: Host, result: SwitchResult) -> None:
 
 
 def confirm(host: Host) -> None:
-    """The provider was polled, a fresh login works, the units are active; only then the system is the one that boots
-    (ADR 0008), and the journal says "confirmed".
+    """The provider was polled, a fresh login works, the units are active. Only then the system is made the one that
+    boots (ADR 0008), and the journal says "confirmed".
 
     Raises CiUnavailable, SwitchFailed, Detached.
     """
@@ -228,7 +228,7 @@ def confirm(host: Host) -> None:
     if host.ledger.switched.waits:
         switch.log_in_again()
     if not polled:
-        # One that has died by now is not waited for any longer.
+        # A unit that has died by now is not waited for any longer.
         contact.require_active(units)
         polled = contact.within(limits.contact_s - first_s)
     if not polled:
@@ -238,7 +238,7 @@ def confirm(host: Host) -> None:
 
 @dataclass(slots=True)
 class _Contact:
-    """Which runners have not asked for jobs yet; `silence`: why the provider does not tell us just now."""
+    """The runners that have not asked for jobs yet; `silence`: the reason why the provider does not answer now."""
 
     host: Host
     waiting: dict[str, RunnerRecord]
@@ -248,7 +248,7 @@ class _Contact:
         return self.host.machine.wait_until(limit_s, self._all_seen)
 
     def _all_seen(self) -> bool:
-        """Drop from `waiting` those that have asked; that the provider does not answer us is no verdict."""
+        """Drop from `waiting` those that have asked; a silent provider is no verdict."""
         try:
             for name, record in list(self.waiting.items()):
                 if self.host.context.ci.confirm(record.id):
@@ -259,9 +259,9 @@ class _Contact:
         return not self.waiting
 
     def require_active(self, units: Sequence[str]) -> None:
-        """Raises SwitchFailed with a unit's last lines, which explain it better than that nobody polled.
+        """Raises SwitchFailed with a unit's last lines, a better reason than a missing poll.
 
-        That the provider does not answer us says nothing of the unit, which the host may have stopped again by now.
+        A silent provider says nothing of the unit, which the host may have stopped again by now.
         """
         if self.silence is None:
             Switch(self.host.machine).require_active(units)

@@ -135,8 +135,8 @@ def run(script: str, inventory: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(
     ("script", "code", "said"),
     [
-        ('nixprov down -i "$INVENTORY" <&-', 2, "say --yes when nobody can be asked"),
-        ('nixprov status -K -i "$INVENTORY" <&-', 2, "nobody can be asked for a password here"),
+        ('nixprov down -i "$INVENTORY" <&-', 2, "without a terminal, answer with --yes"),
+        ('nixprov status -K -i "$INVENTORY" <&-', 2, "no terminal to ask for a password"),
         ('nixprov status -i "$INVENTORY" >&-', 9, "cannot be reached"),
         ('nixprov status -i "$INVENTORY" 2>&-', 9, ""),
     ],
@@ -236,7 +236,7 @@ def test_what_another_user_has_planted_is_neither_followed_nor_written(tmp_path:
     os.chown(there, 65534, 65534, follow_symlinks=False)
     if kind == "link to a link":
         planted.symlink_to("next")
-    with pytest.raises(ConfigError, match="is another user's"), reporting(options(report=str(planted)), Verb.UP):
+    with pytest.raises(ConfigError, match="belongs to another user"), reporting(options(report=str(planted)), Verb.UP):
         pass
     assert victim.read_text() == "mine"
 

@@ -58,6 +58,8 @@ def test_sentences_end_at_stops_and_code_is_one_word() -> None:
     twenty = " ".join(["word"] * 19) + " `a b c`."
     assert list(Passage("", "", 1, f"{twenty} {twenty} e.g. x.").long_sentences()) == []
     assert len(list(Passage("", "", 1, f"One {twenty}").long_sentences())) == 1
+    plain = " ".join(["word"] * 15) + "."
+    assert list(Passage("", "", 1, f"{plain} {plain}").long_sentences()) == []
 
 
 def test_prose_is_found_with_its_line_and_code_is_not() -> None:

@@ -58,7 +58,7 @@ def test_what_put_it_in_takes_it_out() -> None:
     record = HOOK.record(new_host())
     assert hooks.installed(Journal(hook=record)) == HOOK
     assert hooks.installed(Journal()) == HOOK
-    with pytest.raises(HookRefused, match="by a way that is not known: flake") as caught:
+    with pytest.raises(HookRefused, match="hook is not known: flake") as caught:
         hooks.installed(Journal(host="host1", hook=replace(record, kind="flake")))
     assert "at least as new" in caught.value.hint
 

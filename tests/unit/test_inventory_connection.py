@@ -88,7 +88,7 @@ def test_no_become_unless_wanted(tmp_path: Path, line: str) -> None:
         ("h1 ansible_ssh_common_args='-o'", "host h1: ansible_ssh_common_args: -o needs a value"),
         ("h1 ansible_ssh_common_args='-J'", "host h1: ansible_ssh_common_args: -J needs a value"),
         ('h1 ansible_ssh_common_args="-o \'x"', "host h1: ansible_ssh_common_args: no closing quotation"),
-        ("h1 ansible_ssh_extra_args='-p x'", "host h1: ansible_ssh_extra_args: the port x is not one"),
+        ("h1 ansible_ssh_extra_args='-p x'", "host h1: ansible_ssh_extra_args: x is not a valid port"),
     ],
 )
 def test_wrong_values_name_host_variable_and_line(tmp_path: Path, line: str, message: str) -> None:

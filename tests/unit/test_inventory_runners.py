@@ -152,7 +152,7 @@ def test_no_runner_at_all_can_be_said(tmp_path: Path) -> None:
         ({"nixprov_type": "instance", "nixprov_group": 1}, "host h1: a runner of type instance has no group"),
         ({"nixprov_group": 1, "nixprov_project": 2}, "host h1: a runner serves a group or a project, not both"),
         ({"nixprov_run_untagged": False}, "host h1: a runner without tags that takes no untagged jobs"),
-        ({"nixprov_description": "[nixprov a/b 0123456789ab]"}, "host h1: the description contains what nixprov marks"),
+        ({"nixprov_description": "[nixprov a/b 0123456789ab]"}, "host h1: the description contains nixprov's own mark"),
         ({"nixprov_description": "{{ x }}"}, "host h1: nixprov_description: templates are not evaluated here"),
         ({"nixprov_environment": ["A=1"]}, "host h1: nixprov_environment: expected a mapping"),
         ({"nixprov_environment": {"A": True}}, "host h1: nixprov_environment: expected a string, got a boolean"),

@@ -1,4 +1,4 @@
-"""GitLab as a provider: all that is known of it before it is connected. Importing this imports no library."""
+"""GitLab as a provider: its facts before it is connected. Importing this imports no library."""
 
 from __future__ import annotations
 

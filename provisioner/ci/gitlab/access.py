@@ -1,4 +1,4 @@
-"""How to reach one GitLab, as values; the names of the variables for it, and the one spelling of its URL."""
+"""The way to one GitLab, as values; the names of its variables, and the one spelling of its URL."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ class TokenKind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """How to reach one GitLab.
+    """The way to one GitLab.
 
-    `verify` is False, True, or the path of a CA bundle, `timeout_s` the longest wait for a connection and for each
+    `verify` is False, True, or the path of a CA bundle. `timeout_s` is the longest wait for a connection and for each
     piece of a reply. `origin` names the sources for people; `warnings` are lines to show once.
     """
 
@@ -47,7 +47,7 @@ class Access:
 
 @dataclass(frozen=True, slots=True)
 class FileSettings:
-    """What one section of python-gitlab's files says; None is what it leaves open."""
+    """One section of python-gitlab's files; None is a value that it leaves open."""
 
     url: str
     token: Secret | None = None
@@ -57,9 +57,9 @@ class FileSettings:
 
 
 def clean_url(text: str, origin: str) -> str:
-    """The base URL in one spelling: no trailing slashes and /api/v4, no capitals in the name, no port that is implied.
+    """The base URL in one spelling: no trailing slashes, /api/v4 or implied port, and no capitals in the name.
 
-    Hosts are given it, so two spellings would be two systems. Raises ConfigError for what is no http(s) URL.
+    Hosts are given it, so two spellings would be two systems. Raises ConfigError unless it is an http(s) URL.
     """
     parts = _url(text.strip())
     if parts is None:
@@ -76,6 +76,6 @@ def _url(text: str) -> SplitResult | None:
     try:
         parts = urlsplit(text)
         is_url = parts.scheme in {"http", "https"} and _HOST.fullmatch(parts.hostname or "") and parts.port != 0
-    except ValueError:  # a bracket that is not closed, a port that is none
+    except ValueError:  # an unclosed bracket, or no valid port
         return None
     return parts if is_url else None

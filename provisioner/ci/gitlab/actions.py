@@ -1,4 +1,4 @@
-"""What we ask of GitLab, in words, with the scope and role each call needs (docs api/runners, api/users)."""
+"""Our calls to GitLab, in words, with the scope and role that each needs (docs api/runners, api/users)."""
 
 from __future__ import annotations
 

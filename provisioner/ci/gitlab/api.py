@@ -1,5 +1,6 @@
-"""GitLab's API as far as nixprov needs it, typed: the `Api` protocol. Importing this imports neither python-gitlab
-nor requests; client.py is the real one.
+"""GitLab's API as far as nixprov needs it, typed: the `Api` protocol; client.py is the real one.
+
+Importing this imports neither python-gitlab nor requests.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from provisioner.model import Mark, RunnerSpec, RunnerType
 class Api(Protocol):
     """One GitLab, seen with one token. Every method is safe to call from several threads at once.
 
-    Every method may raise CiRefused (GitLab understood and said no: a repetition is useless) and CiUnavailable
-    (no usable answer; a later run may succeed). Exceptions of the libraries below never get out.
+    Every method may raise CiRefused (GitLab understood and said no: a repetition is useless). It may raise
+    CiUnavailable (no usable answer; a later run may succeed). Exceptions of the libraries below never get out.
     """
 
     @property
@@ -24,16 +25,16 @@ class Api(Protocol):
 
     @property
     def writes(self) -> int:
-        """How many changing calls (POST, PUT, DELETE) reached the server so far, those put off by a 429 not counted."""
+        """Changing calls (POST, PUT, DELETE) that reached the server so far, except those put off by a 429."""
 
     def check(self) -> None:
-        """Ask whether the token is accepted at all, so that a run fails before it touches a host; needs no scope."""
+        """Check that the token is accepted, so that a run fails before it touches a host; needs no scope."""
 
     def runners(self, kind: RunnerType, owner: str | None) -> Sequence[Runner]:
         """All runners of a kind and owner, as lists show them: tags and notes are missing.
 
-        `owner` is a numeric id or full path; None for instance runners. Listed once for the life of this object,
-        whatever the number of hosts; own creations, changes and deletions are kept up to date in it.
+        `owner` is a numeric id or full path; None for instance runners. Listed once for the life of this object, for
+        any number of hosts. It follows own creations, changes and deletions.
         """
 
     def get(self, runner_id: int) -> Runner | None:
@@ -42,8 +43,8 @@ class Api(Protocol):
     def create(self, spec: RunnerSpec, mark: Mark) -> Registration:
         """Make a runner and return its token, which GitLab shows only now.
 
-        Never repeated blindly: when it stays unclear whether GitLab made it (time-out, lost reply, 5xx), it is
-        looked for by its mark, and its token is reset; only when it is not there, CiUnavailable is raised.
+        Never repeated blindly. An unclear creation (time-out, lost reply, 5xx) is looked for by its mark, and its token
+        is reset. Raises CiUnavailable only when no such runner is there.
         """
 
     def update(self, runner_id: int, wanted: RunnerSpec, mark: Mark) -> None:
@@ -61,7 +62,7 @@ class Api(Protocol):
         """The processes that use the runner; empty for a fresh or unknown one."""
 
     def running_jobs(self, runner_id: int) -> int:
-        """How many jobs the runner works on, as far as the token may see; at least 1 while GitLab calls it active."""
+        """The number of jobs at the runner that the token may see; at least 1 while GitLab calls it active."""
 
     def close(self) -> None:
         """Give back the connections."""

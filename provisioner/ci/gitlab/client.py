@@ -38,7 +38,7 @@ from provisioner.transport import (
 
 PER_PAGE: Final = 100
 USER_AGENT: Final = "nixprov"
-# The nearest entry of an exception's ancestry counts; the two roots are what a test allows nothing to end at.
+# The nearest entry of an exception's ancestry counts. A test forbids any exception to end at the two roots.
 KINDS: Final[Mapping[type[Exception], Kind]] = MappingProxyType(
     {
         gitlab.exceptions.GitlabError: Kind.UNEXPECTED,
@@ -104,7 +104,7 @@ class Client:
         self._gl.session.close()
 
     def check(self) -> None:
-        """GET /user: a token with nothing but the runner scopes is refused there by scope, which shows it is known."""
+        """GET /user. A token with only the runner scopes is refused there by its scope, so it is known."""
         try:
             with self._attempt(actions.CHECK):
                 replies.identifier(self._gl.http_get("/user"))
@@ -116,7 +116,7 @@ class Client:
         return self._listings.get((kind, owner), lambda: self._list(kind, owner))
 
     def _list(self, kind: RunnerType, owner: str | None) -> list[Runner]:
-        """All pages. Instance runners are listed by /runners/all alone: /runners never shows them to anybody."""
+        """All pages. Only /runners/all lists instance runners; /runners never shows them."""
         with self._attempt(actions.listing(kind, owner)):
             found = self._lister(kind, owner).list(type=kind.value, iterator=True, per_page=PER_PAGE)
             return [replies.runner(item.attributes) for item in _each(found)]
@@ -153,7 +153,7 @@ class Client:
         return registration
 
     def _recover(self, key: Key, mark: Mark, known: frozenset[int], error: UnclearOutcome) -> Registration:
-        """After an unclear creation: the newest runner with our mark that was not there before is what we made."""
+        """After an unclear creation: take the newest runner with our mark that was not there before."""
         try:
             listed = self._listings.reload(key, lambda: self._list(*key))
         except CiError as failed:
@@ -168,7 +168,7 @@ class Client:
         return self.reset_token(max(ours))
 
     def _owner_id(self, spec: RunnerSpec) -> int | None:
-        """GitLab wants numbers where people write paths."""
+        """GitLab wants numeric ids; people write paths."""
         if not spec.type.needs_owner:
             return None
         owner = _named(spec.type, spec.owner)
@@ -189,7 +189,7 @@ class Client:
             self._listings.replace(replies.runner(self._gl.runners.update(runner_id, values)))
 
     def reset_token(self, runner_id: int) -> Registration:
-        """Repeated once when the reply is lost: the old token may be dead already, and nobody holds a new one."""
+        """Repeated once after a lost reply: the old token may be dead already, and the new one is lost."""
         try:
             return self._reset_token(runner_id)
         except UnclearOutcome as unclear:
@@ -199,7 +199,7 @@ class Client:
         try:
             return self._reset_token(runner_id)
         except CiRefused as refused:
-            # Of this one: the first may have been done all the same.
+            # Only this call was refused: the first one may have succeeded.
             raise UnclearOutcome(refused.message, hint=unclear.hint) from refused
 
     def _reset_token(self, runner_id: int) -> Registration:
@@ -234,7 +234,7 @@ class Client:
     def _managers(self, runner_id: int) -> list[dict[str, Any]]:
         with self._attempt(actions.reading_managers(runner_id)):
             try:
-                # Not paginated, so that one GET is all; python-gitlab has no class for them.
+                # Not paginated, so one GET is enough; python-gitlab has no class for them.
                 found = self._gl.http_get(f"/runners/{runner_id}/managers")
             except gitlab.exceptions.GitlabHttpError as error:
                 if _is_gone(error):
@@ -245,7 +245,7 @@ class Client:
             return found
 
     def running_jobs(self, runner_id: int) -> int:
-        """Jobs of projects the token may not see are not listed: GitLab's own word for the managers fills in."""
+        """Jobs of projects that the token may not see are not listed: the managers' state by GitLab fills in."""
         with self._attempt(actions.reading_jobs(runner_id)):
             runner = self._gl.runners.get(runner_id, lazy=True)
             try:
@@ -280,7 +280,7 @@ def _client(settings: Access, transport: Transport) -> gitlab.Gitlab:
     token = settings.token.reveal()
     is_private = settings.token_kind is TokenKind.PRIVATE
     if settings.verify is False:
-        # Said once, by the settings' own warning, instead of once per call.
+        # The settings warn of this once, instead of urllib3 at each call.
         urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
     return gitlab.Gitlab(
         settings.url,
@@ -303,9 +303,9 @@ def _named(kind: RunnerType, owner: str | None) -> str:
 
 
 def _each(listed: Iterable[Any]) -> Iterator[Any]:
-    """python-gitlab takes the JSON of a list call for a list and stumbles over anything else, and over its end.
+    """python-gitlab takes any JSON of a list call for a list, and fails on other values and at its end.
 
-    It asks for the next page within the one before it, so that empty pages without end exhaust the stack.
+    It asks for the next page within the last one, so that endless empty pages exhaust the stack.
     """
     try:
         for number, item in enumerate(listed):
@@ -323,7 +323,7 @@ def _failure(error: Exception, token: Secret) -> Failure:
     if isinstance(error, RedirectedError):
         return Failure(kind, error.status, location=error.location)
     if isinstance(error, gitlab.exceptions.GitlabError):
-        # Nobody quotes a token in an answer, except a proxy that shows the request it did not like.
+        # An answer never quotes a token, except one of a proxy that shows the refused request.
         said = _said(error.error_message).replace(token.reveal(), str(token))
         return Failure(kind, error.response_code, said)
     return Failure(kind, message=_because(error))
@@ -334,7 +334,7 @@ def _because(error: Exception) -> str:
 
 
 def _said(message: object) -> str:
-    """GitLab's words: a text, bytes of whatever came, or an object of lists for a rejected model."""
+    """GitLab's words: a text, bytes of any kind, or an object of lists for a rejected model."""
     if isinstance(message, bytes):
         return message.decode(errors="replace")
     if isinstance(message, Mapping):
@@ -345,7 +345,7 @@ def _said(message: object) -> str:
 
 
 def _is_gone(error: gitlab.exceptions.GitlabError) -> bool:
-    """Whether GitLab itself says the thing is not there: a proxy's 404, or that of an unknown route, proves nothing."""
+    """Whether GitLab itself reports it missing: a 404 of a proxy or of an unknown route proves nothing."""
     if error.response_code != 404:  # noqa: PLR2004
         return False
     try:

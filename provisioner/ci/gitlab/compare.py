@@ -1,4 +1,4 @@
-"""Compares a wanted runner with GitLab's: pure, for `plan` and for the drift `status` names."""
+"""Compares a wanted runner with GitLab's: pure, for `plan` and for the drift in `status`."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from provisioner.model import Mark, RunnerSpec
 def differences(wanted: RunnerSpec, mark: Mark, actual: Runner) -> tuple[Difference, ...]:
     """Every setting of a runner in GitLab that an update would change; `actual` must have all details.
 
-    Tags are a set to GitLab: neither order nor repetition is a difference. `concurrent`, `image` and `environment`
-    live on the host and are not looked at; nor is the owner, which GitLab does not show for certain.
+    Tags are a set to GitLab: neither order nor repetition is a difference. `concurrent`, `image` and `environment` live
+    on the host and are not compared. Neither is the owner, which GitLab does not show for certain.
     """
     return tuple(
         Difference(name, before, after) for name, before, after in _pairs(wanted, mark, actual) if before != after
@@ -33,7 +33,7 @@ def _pairs(wanted: RunnerSpec, mark: Mark, actual: Runner) -> Iterator[tuple[str
 
 
 def settings(wanted: RunnerSpec) -> Iterator[tuple[str, str]]:
-    """What a creation sets, by name and for people, without what is left to GitLab's default; the mark is left out."""
+    """The settings of a creation, by name and for people, without GitLab's defaults and without the mark."""
     yield "type", wanted.type.value
     if wanted.owner is not None:
         yield "owner", wanted.owner

@@ -12,15 +12,15 @@ from provisioner.model import Secret
 
 
 def read_config_files(section: str | None) -> FileSettings | None:
-    """What the files say of `section`, or of their default one; None when there are none.
+    """The settings of `section`, or of the files' default one; None without any files.
 
-    Raises ConfigError for a file or section that is missing or wrong, and for kinds of tokens that cannot manage
-    runners. PYTHON_GITLAB_CFG and helper commands work as python-gitlab documents them.
+    Raises ConfigError for a missing or wrong file or section, and for a token that cannot manage runners.
+    PYTHON_GITLAB_CFG and helper commands work as python-gitlab documents them.
     """
     try:
         parsed = gitlab.config.GitlabConfigParser(section)
     except gitlab.config.ConfigError as error:
-        # Only the first line: what a helper command wrote to its standard error follows.
+        # Only the first line: the standard error of a helper command follows it.
         message = f"python-gitlab's configuration: {str(error).splitlines()[0]}"
         raise ConfigError(message, hint=f"name its section with {SECTION}, or give URL and token") from None
     except (OSError, ValueError, configparser.Error) as error:

@@ -1,4 +1,4 @@
-"""Turns what went wrong with a call into one of our errors: what was tried, what GitLab said, what to do next.
+"""Turns the failure of a call into one of our errors: the call, GitLab's answer, and the next step.
 
 Pure: knows neither python-gitlab nor requests, so that every case is a row of a table.
 """
@@ -30,19 +30,19 @@ _HINTS: Final = {
 
 
 class Kind(Enum):
-    """How a call ended, as far as it matters to what may be done next."""
+    """The end of a call, as far as it matters for the next step."""
 
-    ANSWERED = auto()  # with a status that says no
+    ANSWERED = auto()  # with a refusing status
     NOT_SENT = auto()  # no connection: nothing can have happened
     UNCLEAR = auto()  # sent, no usable answer: it may have happened
-    RATE_LIMITED = auto()  # put off for longer than we wait: nothing has happened
+    RATE_LIMITED = auto()  # put off for longer than our limit: nothing has happened
     REDIRECTED = auto()  # answered with another address: nothing has happened
-    UNEXPECTED = auto()  # the library below did something we do not know
+    UNEXPECTED = auto()  # an unknown error of the library below
 
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """One thing we ask of GitLab; `scopes` and `role` are what it needs, for the hint when it is refused."""
+    """One call to GitLab; the hint of a refusal names the `scopes` and `role` that it needs."""
 
     what: str
     scopes: str = "api"
@@ -61,7 +61,7 @@ class Failure:
 
 
 class UnclearOutcome(CiUnavailable):
-    """GitLab may have done what was asked or not: look before you ask again."""
+    """GitLab may have done the call or not: look before you repeat it."""
 
 
 def explain(action: Action, failure: Failure, url: str) -> CiError:
@@ -91,7 +91,7 @@ def explain(action: Action, failure: Failure, url: str) -> CiError:
 
 
 def _moved(location: str) -> str:
-    """What answers is the call's address; what is to be named is GitLab's, without the API's path."""
+    """The hint for a redirect. The call's address answered; the operator must name GitLab's, without the API's path."""
     base, api, _ = location.partition("/api/v4")
     return f"name {base} with --gitlab-url or in the configuration" if api and base else _NOT_THERE
 

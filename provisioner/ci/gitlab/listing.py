@@ -1,4 +1,4 @@
-"""Remembers what a run has listed, so that a thousand hosts cost one listing; several threads share it."""
+"""Remembers a run's listings, so that a thousand hosts cost one; several threads share it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Listings:
             return tuple(entry.runners.values())
 
     def reload(self, key: Key, load: Load) -> tuple[Runner, ...]:
-        """List again whatever is remembered."""
+        """List again, remembered or not."""
         entry = self._entry(key)
         with entry.lock:
             entry.runners = {runner.id: runner for runner in load()}
@@ -46,7 +46,7 @@ class Listings:
             return frozenset(entry.runners or ())
 
     def add(self, key: Key, runner: Runner) -> None:
-        """Note a runner just made; nothing to note where nothing was listed."""
+        """Note a new runner, if its list is remembered."""
         entry = self._entry(key)
         with entry.lock:
             if entry.runners is not None:

@@ -1,4 +1,4 @@
-"""What GitLab is sent for a runner that is wanted (docs api/users, api/runners); the counterpart of replies.py."""
+"""The values sent to GitLab for a wanted runner (docs api/users, api/runners); the counterpart of replies.py."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from provisioner.model import Mark, RunnerSpec, RunnerType
 def creation(spec: RunnerSpec, mark: Mark, owner_id: int | None) -> dict[str, object]:
     owner = {RunnerType.GROUP: "group_id", RunnerType.PROJECT: "project_id"}.get(spec.type)
     values = {"runner_type": spec.type.value, **settings(spec, mark)}
-    # GitLab's form has no way to say "default": leave out what is not set.
+    # GitLab's form has no way to say "default": leave out unset values.
     return {name: value for name, value in values.items() if value is not None} | ({owner: owner_id} if owner else {})
 
 

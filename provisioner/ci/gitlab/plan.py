@@ -1,7 +1,7 @@
-"""Which runner of GitLab is a host's, and what becomes of it: pure decisions from what GitLab had of the host.
+"""The choice of a host's runners in GitLab, and their next actions: pure decisions from GitLab's answer.
 
-GitLab shows a token once, so a runner is kept only with the token that the host has; else the token is reset, and the
-old one is dead at once. Two creations of which one reply was lost leave a double, which is deleted.
+GitLab shows a token once, so a runner is kept only with the token that the host has. Otherwise the token is reset, and
+the old one is dead at once. Two creations, one with a lost reply, leave a double, which is deleted.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from provisioner.model import HostSpec, Mark, RunnerSpec
 class HostRunners:
     """`View` of GitLab: runners with the host's mark, by runner name, with all details.
 
-    `surplus` are those that are marked and not wanted.
+    `surplus` are those that are marked and no longer wanted.
     """
 
     wanted: Mapping[str, Sequence[Runner]]

@@ -13,14 +13,14 @@ from provisioner.ci.gitlab.words import HOST_SIDE, WORDS
 from provisioner.errors import CiUnavailable
 from provisioner.model import HostSpec, Identity, Mark, RunnerSpec
 
-# DELETE /runners/managers wants the runner's token (docs api/runners), which only the host has; GitLab has a job of
-# its own for them (stale_machines_cleanup_worker in its gitlab.yml.example).
+# DELETE /runners/managers wants the runner's token (docs api/runners), which only the host has. GitLab has a job of its
+# own for them (stale_machines_cleanup_worker in its gitlab.yml.example).
 _STALE = "stale; GitLab lets no operator delete it, and drops it by itself"
 
 
 @dataclass(frozen=True, slots=True)
 class GitLab:
-    """`Provider` over one GitLab. `warnings` are lines to show once of how it is reached."""
+    """`Provider` over one GitLab. `warnings` are lines to show once about the way to it."""
 
     api: Api
     warnings: Sequence[str] = ()
@@ -52,7 +52,7 @@ class GitLab:
         return HostRunners.of((runner.name for runner in spec.runners), ours)
 
     def _by_mark(self, spec: HostSpec, machine: str) -> Iterable[Runner]:
-        """Of each list in which a wanted runner could stand, those that carry this machine's mark."""
+        """The runners with this machine's mark, from each list in which a wanted runner could be."""
         for runner in self._lists([spec]):
             if _is_of(machine, runner) and (details := self.api.get(runner.id)):
                 yield details
@@ -75,8 +75,8 @@ class GitLab:
         """A manager is online only after it asked for jobs.
 
         Verifying a token sets its time of contact too, and leaves it "never contacted"
-        (app/models/ci/runner_manager.rb). It is proof for a runner made in this run; an older one may have been online
-        before, and its times cannot be compared with now: GitLab writes them down every 40 to 55 minutes.
+        (app/models/ci/runner_manager.rb). "Online" is proof for a runner made in this run. An older one may have been
+        online before. Its times cannot be compared with now: GitLab writes them down every 40 to 55 minutes.
         """
         return any(manager.status is RunnerStatus.ONLINE for manager in self.api.managers(int(runner)))
 

@@ -1,4 +1,4 @@
-"""Reads GitLab's JSON into the model; what is not shaped as documented is refused, unknown words are tolerated.
+"""Reads GitLab's JSON into the model; a reply of another shape is refused, unknown words are tolerated.
 
 Source: docs api/runners, the reply examples, and the entities of GitLab 17 to 19.
 """
@@ -12,7 +12,7 @@ from provisioner.model import AccessLevel, RunnerType, Secret
 
 
 class MalformedReplyError(ValueError):
-    """A reply that is JSON but not what the call gives; never quotes the reply, which may hold a token."""
+    """JSON of another shape than the call's; never quotes the reply, which may hold a token."""
 
 
 def runner(data: object) -> Runner:

@@ -1,7 +1,7 @@
-"""Where GitLab's URL and token come from: options, then NIXPROV_GITLAB_* variables, then python-gitlab's own files.
+"""The sources of GitLab's URL and token: options, then NIXPROV_GITLAB_* variables, then python-gitlab's own files.
 
-Owns the order and the messages; python-gitlab's files are read by python-gitlab (config_files.py), and only when
-options and variables leave something open. Nothing is sent anywhere here.
+Owns the order and the messages. python-gitlab itself reads its files (config_files.py), and only when options and
+variables leave something open. Nothing is sent anywhere here.
 """
 
 from __future__ import annotations
@@ -54,11 +54,11 @@ def load(
     url: str | None = None,
     token_file: Path | None = None,
 ) -> Access:
-    """Settle URL and token; `url` and `token_file` are what the options gave.
+    """Settle URL and token; `url` and `token_file` are the options' values.
 
-    A token of python-gitlab's files is only ever used for the URL it stands beside: a URL from an option or a
-    variable never gets a token that was meant for another server. Raises ConfigError with one line that says what
-    is missing or unreadable.
+    A token of python-gitlab's files is only ever used for the URL it stands beside. A URL from an option or a variable
+    never gets a token meant for another server. Raises ConfigError with one line that names the missing or unreadable
+    source.
     """
     named_url = _named_url(url, environ)
     token = _named_token(token_file, environ)
@@ -98,7 +98,7 @@ def _named_token(option: Path | None, environ: Mapping[str, str]) -> _Token | No
 
 
 def _read_token(path: Path, origin: str) -> _Token:
-    """A token file others may read is used all the same: refusing it protects nothing that is not already open."""
+    """A token file that others can read is used all the same: a refusal would protect nothing."""
     try:
         text = read(path, limits.SECRET).decode()
         mode = path.stat().st_mode
@@ -114,7 +114,7 @@ def _read_token(path: Path, origin: str) -> _Token:
 
 
 def _checked_token(text: str, origin: str) -> Secret:
-    """Refuse what cannot go into a header, without ever showing it."""
+    """Refuse a token that cannot go into a header, without ever showing it."""
     token = text.strip()
     if not token:
         raise ConfigError(f"the GitLab token in {origin} is empty")
@@ -124,14 +124,14 @@ def _checked_token(text: str, origin: str) -> Secret:
 
 
 def _of_python_gitlab(environ: Mapping[str, str]) -> FileSettings | None:
-    # Imports python-gitlab, which nothing else here needs.
+    # This import loads python-gitlab, which the rest of this file does not need.
     from provisioner.ci.gitlab.config_files import read_config_files
 
     return read_config_files(environ.get(SECTION) or None)
 
 
 def _in_the_clear(url: str) -> tuple[str, ...]:
-    """Addresses of a network of one's own, as a lab has it, are nobody else's to read."""
+    """Private addresses, such as a lab's, are not open to strangers."""
     parts = urlsplit(url)
     if parts.scheme == "https" or parts.hostname == "localhost":
         return ()

@@ -53,7 +53,7 @@ class Runner:
 
 @dataclass(frozen=True, slots=True)
 class Registration:
-    """A runner just made or whose token was just reset: the token is shown this once."""
+    """A new runner, or one with a reset token: the token is shown only once."""
 
     id: int
     token: Secret

@@ -1,4 +1,4 @@
-"""What people read of GitLab, and what it brings to the machine. Importing this imports no library."""
+"""GitLab's nouns for people, and its part on the machine. Importing this imports no library."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ HOST_SIDE: Final = HostSide(
     templates="gitlab",
     files=("runner.nix", "toml.nix"),
     address="gitlabUrl",
-    # Where the SIGQUIT of a normal stop waits for the jobs (gitlab-runner, "Signals").
+    # The SIGQUIT of a normal stop waits for the jobs instead (gitlab-runner, "Signals").
     end_jobs="SIGTERM",
 )
 # By the prefixes that GitLab gives them (doc/security/tokens, "Token prefixes").
