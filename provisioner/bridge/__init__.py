@@ -1,7 +1,7 @@
 """Pull requests of GitHub, built by GitLab: `nixprov bridge`, a service of its own beside up and down (ADR 0032).
 
-Level-triggered: `Bridge.settle` reads the truth on both sides and closes the gap. A timer calls it and a webhook only
-rings for it, so lost, repeated, forged and late events are all the same case.
+Level-triggered: `Bridge.settle` reads the truth on both sides and closes the gap. A timer calls it, and a webhook
+only rings for it. Lost, repeated, forged and late events are then the same case.
 
     values, policy   the facts of both sides and the rules for them: no I/O
     config           bridge.toml

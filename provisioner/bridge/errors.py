@@ -1,4 +1,4 @@
-"""The errors of the bridge. All but the last are met inside a pass.
+"""The errors of the bridge; all but the last are met inside a pass:
 
 BridgeError              nixprov's base for the bridge
 ├── BridgeUnavailable    one side is silent or asks for patience; the next pass tries again
@@ -25,7 +25,7 @@ class BridgeError(NixprovError):
 
 
 class BridgeUnavailable(BridgeError):
-    """`wait_s` is what that side asked for, in seconds."""
+    """`wait_s`: the patience that this side asked for, in seconds."""
 
     def __init__(self, side: Side, message: str, *, wait_s: float = 0.0) -> None:
         super().__init__(f"{side.value}: {message}")

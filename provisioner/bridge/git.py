@@ -1,9 +1,9 @@
-"""The only file that starts git: one argument list at a time, no shell, no name or URL of a pull request's.
+"""The only file that starts git: by argument lists, without a shell, without names or URLs of a pull request.
 
-A stranger's commit is fetched into a throw-away folder of its own, with fsck and limits of size, memory and time.
+A stranger's commit is fetched into a throw-away folder, with fsck and limits of size, memory and time.
 From there it is pushed on by its id. Nothing is ever checked out, merged or walked through: the work of
 reading a tree is the runner's. git reads the token through a credential helper, from an inherited
-memory file; the token is in no argument, URL or variable. (git-scm.com/docs: git-config "transfer.fsckObjects" and
+memory file. The token is in no argument, URL or variable. (git-scm.com/docs: git-config "transfer.fsckObjects" and
 "credential.helper", git-push "--force-with-lease".)
 """
 
@@ -200,7 +200,7 @@ class Git:
         remote: Remote | None = None,
         limits: GitLimits | None = None,
     ) -> bytes:
-        """Run git to its end and give what it printed. Raises LeaseLost, Unbuildable, BridgeUnavailable."""
+        """Run git to its end and give its output. Raises LeaseLost, Unbuildable, BridgeUnavailable."""
         limits = limits or self._limits
         argv = ["prlimit", f"--fsize={limits.pack}", f"--as={limits.memory}", f"--cpu={int(limits.fetch_s) + 1}", "--"]
         argv += ["git", *(("-C", str(folder)) if folder else ()), *arguments]

@@ -1,7 +1,7 @@
 """GitHub's API, as an App sees one repository: ten calls, each of them counted, none made behind our back.
 
-Own calls on requests, below which is the transport of nixprov's GitLab client (redirects are refused, replies are
-bounded); why not PyGithub is in ADR 0032. docs.github.com/rest: "Authenticating as a GitHub App", "Best practices
+Own calls on requests, on the transport of nixprov's GitLab client: it refuses redirects and bounds replies. ADR 0032
+has the reasons against PyGithub. docs.github.com/rest: "Authenticating as a GitHub App", "Best practices
 for using the REST API", "Checks", "Rate limits".
 """
 
@@ -45,7 +45,7 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True, slots=True)
 class _Page:
-    """A page as it was last seen: GitHub says in a few bytes, and for free, that it still is so."""
+    """A page as it was last seen. GitHub confirms it in a few bytes, and for free."""
 
     etag: str
     items: tuple[Any, ...]
@@ -239,7 +239,7 @@ class GitHub:
         raise self._refusal(method, url, reply)
 
     def _refusal(self, method: str, url: str, reply: requests.Response) -> BridgeError:
-        """Limits are 403 or 429 with a time to come back; a 5xx is for the next pass; the rest is for a person."""
+        """Limits are 403 or 429 with a time to come back. A 5xx is for the next pass, the rest for a person."""
         path = url.removeprefix(self._api).partition("?")[0]
         wait_s = _limit_wait(reply, self._clock())
         if wait_s is not None:
@@ -256,7 +256,7 @@ class _NotFound(BridgeError):
 
 
 def _limit_wait(reply: requests.Response, now: float) -> float | None:
-    """Seconds to wait, when the reply is a limit of rates: Retry-After, or the reset of a budget that is used up."""
+    """The seconds to wait after a reply that limits rates: Retry-After, or the reset of a used-up budget."""
     if reply.status_code not in {403, 429}:
         return None
     if (asked := asked_wait(reply.headers)) is not None:

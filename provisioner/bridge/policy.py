@@ -1,7 +1,7 @@
 """The rules of the bridge: permissions to build, refs on GitLab, and the texts of checks. Pure.
 
-Every rule is a row of a table in the tests. No name, ref or URL of a pull request is ever used: all output is made of
-numbers, object ids and bridge.toml.
+Every rule is a row of a table in the tests. No name, ref or URL of a pull request is ever used. All output is made
+of numbers, object ids and bridge.toml.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def claim_of(comment: Comment) -> Claim | None:
 
 
 def ground_without_asking(pull: PullRequest) -> Ground | None:
-    """A branch of the repository itself was pushed by one of its writers; a fork may have writers of its own."""
+    """A branch of the repository was pushed by one of its writers. A fork may have writers of its own."""
     return Ground.BRANCH if pull.head_repository == pull.base_repository else None
 
 

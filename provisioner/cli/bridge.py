@@ -50,7 +50,7 @@ def bridge() -> None:
 @click.argument("repository", metavar="OWNER/NAME", type=NAMED)
 @click.argument("gitlab_url", metavar="GITLAB_URL", type=NAMED)
 @click.argument("project", metavar="GROUP/NAME", type=NAMED)
-@click.option("-c", "--config", default="bridge.toml", type=NAMED, metavar="FILE", help="What to write.")
+@click.option("-c", "--config", default="bridge.toml", type=NAMED, metavar="FILE", help="The file to write.")
 @click.option("--branch", "branches", multiple=True, default=("main",), metavar="NAME", help="Mirrored; default: main.")
 def init(repository: str, gitlab_url: str, project: str, config: str, branches: tuple[str, ...]) -> None:
     r"""Write a bridge.toml; name the App and tokens to make.
@@ -127,7 +127,7 @@ def run(config: str, state: str | None) -> None:
 
 @bridge.command()
 @_where
-@click.option("--dry-run", is_flag=True, help="Only say what would be pushed and deleted.")
+@click.option("--dry-run", is_flag=True, help="Only announce pushes and deletions.")
 def once(config: str, state: str | None, dry_run: bool) -> None:
     r"""Make one pass and end, with a line of JSON for each decision.
 

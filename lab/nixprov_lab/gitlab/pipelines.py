@@ -1,7 +1,7 @@
-"""Pipelines of a project, and what is set for them: variables, protected names, the job token's allowlist.
+"""Pipelines of a project, and their settings: variables, protected names, the job token's allowlist.
 
 docs api/pipelines, api/project_level_variables, api/group_level_variables, api/protected_branches, api/protected_tags,
-api/tags, api/project_job_token_scopes. The repository itself is kept elsewhere: `Project.heads` is what is known of it.
+api/tags, api/project_job_token_scopes. The repository itself is kept elsewhere; `Project.heads` has its branches.
 """
 
 from __future__ import annotations
