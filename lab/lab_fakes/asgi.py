@@ -1,4 +1,4 @@
-"""Calls an ASGI application without a socket: the lab's GitLab answers a unit test in well under a millisecond."""
+"""Calls an ASGI application without a socket. The lab's GitLab answers a unit test in well under a millisecond."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Reply:
 
 
 class Api:
-    """The lab's GitLab with an administrator's token; `lab` are its insides."""
+    """The lab's GitLab with an administrator's token; `lab` are its parts."""
 
     def __init__(self, calls: Path | None = None) -> None:
         self.lab = LabGitLab(Journal(calls))
@@ -51,7 +51,7 @@ class Api:
         token: str | None = "",
         headers: Mapping[str, str] | None = None,
     ) -> Reply:
-        """`token` empty: the administrator's; None: none. `body`: bytes as they are, anything else as JSON."""
+        """Make a call. `token` empty: the administrator's; None: none. `body`: bytes as they are, anything else as JSON."""
         sent = {"host": "gitlab.lab", **(headers or {})}
         if token is not None:
             sent.setdefault("PRIVATE-TOKEN", token or self.admin)
@@ -70,7 +70,7 @@ class Api:
         return self.call("GET", path, **more)
 
     def new_runner(self, **settings: object) -> tuple[int, str]:
-        """Id and token of a fresh runner, an instance runner unless `settings` say otherwise."""
+        """Id and token of a new runner, an instance runner unless `settings` have another type."""
         made = self.post("/user/runners", {"runner_type": "instance_type", **settings})
         assert made.status == 201, made.body
         return made.json["id"], made.json["token"]

@@ -1,6 +1,6 @@
-"""What the stand-in runner talks to: a small GitLab on loopback and a Docker Engine on a unix socket that runs scripts.
+"""The peers of the stand-in runner: a small GitLab on loopback and a Docker Engine on a unix socket that runs scripts.
 
-The engine's containers are processes of this computer; only scripts whose paths lie below the test's directory may be run.
+The engine's containers are processes of this computer. So only scripts with paths below the test's directory may be run.
 """
 
 from __future__ import annotations
@@ -65,11 +65,11 @@ class _HttpServer(ThreadingHTTPServer):
     daemon_threads = True
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A runner that was stopped or killed does not read its reply."""
+        """Ignore the error: a stopped or killed runner does not read its reply."""
 
 
 class FakeGitLab:
-    """Queue with `queue`; `replies` holds statuses to answer with, once each, by the kind of call (final: of updates)."""
+    """Jobs are added by `queue`. `replies` has statuses to answer with, once each, by kind of call (final: of updates)."""
 
     def __init__(self) -> None:
         self.calls: list[Call] = []
@@ -200,7 +200,7 @@ class Container:
 
 
 class FakeDocker:
-    """`containers` and `volumes` hold what exists, `created` every container's body by its name's ending."""
+    """Keeps the existing `containers` and `volumes`; `created` has every container's body by its name's ending."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -228,12 +228,12 @@ class _UnixServer(socketserver.ThreadingUnixStreamServer):
     daemon_threads = True
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that has gone is part of what is tested; everything else shows in what the test asks for."""
+        """Ignore the error: tests hang up on purpose, and other errors show in their results."""
 
 
 def kill(container: Container) -> None:
     if container.process and container.process.poll() is None:
-        with contextlib.suppress(ProcessLookupError):  # it has just ended, and another thread is about to know
+        with contextlib.suppress(ProcessLookupError):  # it has just ended, and another thread will notice
             os.killpg(container.process.pid, signal.SIGKILL)
         container.process.wait()
 
@@ -295,7 +295,7 @@ def _serve(container: Container, script: bytes) -> None:
 
 
 def _frames(container: Container, stream: Any, number: int) -> None:
-    """To its end, whether or not the client stays for it."""
+    """Send the output to its end, even if the client hangs up."""
     assert container.attached is not None
     with stream:
         while data := stream.read1(4096):

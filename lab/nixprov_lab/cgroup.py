@@ -1,8 +1,8 @@
 """One cgroup for a lab, with one below it for each machine.
 
-Owns the second line of defence against leaks: whatever the lab started is in its cgroup and is killed with it.
-Machines need one each, because systemd-nspawn --keep-unit makes its `payload` group beside the group it runs in:
-two machines in the same group would share one, and each would take the other's processes for its own.
+Owns the second defence against leaks: every process of the lab is in its cgroup and is killed with it.
+Machines need one each, because systemd-nspawn --keep-unit makes its `payload` group beside its own group. Two machines
+in the same group would share one `payload`, and each would take the other's processes for its own.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from nixprov_lab.errors import LabError
 
 
 def lab_cgroup(lab_id: str) -> Path:
-    """The lab's directory in the cgroup v2 hierarchy, pure or beside v1; raises LabError when there is none."""
+    """The lab's directory in the cgroup v2 hierarchy, pure or beside v1. Raises LabError when there is none."""
     for mountpoint in _mountpoints("cgroup2"):
         return mountpoint / _name(lab_id)
     raise LabError("no cgroup v2 hierarchy is mounted on this computer", hint="mount one at /sys/fs/cgroup/unified")
 
 
 def remove_lab(lab_id: str) -> None:
-    """Remove a lab's empty cgroups, also those systemd-nspawn makes of the same name beside v1 (name=systemd)."""
+    """Remove a lab's empty cgroups, also those of the same name that systemd-nspawn makes beside v1 (name=systemd)."""
     for mountpoint in _mountpoints("cgroup2", "cgroup"):
         remove(mountpoint / _name(lab_id))
 
 
 def inside(cgroup: Path, argv: list[str]) -> list[str]:
-    """The command that runs `argv` in a cgroup, made when missing; raises LabError when none can be made."""
+    """The command that runs `argv` in a cgroup, made when missing. Raises LabError when none can be made."""
     try:
         cgroup.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -46,7 +46,7 @@ def is_populated(cgroup: Path) -> bool:
 
 
 def kill(cgroup: Path, timeout_s: float = 20) -> None:
-    """End every process in and below a cgroup and wait until they are gone; raises LabError when they stay."""
+    """End every process in and below a cgroup and wait until they are gone. Raises LabError when they stay."""
     deadline = time.monotonic() + timeout_s
     while is_populated(cgroup):
         if time.monotonic() > deadline:

@@ -1,6 +1,6 @@
 """`nixprov lab`: throw-away machines and a throw-away GitLab on this computer.
 
-Owns options and output of these commands; what they do is nixprov_lab.control's.
+Owns the options and the output of these commands. Their work is done by nixprov_lab.control.
 """
 
 from __future__ import annotations

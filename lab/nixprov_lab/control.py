@@ -1,6 +1,6 @@
-"""Start, find and stop labs: what the command line and the tests use.
+"""Start, find and stop labs, for the command line and the tests.
 
-Owns how a lab comes up and what is written for its users; `Lab` in running.py is what they get.
+Owns the start of a lab and the files for its users; they get a `Lab` of running.py.
 """
 
 from __future__ import annotations
@@ -49,17 +49,17 @@ _ACCEPTS: Final = """\
 # What is known against Nix 2.26.3, by which a job becomes root of these machines. A real one has a newer Nix instead.
 nixprov_accept_advisories={accepted}
 """
-# By the version alone: what Debian mended in its package was not looked at.
+# Judged by the version alone, without Debian's patches.
 ACCEPTED: Final = ("CVE-2025-46415", "CVE-2025-52993", "CVE-2026-39860", "CVE-2026-44028")
 
 
 def start(hosts: int = 2, progress: Progress = lambda _: None, nix_from: str = "") -> Lab:
     """Start a lab and return it when all its hosts and its GitLab answer.
 
-    `nix_from` is another suite of Debian's whose Nix the machines get; of that one nothing is accepted.
+    `nix_from` is another suite of Debian, and the machines get its Nix. No advisory is accepted for that one.
 
-    The first start on a computer builds the tree, which takes minutes and Debian's mirror. `progress` gets lines for
-    people. Interrupted, it takes down what it began; killed, the supervisor does. Raises LabError.
+    The first start on a computer builds the tree, which takes minutes and needs Debian's mirror. `progress` gets lines
+    for people. An interrupted start takes the lab down; after a killed one the supervisor does. Raises LabError.
     """
     require_lab()
     if not 1 <= hosts <= network.MOST_HOSTS:
@@ -87,7 +87,7 @@ def start(hosts: int = 2, progress: Progress = lambda _: None, nix_from: str = "
 
 
 def stop_all() -> list[str]:
-    """End every lab of this computer, remove what dead ones and interrupted builds left; returns the labs' ids."""
+    """End every lab of this computer, and remove leftovers of dead labs and interrupted builds. Returns the ids."""
     tree.remove_leftovers()
     with registry.lock():
         running = [files for files in registry.entries() if registry.is_alive(files)]
@@ -97,7 +97,7 @@ def stop_all() -> list[str]:
 
 
 def stop_one() -> list[str]:
-    """End the lab that `find` finds, if any, and remove what dead ones left; returns their ids."""
+    """End the lab that `find` finds, if any, and remove leftovers of dead ones. Returns the ids of all."""
     with registry.lock():
         swept = registry.sweep()
     running = chosen()
@@ -108,7 +108,7 @@ def stop_one() -> list[str]:
 
 
 def _write_files(lab: Lab, accepts: str) -> None:
-    """Write the keys, the known hosts and the inventory: complete before any machine runs."""
+    """Write the keys, the known hosts and the inventory, before any machine runs."""
     files = lab.files
     _make_key(files.ssh_key, f"nixprov-lab-{lab.id}")
     known = []
@@ -129,7 +129,7 @@ def _make_key(path: Path, comment: str) -> str:
 
 
 def _save_logs(lab: Lab) -> Path:
-    """Copy the logs of a lab that did not start to where the next failure replaces them."""
+    """Copy the logs of a lab that did not start to a fixed place. The next failure replaces them."""
     saved = cache_dir() / "last-failure"
     shutil.rmtree(saved, ignore_errors=True)
     saved.mkdir()
@@ -147,7 +147,7 @@ def _hint(logs: Path) -> str:
 
 
 def _launch(claim: Claim, environment: dict[str, str]) -> socket.socket:
-    """Start the supervisor, as nobody's child, and return the socket to it."""
+    """Start the supervisor, detached from this process, and return the socket to it."""
     ours, theirs = socket.socketpair()
     argv = [
         *("setsid", "--fork", "unshare", "--mount", "--pid", "--fork", "--kill-child=KILL", "--mount-proc"),
@@ -169,7 +169,7 @@ def _launch(claim: Claim, environment: dict[str, str]) -> socket.socket:
 
 
 def _supervisor_environment() -> dict[str, str]:
-    """Nothing of the operator's but the way to this package and to a real gitlab-runner."""
+    """The supervisor's environment. It keeps only the paths of this package and of a real gitlab-runner."""
     environment = clean_environment(PYTHONPATH=os.pathsep.join(_packages()))
     if runner := os.environ.get(RUNNER_VARIABLE):
         if not Path(runner).is_file():

@@ -1,7 +1,7 @@
-"""What goes wrong on this computer, before any machine of the lab answers."""
+"""Errors of the lab on this computer, before any of its machines answers."""
 
 from provisioner.errors import NixprovError
 
 
 class LabError(NixprovError):
-    """The lab cannot be built, started, found or asked; nothing outside this computer is involved."""
+    """The lab cannot be built, started, found or asked. Nothing outside this computer is involved."""

@@ -1,4 +1,4 @@
-"""Asks the stand-in GitLab for what only its double can do: queue a job, turn the clock, break on purpose.
+"""The client of the stand-in GitLab's control API: queue a job, turn the clock, break on purpose.
 
 Owns the HTTP over the control socket; the routes are described in lab/nixprov_lab/gitlab/control.py.
 """
@@ -42,7 +42,7 @@ class Job:
 
 
 class GitLabControl:
-    """The control API of one lab's GitLab; every method raises LabError when it does not answer or says no."""
+    """The control API of one lab's GitLab. Every method raises LabError for a refusal or no answer."""
 
     def __init__(self, control_socket: Path, timeout_s: float = 30) -> None:
         self._socket = control_socket
@@ -71,7 +71,7 @@ class GitLabControl:
     def wait_for_job(
         self, job_id: int, on_trace: Callable[[str], None] = lambda _: None, timeout_s: float = 600
     ) -> Job:
-        """Poll a job to its end, giving `on_trace` each new piece of its trace; raises LabError when time is over."""
+        """Poll a job to its end and give `on_trace` each new piece of its trace. Raises LabError when time is over."""
         deadline = time.monotonic() + timeout_s
         seen = 0
         while True:
@@ -98,7 +98,7 @@ class GitLabControl:
         return list(self._call("GET", "/runners"))
 
     def delete_runner(self, runner_id: int) -> None:
-        """Take a runner away behind everybody's back."""
+        """Delete a runner, as another administrator would."""
         self._call("DELETE", f"/runners/{runner_id}")
 
     def calls(self, since: int = 0) -> list[dict[str, Any]]:
@@ -113,7 +113,7 @@ class GitLabControl:
         self._call("POST", "/faults", {"kind": kind, **fields})
 
     def clear_faults(self, path_regex: str = "") -> None:
-        """All, or those that were set with this very `path_regex`."""
+        """Clear all faults, or those that were set with exactly this `path_regex`."""
         self._call("DELETE", f"/faults?{urlencode({'path_regex': path_regex})}" if path_regex else "/faults")
 
     def token(self, scopes: Sequence[str], **fields: object) -> str:

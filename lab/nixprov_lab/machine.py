@@ -1,7 +1,7 @@
-"""One machine of the lab: its disks, its files that no other machine has, and the container that runs on them.
+"""One machine of the lab: its disks, its own files, and the container that runs on them.
 
-Owns the overlay and the systemd-nspawn command; knows nothing of GitLab and of how machines are asked for.
-The flags were tried one by one on cgroup v1 with a unified mount; each that is not plain says why it is there.
+Owns the overlay and the systemd-nspawn command; knows nothing of GitLab and of requests for machines. The flags were
+tried one by one on cgroup v1 with a unified mount. Each flag that is not plain has its reason beside it.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from nixprov_lab.errors import LabError
 from nixprov_lab.process import clean_environment, run
 from nixprov_lab.registry import HostState, LabState
 
-# What systemd-nspawn --keep-unit ends with when the machine wants to be started again (systemd.exec's
-# RestartForceExitStatus=133 in systemd-nspawn@.service is for the same number).
+# The exit status of `systemd-nspawn --keep-unit` for a reboot of the machine. systemd-nspawn@.service has the same
+# number in RestartForceExitStatus=133 (systemd.exec).
 REBOOT_STATUS: Final = 133
 NOT_STARTED: Final = 127
 SHUTDOWN_S: Final = 30
@@ -70,7 +70,7 @@ class Machine:
         return Power.ON if self._keeper is not None and self._keeper.is_alive() else Power.OFF
 
     def prepare(self, identity: Identity, runner: Path | None) -> None:
-        """Mount the root and write what is this machine's own; `runner` replaces the stand-in for gitlab-runner."""
+        """Mount the root and write this machine's own files. `runner` replaces the stand-in for gitlab-runner."""
         for name in ("upper", "work", "root"):
             (self.disk / name).mkdir(parents=True)
             (self.disk / name).chmod(0o755)
@@ -93,7 +93,7 @@ class Machine:
             self._keeper.start()
 
     def switch_off(self, *, hard: bool = False) -> None:
-        """Shut the machine down in order, or at once as by pulling the plug; too slow an order is cut short."""
+        """Shut the machine down in order, within a time limit. With `hard` end it at once, as by pulling the plug."""
         with self._lock:
             self._wanted = Power.OFF
             keeper, container = self._keeper, self._container
@@ -122,7 +122,7 @@ class Machine:
                     self._on_exit(self.host.name, NOT_STARTED)
                     raise
             status = self._container.wait()
-            # Killed, it leaves processes that are still dying, and with them its cable and its cgroup.
+            # After a kill some processes are still dying, and hold its cable and its cgroup.
             cgroup.kill(self._cgroup)
             if status != REBOOT_STATUS:
                 self._on_exit(self.host.name, status)
@@ -130,7 +130,7 @@ class Machine:
 
     def _start_container(self) -> subprocess.Popen[bytes]:
         cgroup.remove(self._cgroup)
-        # A killed machine's cable goes with its network namespace, a little later: the name must be free now.
+        # A killed machine's cable goes with its network namespace, a little later; but the name must be free now.
         network.remove_link(network.link_of(self.lab.id, self.host.name))
         with (self.disk / "console.log").open("ab") as console:
             return subprocess.Popen(
@@ -147,14 +147,14 @@ class Machine:
             "systemd-nspawn",
             f"--directory={self.root}",
             "--boot",
-            # No systemd of the computer is asked for anything, so there need be none.
+            # The computer's systemd is not used, so it needs none.
             *("--register=no", "--keep-unit"),
             f"--machine={network.machine_of(self.lab.id, self.host.name)}",
             f"--hostname={self.host.name}",
             f"--network-bridge={self.lab.bridge}",
             f"--bind={self.disk / 'var'}:/var",
             *("--console=read-only", "--resolv-conf=off", "--timezone=off", "--link-journal=no"),
-            # Containers in the container: without bpf crun cannot set up devices, without the keyring calls no session.
+            # For containers in the container: crun needs bpf to set up devices, and the keyring calls for a session.
             *("--capability=all", "--system-call-filter=bpf keyctl add_key"),
         ]
 
@@ -164,7 +164,7 @@ class Machine:
                 f"lowerdir={':'.join(self.lab.lower)}",
                 f"upperdir={self.disk / 'upper'}",
                 f"workdir={self.disk / 'work'}",
-                # Directories of the tree can be renamed, as on any disk; the rest is the kernel's default, said aloud.
+                # Directories of the tree can be renamed, as on any disk; the rest is the kernel's default, written out.
                 *("redirect_dir=on", "index=off", "metacopy=off"),
             )
         )

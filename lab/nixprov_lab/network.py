@@ -1,6 +1,6 @@
 """The lab's network: one bridge with an address of the computer, hosts on it, no way out.
 
-Owns the choice of addresses and the interfaces' names; knows nothing of what runs on the machines.
+Owns the choice of addresses and the interfaces' names; knows nothing of the programs on the machines.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def bridge_of(lab_id: str) -> str:
 
 
 def machine_of(lab_id: str, host: str) -> str:
-    """The name of a container: short, for it is part of an interface's name, which has room for 15 characters."""
+    """The name of a container. It is part of an interface's name, which has room for 15 characters."""
     return f"{lab_id}-{host.removeprefix('host')}"
 
 
@@ -51,7 +51,7 @@ def is_free(subnet: IPv4Network, taken: Iterable[IPv4Network]) -> bool:
 
 
 def networks_in_use() -> list[IPv4Network]:
-    """What the computer reaches by a route, an address or a name server of its own; the default route is no claim."""
+    """The networks of this computer's routes, addresses and name servers. The default route does not count."""
     routes = json.loads(run(["ip", "-json", "-4", "route", "show", "table", "all"]) or "[]")
     names = [str(route.get("dst", "default")) for route in routes] + _name_servers()
     return [network for name in names if (network := _network(name)) is not None and network.prefixlen > 0]
@@ -66,7 +66,7 @@ def create_bridge(name: str, subnet: IPv4Network) -> None:
 def remove_link(name: str) -> None:
     """Remove an interface when it is there."""
     if Path("/sys/class/net", name).exists():
-        # Its other end may be going with the machine at this moment: then it is gone, which is what was wanted.
+        # Its other end may be going with the machine at this moment. Then the link is gone, as wanted.
         run(["ip", "link", "delete", "dev", name], check=False)
 
 

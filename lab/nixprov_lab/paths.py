@@ -1,4 +1,4 @@
-"""Where the lab keeps things. Owns directory and file names; knows nothing of what is in the files."""
+"""The lab's paths. Owns the names of directories and files; knows nothing of their contents."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ RUNTIME_VARIABLE: Final = "NIXPROV_LAB_RUNTIME_DIR"
 
 
 def cache_dir() -> Path:
-    """What survives the lab: trees, and the machines' disks while they run."""
+    """The directory of the trees, which survive the lab, and of the machines' disks while they run."""
     base = Path(os.environ.get("XDG_CACHE_HOME", ""))
     return (base if base.is_absolute() else Path.home() / ".cache") / "nixprov" / "lab"
 
@@ -40,7 +40,7 @@ class LabFiles:
 
     @property
     def lease(self) -> Path:
-        """Locked by whoever keeps the lab alive; the kernel lets go of it when they die."""
+        """Locked by the process that keeps the lab alive; the kernel lets go of it when that dies."""
         return self.root / "lease"
 
     @property

@@ -1,4 +1,4 @@
-"""Starts the system's tools and holds locks. Owns how a failed tool is reported; knows nothing of labs."""
+"""Starts the system's tools and holds locks. Owns the report of a failed tool; knows nothing of labs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from nixprov_lab.errors import LabError
 
 Progress = Callable[[str], None]
 
-# Debian's package for each program that is started; what every Debian has is left out.
+# Debian's package for each program that is started, without the programs of every Debian.
 PACKAGES: Final[Mapping[str, str]] = {
     "debootstrap": "debootstrap",
     "systemd-nspawn": "systemd-container",
@@ -31,7 +31,7 @@ ADMIN_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bi
 
 
 def missing_for_lab() -> str:
-    """Say in one line why no lab can be started here, or nothing when one can."""
+    """The reason why no lab can be started here, in one line; empty when one can."""
     if os.geteuid() != 0:
         return NOT_ROOT
     missing = [program for program in PACKAGES if not shutil.which(program, path=ADMIN_PATH)]
@@ -54,22 +54,22 @@ def require_lab() -> None:
 
 
 def allow_inotify(progress: Progress) -> None:
-    """Raise root's number of inotify instances (inotify(7)): a machine takes some seven, and the default is 128."""
+    """Raise root's number of inotify instances (inotify(7)). A machine takes about seven, and the default is 128."""
     try:
         if int(INOTIFY.read_text()) < INOTIFY_INSTANCES:
             INOTIFY.write_text(str(INOTIFY_INSTANCES))
             progress(f"fs.inotify.max_user_instances is {INOTIFY_INSTANCES} now, until this computer starts again")
     except (OSError, ValueError):
-        return  # a machine that does not start for it says so
+        return  # a machine that cannot start without it reports that
 
 
 def clean_environment(**extra: str) -> dict[str, str]:
-    """The environment for what the lab starts: none of the operator's, where tokens may be."""
+    """The environment of the lab's processes. It has nothing of the operator's, where tokens may be."""
     return {"PATH": ADMIN_PATH, "HOME": "/root", "LC_ALL": "C.UTF-8", **extra}
 
 
 def run(argv: Sequence[str], *, check: bool = True) -> str:
-    """Run a tool to its end and return its standard output; raises LabError with its last words."""
+    """Run a tool to its end and return its standard output. Raises LabError with its last words."""
     done = subprocess.run(
         argv, env=clean_environment(), stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
     )

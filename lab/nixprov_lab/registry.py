@@ -1,9 +1,9 @@
-"""Which labs there are on this computer, and whether they live.
+"""The labs on this computer, dead and alive.
 
-Owns the directory of labs, the claim on an id and its addresses, and the removal of everything a lab leaves.
-A lab lives as long as someone holds the lock on its lease: first who starts it, then its supervisor. There is one way
-to end a lab, dead or alive: kill what is in its cgroup, then remove what the kernel does not remove by itself. So
-nothing depends on a process having ended in good order.
+Owns the directory of labs, the claim on an id and its addresses, and the removal of a lab's traces.
+A lab lives as long as a process holds the lock on its lease: first the starter, then the supervisor. There is one way
+to end a lab, dead or alive. Everything in its cgroup is killed, then the rest is removed that the kernel leaves. So
+nothing depends on the orderly end of a process.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from nixprov_lab.process import locked, try_lock
 
 @dataclass(frozen=True, slots=True)
 class HostState:
-    """One machine: `machine_id` is what it has in /etc/machine-id, the same after every restart."""
+    """One machine. `machine_id` is the content of its /etc/machine-id, the same after every restart."""
 
     name: str
     address: str
@@ -39,9 +39,9 @@ class HostState:
 
 @dataclass(frozen=True, slots=True)
 class LabState:
-    """What is known of a lab before its first process runs: enough to remove every trace of it.
+    """The record of a lab from before its first process: enough to remove every trace of it.
 
-    `lower` are the directories of the tree, uppermost first; `disks` is where the machines' own files are.
+    `lower` are the directories of the tree, uppermost first. `disks` is the directory of the machines' own files.
     `started` is in seconds since 1970.
     """
 
@@ -112,9 +112,9 @@ def is_alive(files: LabFiles) -> bool:
 
 
 def claim(hosts: int, lower: tuple[Path, ...]) -> Claim:
-    """Take a new id with its addresses, after removing what dead labs left.
+    """Take a new id with its addresses, after the removal of dead labs' leftovers.
 
-    Everything that could need removing is written down here before it is made. Raises LabError when no subnet is free.
+    Everything that may have to be removed is recorded before it is made. Raises LabError when no subnet is free.
     """
     with lock():
         sweep()
@@ -122,7 +122,7 @@ def claim(hosts: int, lower: tuple[Path, ...]) -> Claim:
         files = LabFiles(runtime_dir() / lab_id)
         try:
             return _write(files, lab_id, hosts, lower)
-        except BaseException:  # an interruption too: nobody knows of this lab yet who could remove it
+        except BaseException:  # an interruption too: no other process knows of this lab yet
             remove(files)
             raise
 
@@ -141,7 +141,7 @@ def _write(files: LabFiles, lab_id: str, hosts: int, lower: tuple[Path, ...]) ->
 
 
 def sweep() -> list[str]:
-    """Remove what dead labs left; the registry must be locked. Returns their ids."""
+    """Remove dead labs' leftovers and return the labs' ids. The registry must be locked."""
     dead = [files for files in entries() if not is_alive(files)]
     for files in dead:
         remove(files)
@@ -201,7 +201,7 @@ def _disks(files: LabFiles) -> Path | None:
 
 
 def _orphaned_disks() -> list[Path]:
-    """Disks whose lab is no more: the computer was restarted, and the registry lies in memory."""
+    """Disks whose lab is gone. A restart of the computer clears the registry, which is in memory."""
     links = (cache_dir() / "machines").glob("*/lab")
     return [link.parent for link in links if link.is_symlink() and not link.exists()]
 

@@ -1,6 +1,6 @@
 """A running lab, asked from any process: all of its state is in its directory.
 
-Owns the conversation with the supervisor and, through ssh, with the machines; knows nothing of how a lab comes up.
+Owns the conversation with the supervisor and, through ssh, with the machines; knows nothing of a lab's start.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ SSH_PORT: Final = 22
 
 
 class Lab:
-    """One running lab. All methods raise LabError for a lab, host or machine that does not do what is asked."""
+    """One running lab. All methods raise LabError for a lab, host or machine that fails or does not answer."""
 
     def __init__(self, files: LabFiles, state: LabState) -> None:
         self.files = files
@@ -48,7 +48,7 @@ class Lab:
 
     @property
     def supervisor_pids(self) -> list[int]:
-        """The processes whose end, however it comes, is the end of the lab; none when it has ended."""
+        """The processes whose end is the end of the lab; empty when it has ended."""
         try:
             return [int(pid) for pid in Path(self.state.cgroup, "supervisor/cgroup.procs").read_text().split()]
         except FileNotFoundError:
@@ -102,7 +102,7 @@ class Lab:
     def run(
         self, host: str, argv: Sequence[str], *, stdin: str = "", check: bool = True, timeout_s: float = 120
     ) -> subprocess.CompletedProcess[str]:
-        """Run a command as root on a host, each word quoted; raises LabError when `check` and its status is not 0."""
+        """Run a command as root on a host, each word quoted. With `check` raises LabError for a status other than 0."""
         try:
             done = subprocess.run(
                 [*self.ssh_argv(host), shlex.join(argv)],
@@ -120,7 +120,7 @@ class Lab:
         return done
 
     def wait_until_up(self, host: str) -> str:
-        """Wait until a host has booted and return what `systemctl is-system-running` says: running or degraded."""
+        """Wait until a host has booted; the state by `systemctl is-system-running`, running or degraded."""
         address = self._host(host).address
         deadline = time.monotonic() + BOOT_S
         wait_until(lambda: answers(address, SSH_PORT), deadline, f"{host} does not answer ssh", self.doom)
@@ -169,7 +169,7 @@ class Lab:
         raise LabError(f"the lab has no host {name}", hint=f"its hosts: {names}")
 
     def doom(self) -> str:
-        """Say why waiting for the lab is in vain, or nothing."""
+        """The reason why waiting for the lab is in vain; empty when there is none."""
         return "" if self.is_alive else "the lab has ended"
 
     def _supervisor(self, action: str, host: str = "") -> dict[str, Any]:
@@ -188,7 +188,7 @@ class Lab:
 
 
 def find() -> Lab:
-    """The running lab that NIXPROV_LAB names, else the newest; raises LabError when there is none."""
+    """The running lab that NIXPROV_LAB names, else the newest. Raises LabError when there is none."""
     lab = chosen()
     if lab is None:
         wanted = os.environ.get(LAB_VARIABLE)
@@ -223,7 +223,7 @@ def answers(address: str, port: int) -> bool:
 def wait_until(
     condition: Callable[[], bool], deadline: float, failure: str, doomed: Callable[[], str] = lambda: ""
 ) -> None:
-    """Poll a condition until time.monotonic() reaches the deadline; raises LabError then, or when `doomed` says why."""
+    """Poll a condition until time.monotonic() is at the deadline. Raises LabError then, or for a reason of `doomed`."""
     while not condition():
         if reason := doomed():
             raise LabError(f"{failure}: {reason}")

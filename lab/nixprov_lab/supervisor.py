@@ -1,16 +1,18 @@
-"""The process a lab lives in: its machines, its bridge and its GitLab end when this one does.
+"""The main process of a lab: its machines, its bridge and its GitLab end with this one.
 
     python -m nixprov_lab.supervisor LAB_DIRECTORY LEASE_FD CHANNEL_FD
 
-Started by control.start as process 1 of a pid namespace of its own, with a mount namespace of its own, so that the
-kernel takes every process and mount with it, whatever kills it. LEASE_FD is the locked lease, held open until the end.
-CHANNEL_FD is a socket to whoever starts the lab: lines of JSON go out ({"progress": text}, {"error": text},
-{"ready": true}); `keep` comes in when the lab is up, and an end of file without it means that the starter died, and so
-does the lab.
+Started by control.start as process 1 of its own pid namespace, with its own mount namespace. So the kernel ends every
+process and mount with it, even after a kill. LEASE_FD is the locked lease, held open until the end.
+
+CHANNEL_FD is a socket to the process that starts the lab. Lines of JSON go out: {"progress": text}, {"error": text} or
+{"ready": true}. `keep` comes in when the lab is up. An end of file without it means that the starter died, and ends
+the lab.
 
 On LAB/supervisor.control it answers one line of JSON per connection:
-{"do": "status" | "switch-on" | "switch-off" | "unplug" | "restart", "host": NAME}
-gives {"power": {NAME: "on" | "off"}} or {"error": text}.
+
+    {"do": "status" | "switch-on" | "switch-off" | "unplug" | "restart", "host": NAME}
+    gives {"power": {NAME: "on" | "off"}} or {"error": text}
 """
 
 from __future__ import annotations
@@ -63,7 +65,7 @@ class Supervisor:
             network.remove_link(self.state.bridge)
 
     def answer(self, request: Mapping[str, object]) -> dict[str, object]:
-        """Do what a line on the control socket asks; raises LabError for what it does not know."""
+        """Obey a line on the control socket. Raises LabError for an unknown action or host."""
         action = request.get("do")
         if action != "status":
             self._act(str(action), str(request.get("host")))
@@ -134,7 +136,7 @@ class Supervisor:
         self._over.set()
 
     def _watch_starter(self) -> None:
-        """Wait for the starter's word that the lab shall stay, or for its death."""
+        """Wait for the starter's `keep`, or for its death."""
         words = self._channel.recv(64)
         if words.strip() == b"keep":
             self._kept.set()
@@ -158,7 +160,7 @@ class Supervisor:
     def _tell(self, **message: object) -> None:
         try:
             self._channel.sendall(json.dumps(message).encode() + b"\n")
-        except OSError:  # the starter is gone, which _watch_starter sees to
+        except OSError:  # the starter is gone, and _watch_starter ends the lab
             log.info("nobody hears: %s", message)
 
 
@@ -170,7 +172,7 @@ def _listener(path: Path) -> socket.socket:
 
 
 def _hide_nspawn_directory() -> None:
-    """Let systemd-nspawn keep its locks and sockets where they go with this mount namespace."""
+    """Mount a directory for systemd-nspawn's locks and sockets that goes with this mount namespace."""
     directory = Path("/run/systemd/nspawn")
     directory.mkdir(parents=True, exist_ok=True)
     run(["mount", "-t", "tmpfs", "-o", "mode=0755", "lab", str(directory)])
@@ -179,7 +181,7 @@ def _hide_nspawn_directory() -> None:
 def main(argv: list[str]) -> None:
     files, lease, channel = LabFiles(Path(argv[0])), int(argv[1]), int(argv[2])
     os.set_inheritable(lease, False)
-    os.umask(0o022)  # what is written into the machines is as on any machine, whatever the operator's is
+    os.umask(0o022)  # files in the machines get the usual modes, independent of the operator's umask
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
     Supervisor(files, socket.socket(fileno=channel)).run()
 

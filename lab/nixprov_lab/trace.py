@@ -1,7 +1,7 @@
-"""A job's trace as GitLab's page shows it: without the times and section marks that gitlab-runner writes for machines.
+"""A job's trace as on GitLab's page: without the times and section marks that gitlab-runner writes for machines.
 
-gitlab-runner 19 begins each line with time, stream and `+` where it goes on with the line before (FF_TIMESTAMPS); its
-sections are marked by `section_start:TIME:NAME` and `section_end:TIME:NAME` with a carriage return (GitLab docs,
+gitlab-runner 19 begins each line with time and stream, and with `+` when it continues the line before (FF_TIMESTAMPS).
+Its sections are marked by `section_start:TIME:NAME` and `section_end:TIME:NAME` with a carriage return (GitLab docs,
 ci/jobs/job_logs). Colours stay: the job's own text is as foreign as before.
 """
 
@@ -15,7 +15,7 @@ _SECTION: Final = re.compile(r"section_(?:start|end):\d+:[\w.-]+(?:\[[^\]]*\])?\
 
 
 def readable(trace: str) -> str:
-    """The whole trace for people; text without stamps comes back as it is but for section marks."""
+    """The whole trace for people. Text without stamps loses only its section marks."""
     lines: list[str] = []
     for line in trace.split("\n"):
         stamp = _STAMP.match(line)
@@ -29,7 +29,7 @@ def readable(trace: str) -> str:
 
 
 class Reader:
-    """Gives the readable text of a trace that grows: whole lines only, each once."""
+    """The readable text of a growing trace: whole lines only, each once."""
 
     def __init__(self) -> None:
         self._trace = ""

@@ -1,9 +1,12 @@
 """The file system below every machine: Debian, and over it the stand-in NixOS.
 
-Owns the recipe and its cache: `base-<hash>` is Debian with the lab's packages (minutes to build, changes seldom),
-`nix-<hash>` the Nix of a newer Debian on it, where that is asked for, `tree-<hash>` what the stand-in's install.sh
-changes on them (seconds to build, changes with our own files). All are built aside and renamed, so what has its name is
-complete. Knows nothing of running labs.
+Owns the recipe and its cache, which has three kinds of directories:
+
+* `base-<hash>` is Debian with the lab's packages. It takes minutes to build and changes seldom.
+* `nix-<hash>` has the Nix of a newer Debian on top, on request.
+* `tree-<hash>` has the changes of the stand-in's install.sh. It takes seconds to build and changes with our own files.
+
+All are built aside and then renamed, so a directory with its final name is complete. Knows nothing of running labs.
 """
 
 from __future__ import annotations
@@ -26,14 +29,14 @@ from nixprov_lab.process import Progress, clean_environment, locked, run
 
 HERE: Final = Path(__file__).parent
 RELEASE: Final = "trixie"
-# debootstrap leaves nix-bin half configured, for the order of its dependencies; so the second list is apt's.
+# debootstrap leaves nix-bin half configured, due to the order of its dependencies; so the second list is apt's.
 FIRST: Final = "systemd,systemd-sysv,dbus,openssh-server,ca-certificates,iproute2,busybox-static,git,sudo"
 LATER: Final = (
     "nix-bin podman crun netavark aardvark-dns nftables docker.io docker-cli iptables opendoas polkitd"
     " python3-minimal libpython3-stdlib"
 )
 UNUSED_DAYS: Final = 7
-# Its own mount and pid namespace, killed with the process that started it: no mount or process outlives a build.
+# Own mount and pid namespaces, which end with the process that started them: no mount or process outlives a build.
 _IN_NAMESPACES: Final = (
     *("setpriv", "--pdeathsig", "KILL"),
     *("unshare", "--mount", "--pid", "--fork", "--kill-child=KILL", "--mount-proc"),
@@ -52,13 +55,13 @@ class Sources:
 def ensure(
     progress: Progress, in_use: Collection[Path] = (), sources: Sources | None = None, nix_from: str = ""
 ) -> tuple[Path, ...]:
-    """Build what is missing of the tree and return its directories, uppermost first, for an overlay's `lowerdir`.
+    """Build the missing parts of the tree; its directories, uppermost first, for an overlay's `lowerdir`.
 
-    `nix_from` is another suite of Debian's whose Nix the machines get.
+    `nix_from` is another suite of Debian, and the machines get its Nix. `in_use` are directories of running labs, which
+    are kept at any age.
 
-    Takes minutes the first time, no time later. Needs root and, for the base, Debian's default mirror (through this
-    computer's apt settings and name servers). `in_use` are directories of running labs: they are kept, however old.
-    Raises LabError with the last lines of the log.
+    Takes minutes the first time, no time later. Needs root. The base also needs Debian's default mirror, through this
+    computer's apt settings and name servers. Raises LabError with the last lines of the log.
     """
     sources = sources or Sources()
     cache = cache_dir()
@@ -115,7 +118,7 @@ def _build(target: Path, argv: Sequence[str], progress: Progress) -> None:
     log = target.with_name(f"{target.name}.log")
     words = [str(building) if word == "TREE" else word for word in argv]
     building.mkdir()
-    building.chmod(0o755)  # it becomes the machines' root directory, whatever the umask
+    building.chmod(0o755)  # it becomes the machines' root directory, so the umask must not decide
     with (
         log.open("w") as errors,
         subprocess.Popen(
@@ -172,7 +175,7 @@ def _contents(directory: Path) -> list[str]:
 
 
 def _apt_settings() -> str:
-    """How this computer's apt reaches its mirrors: proxies, time-outs, checks; nothing that runs a program."""
+    """The computer's apt settings for its mirrors: proxies, time-outs, checks; no setting that runs a program."""
     dump = run(["apt-config", "dump", "--format", '%f "%v";%n', "Acquire"])
     return "".join(f"{line}\n" for line in dump.splitlines() if _APT_SETTINGS.match(line))
 
@@ -191,7 +194,7 @@ def _last_lines(log: Path, count: int = 4) -> str:
 
 
 def remove_leftovers() -> None:
-    """Remove what interrupted builds left, waiting for one that is under way."""
+    """Remove leftovers of interrupted builds. A running build is waited for."""
     cache = cache_dir()
     if any(cache.glob("*.building")):
         with locked(cache / "lock"):
@@ -207,7 +210,7 @@ def _remove_leftovers(cache: Path) -> None:
 
 
 def _remove_unused(cache: Path, keep: set[Path]) -> None:
-    """Remove trees nobody has started for days."""
+    """Remove trees that no lab has used for days."""
     oldest = time.time() - UNUSED_DAYS * 86400
     for path in [*cache.glob("base-*"), *cache.glob("nix-*"), *cache.glob("tree-*")]:
         if path.is_dir() and path not in keep and path.stat().st_mtime < oldest:

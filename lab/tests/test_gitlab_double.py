@@ -1,6 +1,6 @@
 """The lab's GitLab is as strict as the real one: scopes, order of checks, tokens, statuses, changes.
 
-The expected values are GitLab's documented ones (docs api/runners, api/users, api/rest), not what the server does.
+The expected values are GitLab's documented ones (docs api/runners, api/users, api/rest), not the server's behaviour.
 """
 
 from __future__ import annotations

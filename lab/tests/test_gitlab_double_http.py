@@ -1,4 +1,4 @@
-"""The lab's GitLab over HTTP: lists and filters, pages, bodies, what is not there, the journal and the faults."""
+"""The lab's GitLab over HTTP: lists and filters, pages, bodies, missing things, the journal and the faults."""
 
 from __future__ import annotations
 

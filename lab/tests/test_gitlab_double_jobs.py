@@ -1,4 +1,4 @@
-"""The runner's side of the lab's GitLab: who gets a job, the trace protocol, how a job ends."""
+"""The runner's side of the lab's GitLab: the choice of the runner, the trace protocol, the end of a job."""
 
 from __future__ import annotations
 

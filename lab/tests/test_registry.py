@@ -1,4 +1,4 @@
-"""What the lab decides without root: names, addresses, whose lab is alive, what it says when it cannot be."""
+"""The lab's decisions that need no root: names, addresses, dead and living labs, the reasons of refusals."""
 
 from __future__ import annotations
 

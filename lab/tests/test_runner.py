@@ -17,7 +17,7 @@ import pytest
 from lab_fakes.runner import TOKEN, FakeDocker, FakeGitLab, JobState, config_text, fakes, wait_for
 
 PROGRAM = Path(nixprov_lab.guest.__file__).parent / "gitlab-runner.py"
-# Says something again and again: GitLab's word to end a job comes with the answer to a piece of its log.
+# Prints again and again, because GitLab ends a job by its answer to a piece of the log.
 ENDLESS = "while :; do echo again; sleep 1; done"
 STAMP = re.compile(r"^\S+Z (0[01][OE])([+ ])", re.MULTILINE)
 
@@ -48,7 +48,7 @@ class Lab:
             process.communicate()
 
     def held(self) -> str:
-        """A line of a script that says that it `started`, and ends once somebody says `go`."""
+        """A line of a script that makes a file `started`, and ends once there is a file `go`."""
         return f"touch {self.directory}/started; while [ ! -e {self.directory}/go ]; do sleep 0.05; done"
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
@@ -56,13 +56,13 @@ class Lab:
         return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     def command(self, *arguments: str) -> tuple[int, str]:
-        """Exit status and everything it said."""
+        """Run a command; its exit status and all of its output."""
         process = self.start(*arguments)
         said = process.communicate(timeout=30)
         return process.returncode, "".join(said)
 
     def finished(self, job: JobState) -> JobState:
-        """The job once its end was reported; run by a runner of its own, which drains after it."""
+        """Run the job by its own runner, which drains after it; the job after the report of its end."""
         with self.running() as process:
             wait_for(lambda: bool(job.final), "the job's final update")
             process.send_signal(signal.SIGQUIT)

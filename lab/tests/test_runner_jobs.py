@@ -188,7 +188,7 @@ def test_the_containers_get_what_config_toml_says(bench: Bench) -> None:
 
 
 def test_the_container_that_opens_a_volume_gets_nothing_but_it(bench: Bench) -> None:
-    """So a helper image whose programs lie in a mounted store needs the engine to mount it."""
+    """So a helper image with its programs in a mounted store needs the engine to mount it."""
     bench.run(["true"], docker='volumes = ["/nix/store:/nix/store:ro"]\nnetwork_mode = "none"')
     body = next(body for name, body in bench.engine.created if "-set-permission-" in name)
     assert body["Cmd"] == ["gitlab-runner-helper", "cache-init", "/gitlab-runner-cache-init"]
@@ -241,7 +241,7 @@ def test_what_the_stand_in_has_not_fails_the_job_by_name(bench: Bench, asked: di
 
 @dataclass(frozen=True)
 class Clock:
-    """Stands still until a job's script has begun: what comes before it takes no time."""
+    """A clock that stands still until a job's script begins, so that the steps before it take no time."""
 
     begun: Path
 

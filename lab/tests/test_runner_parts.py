@@ -66,7 +66,7 @@ def test_what_register_writes_is_accepted(tmp_path: Path) -> None:
         ('executor = "docker"', "token_expires_at = 2030-01-01T00:00:00Z", "does not rotate tokens"),
         ('executor = "docker"', "feature_flags = { FF_CONCRETE = true }", "feature flag FF_CONCRETE is not supported"),
         ('image = "localhost/job:1"', "privilegd = true", "unknown key privilegd"),
-        # What Docker's command line has, and services have not: the real one passes over them in silence.
+        # Docker's command line has these options, and services do not. The real runner ignores them in silence.
         ('image = "localhost/job:1"', "pids_limit = 100", "unknown key pids_limit"),
         ('image = "localhost/job:1"', 'services_cap_drop = ["NET_RAW"]', "unknown key services_cap_drop"),
         ('image = "localhost/job:1"', "no_new_privileges = true", "unknown key no_new_privileges"),

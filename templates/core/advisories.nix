@@ -1,5 +1,5 @@
-# What is known against the Nix that the jobs' daemon will be: a way to root stops the evaluation, unless it is accepted.
-# Here and not in `up` alone: a later nixos-rebuild may bring an older Nix.
+# Known flaws of the Nix that runs the jobs' daemon. A way to root stops the evaluation, unless it is accepted.
+# The check is here too, not in `up` alone, because a later nixos-rebuild may bring an older Nix.
 {
   config,
   lib,
@@ -26,7 +26,7 @@ let
   unknown = lib.filter (id: !(lib.elem id known)) cfg.acceptedAdvisories;
 in
 {
-  # A job that is trusted is root of the host anyhow, by what it may ask and not by a flaw; door.nix warns of that.
+  # A trusted job needs no flaw to become root of the host; door.nix warns of that.
   config = lib.mkIf (cfg.trust == "none") {
     assertions = [
       {

@@ -1,5 +1,5 @@
-# Which advisories hold for a release of Nix, and which release mends them; null where the version is not one.
-# provisioner/advisories.py says the same: tests/contract/test_advisories_nix.py holds them together.
+# The advisories for a release of Nix, and the release that mends them; null when the version is no release.
+# provisioner/advisories.py has the same rules; tests/contract/test_advisories_nix.py compares the two.
 {
   advisories,
   product,
@@ -27,7 +27,7 @@ let
     else
       null;
 
-  # Whether `release` is this one or newer; what comes before it, with its number, is not yet.
+  # Whether `found` is `release` or newer. A pre-release of the same number is older.
   atLeast =
     release: found:
     let
@@ -35,7 +35,7 @@ let
     in
     order > 0 || order == 0 && !found.isEarly;
 
-  # By branch; what is newer than all of them has what the last one has.
+  # By branch; a newer branch than all of them counts as the last one.
   reached =
     releases: found:
     let
@@ -56,7 +56,7 @@ let
   of = found: builtins.filter (holds found) advisories;
   isRoot = advisory: advisory.severity == "root";
 
-  # The lowest newer release that leaves no way to root.
+  # The lowest newer release without a way to root.
   fixes = builtins.concatLists (map (one: one.affected.${product}.fixed or [ ]) advisories);
   isMend =
     found: release:

@@ -15,18 +15,18 @@ MAGIC = b"nix-archive-1"
 MAX_WORD = 32
 MAX_NAME = 255
 MAX_TARGET = 4095
-# As Nix has them since CVE-2026-44028: older ones recurse on a stack of fixed size, and let a length claim any memory.
+# Nix' own bounds since CVE-2026-44028. An older Nix recurses on a fixed stack, and lets a length claim any memory.
 DEEPEST = 64
 LARGEST = 1 << 40
 
 
 def archive(source: Source, sink: Sink) -> None:
-    """One that a client sends. Raises Refused where it is none, or larger or deeper than any that Nix writes."""
+    """Copy a client's archive. Raises Refused for anything else, or larger or deeper than any that Nix writes."""
     _archive(source, sink, DEEPEST, LARGEST)
 
 
 def trusted_archive(source: Source, sink: Sink) -> None:
-    """One that the daemon sends: as deep and as large as its store has it."""
+    """Copy the daemon's archive, as deep and as large as it is in the store."""
     _archive(source, sink, None, None)
 
 
@@ -59,7 +59,7 @@ def _entry(source: Source, sink: Sink) -> None:
 
 
 def _opens_directory(source: Source, sink: Sink, largest: int | None) -> bool:
-    """Read a node: whole when it is a file or link, up to its first entry when it is a directory."""
+    """Read a file or link whole, or a directory up to its first entry; whether it is a directory."""
     _word(source, sink, b"(")
     _word(source, sink, b"type")
     kind = _word(source, sink, b"regular", b"symlink", b"directory")

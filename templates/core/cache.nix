@@ -1,5 +1,5 @@
-# What jobs built is there for the next job: held from the collector for some days, given up oldest first when the
-# disk runs short. The collector's own turn comes only when no job runs.
+# Jobs' builds are kept for the next job. They are held from the collector for some days, and given up oldest first
+# when the disk runs short. The collector itself runs only when no job does.
 {
   config,
   lib,

@@ -1,5 +1,5 @@
-# What each job cost and what the store saved it: a book on the host that `nixprov status` reads. counters.py says where
-# its numbers come from.
+# A book on the host with the cost of each job and the savings by the store. `nixprov status` reads it. The sources of
+# its numbers are in counters.py.
 {
   config,
   lib,
@@ -70,7 +70,7 @@ in
       description = "What GitLab jobs built and found";
     };
     users.groups.nixprov-counters = { };
-    # Its socket is for the filter, which is not there where jobs are trusted.
+    # Only the filter uses this socket, and trusted jobs have no filter.
     users.groups.nixprov-filter = { };
   };
 }

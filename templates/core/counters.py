@@ -1,11 +1,11 @@
-"""The book of jobs: how long each ran, what Nix built and found for it. `nixprov status` reads it.
+"""The book of jobs: the duration of each, and the number of builds made and found for it. `nixprov status` reads it.
 
-Three sources, none of them a job: the engine says which containers belong to which job and when they come and go; the
-filter says which container a connection is from; a pipe per connection brings its numbers. The book has a fixed size,
-is replaced as a whole, and is only a record: when it cannot be written, nothing else stops.
+It has three sources, and none of them is a job. The engine lists each job's containers and reports their start and end.
+The filter names the container of a connection. A pipe per connection brings its numbers. The book has a fixed size and
+is replaced as a whole. It is only a record: when it cannot be written, nothing else stops.
 
-It may ask the engine, and whoever may ask an engine may do anything; so it takes in nothing but numbers, and asks with
-GET alone.
+Access to the engine's socket is access to everything on the host. So this program reads nothing but numbers from the
+filter, and asks the engine with GET alone.
 """
 
 # ruff: noqa: INP001 - a program by itself, pushed to the hosts
@@ -36,7 +36,7 @@ KEPT = 20
 KEPT_RUNNING = 200
 MAX_MESSAGE = 4096
 AGAIN_S = 2.0
-# How far after its own death the book asks the engine what has happened meanwhile.
+# After a restart, at most this much of the engine's past is asked for.
 LOOK_BACK_S = 3600.0
 
 RUNNER_LABEL = "nixprov-runner"
@@ -57,7 +57,7 @@ class _Connection(http.client.HTTPConnection):
 
 
 class Engine:
-    """Docker's API in the engine's newest version; podman has it too. Raises OSError, HTTPException, ValueError."""
+    """Docker's API in the engine's newest version, also spoken by podman. Raises OSError, HTTPException, ValueError."""
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -67,13 +67,13 @@ class Engine:
         return dict(found["Config"]["Labels"])
 
     def containers(self) -> dict[str, tuple[dict[str, str], float]]:
-        """Of all jobs, by id: labels, and the time of creation in seconds."""
+        """The containers of all jobs by id: labels, and the time of creation in seconds since 1970."""
         query = urlencode({"all": 1, "filters": json.dumps({"label": [RUNNER_LABEL]})})
         listed = json.load(self._get(f"/containers/json?{query}"))
         return {one["Id"]: (dict(one["Labels"]), float(one["Created"])) for one in listed}
 
     def events(self, since: float) -> Iterator[dict[str, Any]]:
-        """What happens to the containers of jobs, from a time on. podman begins to answer with the first event."""
+        """Events of jobs' containers from a time on, in seconds since 1970. podman answers with the first one."""
         filters = {"type": ["container"], "label": [MANAGED]}
         answer = self._get(f"/events?{urlencode({'since': int(since), 'filters': json.dumps(filters)})}")
         return (json.loads(line) for line in answer if line.strip())
@@ -103,7 +103,7 @@ class Book:
             self.written = file.stat().st_mtime
 
     def _load(self, document: dict[str, Any]) -> None:
-        """As it was written, or nothing of it. Raises ValueError, KeyError, TypeError."""
+        """Load a document whole or not at all. Raises ValueError, KeyError, TypeError."""
         if document["version"] != VERSION:
             raise ValueError(document["version"])
         totals = {name: document["totals"][name] + 0 for name in self._totals}
@@ -111,7 +111,7 @@ class Book:
         self._since, self._totals, self._jobs = float(document["since"]), totals, jobs
 
     def came(self, container: str, labels: dict[str, str], at: float) -> None:
-        """A job's container is there, for the first time or not."""
+        """Note that a job's container exists; it may be known already."""
         key = key_of(labels)
         if key is None:
             return
@@ -123,7 +123,7 @@ class Book:
             self._save()
 
     def went(self, container: str, key: tuple[str, int] | None, at: float) -> None:
-        """It is no more; with the last one of a job, the job is over."""
+        """Note that a container is gone. The last one of a job ends the job."""
         with self._lock:
             self._containers.pop(container, None)
             if key is None or key in self._containers.values() or key not in self._jobs:
@@ -132,7 +132,7 @@ class Book:
             self._save()
 
     def only(self, containers: set[str], at: float) -> None:
-        """These are all: what ended while nobody listened is over as well."""
+        """End each known container that is not among `containers`: its event was missed."""
         for gone in [container for container in self._containers if container not in containers]:
             self.went(gone, self.job_of(gone), at)
         with self._lock:
@@ -146,7 +146,7 @@ class Book:
             return self._containers.get(container)
 
     def count(self, key: tuple[str, int] | None, numbers: dict[str, int]) -> None:
-        """Without a job that is known, in the sums alone."""
+        """Add the numbers to the sums, and to the job when it is known."""
         with self._lock:
             job = [self._jobs[key]] if key in self._jobs else []
             for counts in (self._totals, *job):
@@ -206,10 +206,10 @@ def numbers_in(message: bytes) -> dict[str, int]:
 
 
 def follow(engine: Engine, book: Book) -> NoReturn:
-    """The engine's events, and after each break what there is now."""
+    """Follow the engine's events for ever; after each break, start from the containers that exist."""
     since = max(book.written, time.time() - LOOK_BACK_S)
     while True:
-        # Whatever an engine may say: this must not end while the unit looks alive.
+        # No answer of the engine may end this thread: the unit would look alive without it.
         with contextlib.suppress(Exception):
             listen(engine, book, since)
         since = time.time()
@@ -221,7 +221,7 @@ def listen(engine: Engine, book: Book, since: float) -> None:
     for container, (labels, created) in there.items():
         book.came(container, labels, created)
     book.only(set(there), time.time())
-    # An event that the list has already changes nothing.
+    # An event that is in the list already changes nothing.
     for event in engine.events(since):
         take(event, book)
 
@@ -250,7 +250,7 @@ def receive(listener: socket.socket, engine: Engine, book: Book) -> NoReturn:
 
 
 def connection(name: bytes, pipe: int, engine: Engine, book: Book) -> None:
-    """Who it is, while it is there to be asked; then its numbers, when it has ended."""
+    """Look up the connection's job while its container exists; count its numbers when it has ended."""
     with open(pipe, "rb") as numbers:
         key = job_of(name.decode("ascii", "replace"), engine, book)
         with contextlib.suppress(ValueError, OSError):

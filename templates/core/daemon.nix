@@ -18,12 +18,12 @@ let
   settings = import ./nix-settings.nix;
   hasSetting = name: lib.versionAtLeast (lib.getVersion nix) (settings.since.${name} or "2.18");
 
-  # The daemon's own: what it looked up at caches stays over restarts.
+  # The daemon's own folder, so that its look-ups at caches survive restarts.
   home = "/var/cache/nixprov-nix-daemon";
-  # Beside the store, as the newer Nix has it: /tmp is for everybody, and not always a disk.
+  # Beside the store, as in newer releases of Nix: /tmp is open to all users, and not always a disk.
   buildDir = "/nix/var/nix/nixprov-builds";
 
-  # Fixed here, because the daemon's own configuration belongs to the user and may say otherwise.
+  # Fixed here, because the host's nix.conf belongs to its owner and may have other values.
   forced = lib.filterAttrs (name: _: hasSetting name) (
     settings.forced {
       inherit nix buildDir;
@@ -33,22 +33,22 @@ let
   features = lib.attrValues (lib.filterAttrs (name: _: hasSetting name) settings.features);
 
   option = name: value: "--option ${name} ${lib.escapeShellArg value}";
-  # In the order of the line: the last word on features is said when all that needs one is set.
+  # The order on the line matters: the features are set last, after all settings that need one.
   flags = lib.concatStringsSep " " (
     [ (option "extra-experimental-features" (toString features)) ] ++ lib.mapAttrsToList option forced
   );
 
   show = if lib.versionAtLeast (lib.getVersion nix) "2.20" then "config show" else "show-config";
 
-  # Read once, at the start: a cache that the host's owner adds is there for jobs too.
+  # Read once, at the start, so that jobs also get a cache that the host's owner adds.
   nixConf = config.environment.etc."nix/nix.conf".source or null;
 
-  # The proxy that the whole host uses is all that there is to have for a build that asks.
+  # A build that asks for variables of the daemon gets only the proxy of the whole host.
   environment = lib.concatStringsSep " " (
     lib.mapAttrsToList (name: value: "${name}=${lib.escapeShellArg value}") (
       {
         HOME = home;
-        # Where builds are for a Nix that knows no build-dir.
+        # The folder of builds for a Nix without build-dir.
         TMPDIR = buildDir;
         CURL_CA_BUNDLE = "/etc/ssl/certs/ca-certificates.crt";
       }
@@ -58,7 +58,7 @@ let
 
   program = pkgs.writeText "nixprov-daemon.py" (builtins.readFile ./daemon.py);
 
-  # Between the builds' networks and the one that they go out by: all may go out, and none may come to another or stay.
+  # From the builds' networks all may go out, but none may reach another build's network or this namespace.
   translation = pkgs.writeText "nixprov-builds.nft" ''
     table ip nixprov-builds
     delete table ip nixprov-builds
@@ -133,7 +133,7 @@ in
 
   config.environment.etc."nixprov-revision".text = cfg.revision;
 
-  # Of builds that were killed, the next boot takes the rest.
+  # The next boot removes the remains of killed builds.
   config.systemd.tmpfiles.rules = lib.mkIf cfg.hasOwnDaemon [
     "d ${buildDir} 0700 root root -"
     "R! ${buildDir}/* - - - - -"
@@ -158,9 +158,9 @@ in
       network
     ];
     after = [ network ];
-    # Its namespace is another after a restart of an engine that is not ours.
+    # The owner may restart a shared engine, and then the namespace is another.
     partOf = lib.optional cfg.container.isShared network;
-    # As for NixOS' own daemon: builders find their tools by themselves, the daemon needs ssh and tar at the most.
+    # As for NixOS' own daemon: builders find their own tools, and the daemon needs ssh and tar at most.
     path = [
       nix
       pkgs.openssh
@@ -181,15 +181,15 @@ in
       OOMPolicy = "continue";
       Slice = "nixprov.slice";
 
-      # Builds with a network (fixed-output ones) would else reach the host's loopback and abstract sockets.
+      # Otherwise builds with a network (fixed-output ones) would reach the host's loopback and abstract sockets.
       NetworkNamespacePath = "/run/nixprov/network/namespace";
 
-      # Builders inherit all of this. So nothing is here that a build may need: namespaces, /dev/kvm, memory that is
-      # written and executed (compilers just in time), 32-bit calls and personalities, ptrace. And no PrivateTmp: a
-      # restart would take the folder from under the builds that go on.
+      # Builders inherit all of this, so it takes away nothing that a build may need. Builds need namespaces, /dev/kvm,
+      # memory that is written and executed (compilers just in time), 32-bit calls and personalities, ptrace.
+      # There is no PrivateTmp, because a restart would remove the folder of the builds that go on.
       NoNewPrivileges = true;
-      # What the daemon can be led to write is what building needs. Roots of the collector and profiles are the host's,
-      # but for what jobs built. systemd leaves /dev and /run writable by itself.
+      # The daemon may write only the paths that building needs. Roots of the collector and profiles belong to the host,
+      # except the roots of jobs' builds. By default systemd would leave /dev and /run writable.
       ProtectSystem = "strict";
       ReadWritePaths = [
         "/nix/store"
@@ -205,7 +205,7 @@ in
       TemporaryFileSystem = "/dev/shm";
       CacheDirectory = baseNameOf home;
       CacheDirectoryMode = "0700";
-      # Read it must: what a `result` in somebody's home holds is garbage to a collector that does not see it there.
+      # The daemon must read homes: its collector would take the build behind an unseen `result` link for garbage.
       ProtectHome = "read-only";
       PrivateMounts = true;
       ProtectClock = true;
@@ -229,7 +229,7 @@ in
     };
   };
 
-  # What all jobs of this host may take from its other work together, containers' own limits aside.
+  # The limits for all jobs of this host together, in addition to the limits of each container.
   config.systemd.slices.nixprov = {
     description = "Builds and runners of nixprov";
     sliceConfig = {

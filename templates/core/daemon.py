@@ -1,13 +1,14 @@
-"""A process of Nix for each connection of a job, in a network of its own: builds of two connections never meet.
+"""A process of Nix for each connection of a job, in its own network. Builds of two connections never meet.
 
-A build with a network has the one of its daemon. Nix' own, one for all, lets such builds of different jobs talk on
-loopback and hand over file descriptors on abstract sockets. So this program accepts the connections of the socket that
-systemd hands down, and runs `COMMAND` for each with it as standard input and output. With `--ip` the process is in a
-network namespace that is new: one link leads to the namespace of this program, which translates addresses.
+A build with a network uses the network of its daemon. Nix' own daemon has one network for all builds. There, builds of
+different jobs can talk on loopback and hand over file descriptors on abstract sockets. So this program accepts the
+connections of the socket that systemd hands down. For each it runs `COMMAND`, with the connection as standard input and
+output. With `--ip` the process gets a new network namespace. One link leads from it to the namespace of this program,
+which translates addresses.
 
     daemon.py [--ip PROGRAM] -- COMMAND...
 
-It is root, hears nothing that a job says, and needs Python's standard library alone (3.8 or newer).
+It runs as root, reads nothing from a job, and needs only Python's standard library (3.8 or newer).
 """
 
 # ruff: noqa: INP001 - a program by itself, pushed to the hosts
@@ -25,7 +26,7 @@ import sys
 
 LISTENER = 3
 CLONE_NEWNET = 0x40000000
-# For benchmarks between networks (RFC 2544): nobody's address on the outside.
+# Reserved for benchmarks between networks (RFC 2544), so no outside host has such an address.
 POOL = ipaddress.ip_network("198.18.0.0/15")
 LINKS = POOL.num_addresses // 2
 TRIES = 20
@@ -41,7 +42,7 @@ def main(arguments: list[str]) -> None:
     for name in ("LISTEN_FDS", "LISTEN_PID"):
         os.environ.pop(name, None)
     os.set_inheritable(LISTENER, False)
-    # Without this each ended connection would leave a zombie.
+    # Otherwise each ended connection would leave a zombie.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     listener = socket.socket(fileno=LISTENER)
     while True:
@@ -52,7 +53,7 @@ def main(arguments: list[str]) -> None:
 
 
 def serve(connection: socket.socket, ip: str, command: list[str]) -> None:
-    """Become the process of one connection. It ends with that connection, whatever fails."""
+    """Become the process of one connection. Any failure ends it, and with it the connection."""
     try:
         os.setsid()
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -68,7 +69,7 @@ def serve(connection: socket.socket, ip: str, command: list[str]) -> None:
 
 
 def leave_the_others(ip: str) -> None:
-    """Go into a new network namespace with a link to the one that is left."""
+    """Enter a new network namespace that has a link to the old one."""
     outside = os.open("/proc/self/ns/net", os.O_RDONLY)
     _checked(_kernel.unshare(CLONE_NEWNET))
     inside = os.open("/proc/self/ns/net", os.O_RDONLY)
@@ -83,7 +84,7 @@ def leave_the_others(ip: str) -> None:
 
 
 def _link(ip: str, outside: int) -> int:
-    """Make the link, with a number that no other one has: a process may be gone and its builds still there."""
+    """Make the link and return its unused number. A number may outlive its process, as long as builds use the link."""
     for left in reversed(range(TRIES)):
         number = (os.getpid() + left) % LINKS
         command = ["link", "add", "eth0", "type", "veth", "peer", f"build{number}", "netns", f"/proc/self/fd/{outside}"]

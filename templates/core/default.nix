@@ -1,11 +1,11 @@
-# The entry of nixprov's module: what configuration.nix imports.
+# The entry of nixprov's module, imported by configuration.nix.
 { config, lib, ... }:
 
 let
   settings = import ./settings.nix;
 
-  # What the inventory says goes over the module's defaults and over a mkDefault of the host's own configuration (1000);
-  # what that says plainly (100) goes over it.
+  # The inventory's values override the module's defaults and a mkDefault (1000) of the host's own configuration. A plain
+  # value (100) of that configuration overrides them.
   wish = lib.mapAttrs (_: lib.mkOverride 500);
   runner =
     _: said:
@@ -15,7 +15,7 @@ let
       environment = wish (said.environment or { });
     };
 
-  # Said, or a change of the inventory would do nothing and nobody would know why.
+  # Without this warning, a change of the inventory would have no effect and no explanation.
   overruled =
     path: wanted: actual:
     lib.concatLists (

@@ -1,4 +1,4 @@
-# Which socket jobs get for Nix: the filter's, or the host's own daemon's where somebody said that jobs are trusted.
+# The socket that jobs get for Nix: the filter's, or the host's own daemon's when jobs are declared trusted.
 { config, lib, ... }:
 
 let
@@ -18,7 +18,7 @@ in
           }
         else
           {
-            # A switch leaves a socket as it is that only changes (NixOS/nixpkgs#74899): another wish is another unit.
+            # A switch does not restart a socket that changed (NixOS/nixpkgs#74899). So another value is another unit.
             unit = if cfg.shareSocket then "nixprov-nix-shared.socket" else "nixprov-nix-jobs.socket";
             service = "nixprov-nix-filter.service";
             folder = "/run/nixprov/jobs/nix";
@@ -27,7 +27,7 @@ in
       "The unit of the socket, who answers there, and the socket's folder, which is mounted into containers.";
 
   config = lib.mkIf isPlain {
-    # What `status` asks for, to say it as long as it is so.
+    # Read by `status`, which reports the trust as long as it lasts.
     environment.etc."nixprov-trust".text = cfg.trust;
     warnings = [ "nixprov: trust is plain: root in a job's container is root of this host" ];
   };

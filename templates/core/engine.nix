@@ -1,6 +1,6 @@
-# What jobs run in: a podman of our own on a storage of our own, or, where that is asked for, the host's Docker.
-# Our podman's containers and images never mix with the user's, and one folder removed is all of it removed. In the host's
-# Docker, what is ours is told by labels.
+# The engine of the jobs: a podman of our own with its own storage, or on request the host's Docker.
+# Our podman's containers and images never mix with the user's, and all of them go with one folder. In the host's Docker,
+# ours have labels.
 {
   config,
   lib,
@@ -16,16 +16,16 @@ let
   docker = config.virtualisation.docker.package or pkgs.docker;
   hasDocker = config.virtualisation.docker.enable or false;
 
-  # The store for every container of this engine, also for the one in which gitlab-runner sets a volume's mode and which
-  # gets none of config.toml's volumes: there the image's links would lead nowhere. That one needs no network either;
-  # config.toml gives jobs theirs. The user's podman does not know of our network, nor ours of theirs, and a network in which
-  # no container runs shows nowhere: so ours is not from the addresses that podman gives out (containers.conf(5)),
-  # unless the host itself is where all others are.
-  # A list of the host's that says so would be added to, where podman knows of that (4.8).
+  # Every container of this engine gets the store. gitlab-runner sets a volume's mode in a container without config.toml's
+  # volumes, and there the image's links would lead nowhere. That container needs no network either; jobs get theirs by
+  # config.toml. The user's podman and ours do not know each other's networks, and a network without containers is not
+  # visible. So ours avoids the addresses that podman gives out by default (containers.conf(5)); the last pool is among
+  # them, for a host that is itself in the others.
+  # From podman 4.8 on, the host's containers.conf may ask for its list to be added to, which `append = false` prevents.
   only = lib.optionalString (lib.versionAtLeast (lib.getVersion podman) "5.0") ", { append = false }";
 
-  # The capabilities are podman's own default, without what the host's containers.conf adds to it: what package managers and
-  # servers of images need (ADR 0020). gitlab-runner has a word for them in a job's container and none in its services'.
+  # The capabilities are podman's own default, without the additions of the host's containers.conf. Package managers and
+  # servers of images need them (ADR 0020). gitlab-runner can set them for a job's container, but not for its services.
   overrides = pkgs.writeText "nixprov-containers.conf" ''
     [containers]
     default_capabilities = [
@@ -48,8 +48,8 @@ let
     podman = {
       isShared = false;
       package = podman;
-      # Each folder of its own. Who shares --tmpdir with the user's podman shares the file that says whether the containers
-      # were looked after since the boot (libpod/runtime.go, "alive"): only those of the first one would be.
+      # Each folder is our own. A --tmpdir shared with the user's podman would share the "alive" file (libpod/runtime.go),
+      # the sign that the containers were refreshed since the boot. Only the containers of the first podman would be.
       command =
         "${podman}/bin/podman --root ${storage}/storage --runroot /run/nixprov/containers"
         + " --tmpdir /run/nixprov/libpod --network-config-dir ${storage}/networks";
@@ -58,9 +58,9 @@ let
       socket = "/run/nixprov/podman.sock";
       group = "nixprov-runner";
       units = [ "nixprov-podman.socket" ];
-      # One of our own: on the default one a job would have the user's containers for neighbours.
+      # Our own network: on the default one a job would have the user's containers for neighbours.
       network = "nixprov-jobs";
-      # A server of names on the bridge would need a hole in the host's firewall.
+      # A name server on the bridge would need a hole in the host's firewall.
       networkOptions = "--disable-dns --opt isolate=strict --interface-name nixprov0";
       networkUnit = "nixprov-network";
     };
@@ -78,7 +78,7 @@ let
       ];
       network = "nixprov-jobs";
       networkOptions = "";
-      # Another unit than podman's, so that a host that changes its engine stops the one and starts the other.
+      # A different unit from podman's, so that a change of the engine stops the one and starts the other.
       networkUnit = "nixprov-docker-network";
     };
   };
@@ -98,8 +98,8 @@ in
       ];
     })
     (lib.mkIf (cfg.engine == "podman") {
-      # Before 4.5 CONTAINERS_CONF_OVERRIDE is not read, and every job would end at its start; before 4.6 no network can be
-      # kept from all others.
+      # Before 4.5 podman does not read CONTAINERS_CONF_OVERRIDE, and every job would end at its start. Before 4.6 no network
+      # can be isolated from all others.
       assertions = [
         {
           assertion = lib.versionAtLeast (lib.getVersion podman) "4.6";
@@ -127,15 +127,15 @@ in
         description = "Container engine of the GitLab jobs";
         requires = [ "nixprov-podman.socket" ];
         after = [ "nixprov-podman.socket" ];
-        # Restarting it would end the jobs that a switch finds running; image.nix does it when there are none.
+        # A restart would end the running jobs. image.nix restarts it when there are none.
         restartIfChanged = false;
         path = [ podman ];
-        # Where the host goes out by a proxy, registries are behind it.
+        # On a host behind a proxy, registries are reached through it.
         environment = (config.networking.proxy.envVars or { }) // engines.podman.environment;
         serviceConfig = {
           Type = "exec";
           ExecStart = "${engines.podman.command} system service --time=0";
-          # Containers live outside of this unit's control group; stopped means that no job's is left.
+          # Containers live outside this unit's control group. After a stop no job's container may be left.
           ExecStopPost = "-${engines.podman.command} rm --force --time 0 --filter label=com.gitlab.gitlab-runner.managed=true";
           KillMode = "process";
           Delegate = true;

@@ -1,5 +1,5 @@
-# The jobs' door to Nix: a small program between them and the untrusting daemon that knows the protocol and lets
-# through what building needs. filter.py says what that is, and why.
+# The jobs' door to Nix: a small program between them and the untrusting daemon. It knows the protocol and passes only
+# the requests that building needs. The requests and the reasons are in filter.py.
 {
   config,
   lib,
@@ -11,21 +11,21 @@ let
   cfg = config.services.nixprov;
   version = lib.getVersion (config.nix.package or pkgs.nix);
 
-  # A Nix without an untrusting daemon still trusts by user: the plain one sees the filter's, whoever is behind it.
+  # A Nix without an untrusting daemon trusts by user. Its plain daemon sees the filter's user for every client.
   daemon = if cfg.hasOwnDaemon then "nixprov-nix-daemon.socket" else "nix-daemon.socket";
   daemonSocket =
     if cfg.hasOwnDaemon then "/run/nixprov/daemon/socket" else "/nix/var/nix/daemon-socket/socket";
   trusted = (config.nix.settings or { }).trusted-users or (config.nix.trustedUsers or [ ]);
   signed = (config.nix.settings or { }).require-sigs or (config.nix.requireSignedBinaryCaches or true);
 
-  # Whom it must not trust, then.
+  # The names that it must not trust, then.
   jobs = [
     "*"
     "nixprov-filter"
     "@nixprov-filter"
   ];
 
-  # A folder with a __main__.py is a program whose parts find each other, with -I too.
+  # The parts of a folder with a __main__.py find each other, even with -I.
   part = name: pkgs.writeText "nixprov-${name}" (builtins.readFile (./. + "/${name}"));
   program = pkgs.runCommand "nixprov-filter" { } ''
     mkdir $out
@@ -37,7 +37,7 @@ let
     cp ${part "wire.py"} $out/wire.py
   '';
 
-  # What the host's own Nix may do at once; a number of ours goes over it.
+  # The host's own limit of builds at once, unless the inventory has one.
   maxJobs = (config.nix.settings or { }).max-jobs or (config.nix.maxJobs or "auto");
   buildsPerClient =
     if cfg.limits.buildsPerClient == 0 && builtins.isInt maxJobs then maxJobs else cfg.limits.buildsPerClient;
@@ -77,8 +77,8 @@ in
     systemd.sockets.${lib.removeSuffix ".socket" cfg.door.unit} = {
       description = "Nix for GitLab jobs";
       wantedBy = [ "sockets.target" ];
-      # A folder of its own: it is mounted into the jobs' containers, so the socket may be replaced inside it. Whoever is in
-      # a container comes to it by the mount, whatever their number; the host's users would come by the folder above.
+      # The folder is mounted into the jobs' containers, so the socket may be replaced inside it. Every user in a container
+      # reaches it by the mount. The host's users would have to pass the folder above.
       listenStreams = [ "${cfg.door.folder}/socket" ];
       socketConfig = {
         Service = "nixprov-nix-filter.service";
@@ -106,12 +106,12 @@ in
         RestartSec = 1;
         LimitNOFILE = 8192;
         MemoryMax = "2G";
-        # A connection that ran out of memory is its job's loss; systemd would stop the whole unit.
+        # Out of memory, only one connection and its job are lost; by default systemd would stop the whole unit.
         OOMPolicy = "continue";
         TasksMax = 2048;
 
         PrivateNetwork = true;
-        # Which container a client is in stands in /proc.
+        # /proc tells the container of a client.
         ProtectProc = "default";
         RestrictAddressFamilies = [ "AF_UNIX" ];
         SystemCallFilter = [

@@ -1,11 +1,11 @@
-"""Stands between the jobs and the daemon that trusts no client, and lets through only what building needs.
+"""The filter between the jobs and the daemon that trusts no client. It passes only the requests that building needs.
 
-The untrusting daemon still collects garbage, optimises and verifies the store for anybody who asks, and lets a client
-raise its own limits. This program speaks the worker protocol with both sides (grammar.py has its operations, session.py
-one connection, wire.py and archive.py its alphabet): no byte of a client's request reaches the daemon but as a value
-that was judged and is written anew. Both sides are held at protocol 1.37, whatever Nix the host and the job have.
+The untrusting daemon still collects garbage, optimises and verifies the store for any client. It also lets a client
+raise its own limits. This program speaks the worker protocol with both sides. grammar.py has its operations, session.py
+one connection, wire.py and archive.py its alphabet. Each value of a client's request is judged and written anew; no
+byte of the request itself reaches the daemon. Both sides are held at protocol 1.37, however new their Nix is.
 
-It runs as a user that owns nothing, holds no secret, and needs Python's standard library alone (3.8 or newer).
+It runs as a user that owns nothing, holds no secret, and needs only Python's standard library (3.8 or newer).
 """
 
 # ruff: noqa: INP001 - a program by itself, pushed to the hosts
@@ -29,14 +29,14 @@ from tally import Tally
 from wire import Hangup, Peer
 
 LISTEN_FD = 3
-# Connections that a job needs to work at all.
+# Connections without which a job cannot work.
 FEW = 4
-# Connections of all together whose container is not known: a job can make some, with processes that end at once.
+# Connections of unknown containers, all together. A job can make such ones by processes that end at once.
 UNKNOWN = 16
 
 
 def container_of(connection: socket.socket) -> str | None:
-    """The id of the client's container, by the control group of its process; None when the host does not know it."""
+    """The id of the client's container, by the control group of its process. None when there is none to be read."""
     pid = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
     try:
         return container_in(Path(f"/proc/{pid}/cgroup").read_text())
@@ -45,22 +45,22 @@ def container_of(connection: socket.socket) -> str | None:
 
 
 def container_in(groups: str) -> str | None:
-    """The outermost container of these groups, whatever a job may call a group of its own."""
+    """The outermost container of these groups. A job may give its own, inner groups any name."""
     found = re.search(r"(?:libpod-|docker[-/])([0-9a-f]{64})", groups)
     return found[1] if found else None
 
 
 class Counters:
-    """Where the numbers of a connection go (counters.py): to be had or not, no connection depends on it."""
+    """The receiver of a connection's numbers (counters.py). Connections work without it, too."""
 
     def __init__(self, path: str) -> None:
         self._path = path
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
 
     def introduce(self, container: str | None) -> int | None:
-        """A pipe whose other end the receiver has with the container's id: what is written to it counts for that one.
+        """A pipe for the numbers of this container. The receiver has its other end and the id. None without a receiver.
 
-        So whoever holds the pipe has no say for which job it counts.
+        So the writer of the pipe has no say in the job that its numbers count for.
         """
         if not self._path or container is None:
             return None
@@ -87,7 +87,7 @@ def report(tally: Tally, daemon: str, pipe: int) -> None:
 
 
 class Server:
-    """A process per connection: one that is made to misbehave takes no other along."""
+    """A process per connection, so that one that misbehaves ends alone."""
 
     def __init__(
         self,
@@ -132,7 +132,7 @@ class Server:
         self._children[pid] = container
 
     def _share(self, container: str | None) -> int:
-        """Of one container. A job may start many, so the last quarter of all is for those that have few."""
+        """How many connections a container may have. The last quarter of all is for containers with few."""
         left = self._total - len(self._children)
         share = self._per_job if container else min(self._per_job, UNKNOWN)
         if left > self._total // 4:
@@ -149,7 +149,7 @@ class Server:
             with contextlib.suppress(Hangup, OSError):
                 upstream.connect(self._daemon)
                 Session(client, daemon, self._limits, tally, self._store).run()
-            # The daemon ends the builds of a client that has gone.
+            # The daemon ends the builds of a client that is gone.
             client.close()
             daemon.close()
             if pipe is not None:

@@ -1,8 +1,8 @@
-"""The operations of the worker protocol: the fields of each request, what jobs may ask, and the fields of each reply.
+"""The operations of the worker protocol: the fields of each request and reply, and the requests that jobs may make.
 
-Source: src/libstore/worker-protocol.hh (`Op`), daemon.cc (`performOp`) and worker-protocol.cc of Nix 2.4 to 2.36. A
-field reads one value from a source and writes it to a sink anew. A job's values are judged by type, pattern and
-maximum, and one outside ends the connection. The daemon's are read only to know where they end.
+Sources: src/libstore/worker-protocol.hh (`Op`), daemon.cc (`performOp`) and worker-protocol.cc of Nix 2.4 to 2.36.
+A field reads one value from a source and writes it to a sink anew. A job's values are judged by type, pattern and
+maximum, and a value out of bounds ends the connection. The daemon's values are read only to find their ends.
 """
 
 # ruff: noqa: INP001 - part of a program by itself, pushed to the hosts
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     Field = Callable[[Source, Sink], object]
-    # Contents of frames; the values of the request before them say how they are read.
+    # Contents in frames; the values before them in the request decide how they are read.
     Contents = Callable[[Sequence[object], Frames, Sink], None]
 
-# Minor versions of the protocol since which the daemon says more.
+# Minor versions of the protocol that added to the daemon's greeting.
 TELLS_VERSION = 33
 TELLS_TRUST = 35
 TELLS_TIMES = 37
@@ -42,21 +42,21 @@ MAX_PATHS = 1 << 18
 MAX_NAMES = 1 << 12
 MAX_SIGNATURES = 1 << 8
 MAX_SETTINGS = 1000
-# Of all settings of one request together, since they are held until the last is there.
+# Bytes of all settings of one request together, since they are held until the last one arrives.
 MAX_SETTINGS_SIZE = 1 << 20
-# Of the daemon's texts, those up to this size can be asked for afterwards.
+# The daemon's texts up to this size are kept and can be asked for afterwards.
 MAX_KEPT = 1 << 12
 
 NAME = rb"[0-9A-Za-z+\-._?=]{1,211}"
 HASH_PART = rb"[0-9a-df-np-sv-z]{32}"
 OUTPUTS = rb"(?:\*|%b(?:,%b)*)" % (NAME, NAME)
 ALGORITHM = rb"(?:md5|sha1|sha256|sha512)"
-# Neither blake3 nor git: a daemon without that feature errs at it before it reads what follows.
+# Neither blake3 nor git: a daemon without that feature reports an error before it reads the rest.
 METHOD = rb"(?:text:sha256|fixed:(?:r:)?%b)" % ALGORITHM
 ADDRESS = rb"(?:text|fixed(?::r)?):%b:[0-9a-z]{26,103}" % ALGORITHM
 NAR_HASH = rb"[0-9a-f]{64}"
 SIGNATURE = rb"[^:\s]{1,255}:[0-9A-Za-z+/=]{1,255}"
-# What a build gives back under content addressing: the hash of its derivation, and which output.
+# The result of a content-addressed build: the hash of its derivation, and the name of the output.
 REALISATION = rb"sha256:[0-9a-f]{64}!%b" % NAME
 PLATFORM = rb"[0-9A-Za-z_.+\-]{1,64}"
 OUTPUT_METHOD = rb"(?:(?:r:|text:)?%b)?" % ALGORITHM
@@ -66,7 +66,7 @@ ADDRESSES = rb"[\x20-\x7e\t\n]{0,8192}"
 
 
 class Verdict(enum.Enum):
-    """What becomes of a request: it is passed on, refused by name, or done here by doing nothing."""
+    """The fate of a request: passed on, refused by name, or answered here without an effect."""
 
     PASSED = "passed"
     REFUSED = "refused"
@@ -74,7 +74,7 @@ class Verdict(enum.Enum):
 
 
 class Operation(NamedTuple):
-    """One request. `begins_early`: the daemon may err when it has not read all of it, and would go on with the rest."""
+    """One request. With `begins_early` the daemon may err in the middle of it, and take the rest for a new request."""
 
     name: str
     request: tuple[Field, ...] = ()
@@ -85,7 +85,7 @@ class Operation(NamedTuple):
 
 
 class Limits(NamedTuple):
-    """Upper bounds of what a client asks for; 0 means no bound of ours."""
+    """Upper bounds of a client's wishes; 0 means no bound of ours."""
 
     max_jobs: int
     cores: int
@@ -93,7 +93,7 @@ class Limits(NamedTuple):
     max_silent: int
 
 
-# --- fields of what jobs send
+# --- fields of requests, from jobs
 
 
 def whole(maximum: int) -> Field:
@@ -108,10 +108,10 @@ def whole(maximum: int) -> Field:
 
 
 def no(source: Source, sink: Sink) -> None:
-    """A wish that no job has granted, whatever it said: repair, unsigned paths, a build directory that is kept.
+    """A wish that is always sent on as "no": repair, unsigned paths, a build directory that is kept.
 
-    Repair is the worst. The daemon deletes a path before it knows what comes in its place, and keeps that when the hash
-    turns out to be wrong.
+    Repair is the worst. The daemon deletes a path before its replacement is built. It keeps the replacement even when
+    the hash turns out to be wrong.
     """
     if source.number() > 1:
         raise Refused("a wish that is neither yes nor no")
@@ -119,7 +119,7 @@ def no(source: Source, sink: Sink) -> None:
 
 
 def a_mode(source: Source, sink: Sink) -> None:
-    """Of a build: normal, repair (see `no`) or check."""
+    """The mode of a build: normal, repair (see `no`) or check."""
     mode = source.number()
     if mode not in (NORMAL, REPAIR, CHECK):
         raise Refused(f"the build mode {mode}")
@@ -182,7 +182,7 @@ def many(maximum: int, *fields: Field) -> Field:
 
 
 def asked(field: Field, suffix: bytes = b"") -> Field:
-    """Of a name that counts as asked for."""
+    """A name that counts as asked for."""
 
     def noted(source: Source, sink: Sink) -> None:
         value = field(source, sink)
@@ -193,15 +193,15 @@ def asked(field: Field, suffix: bytes = b"") -> Field:
 
 
 def settings(limits: Limits) -> Field:
-    """The client's settings by name: the few that a job may set for its own builds, none above its limit."""
+    """The client's settings by name: only those that a job may set for its own builds, none above its limit."""
     judged: dict[bytes, Callable[[bytes], bytes | None]] = {
         b"timeout": _seconds_up_to(limits.timeout),
         b"max-silent-time": _seconds_up_to(limits.max_silent),
         b"connect-timeout": _if_like(SECONDS),
         b"poll-interval": _if_like(SECONDS),
-        # Which of these it takes is the daemon's to judge.
+        # The daemon itself checks each address.
         b"substituters": _if_like(ADDRESSES),
-        # Nobody's machines but those that the host has.
+        # No remote builders but the host's.
         b"builders": _if_like(b""),
     }
 
@@ -249,7 +249,7 @@ def an_archive(_: Sequence[object], frames: Frames, sink: Sink) -> None:
 
 
 def added(values: Sequence[object], frames: Frames, sink: Sink) -> None:
-    """By the method of the request (its second field): an archive, or the bytes of a file."""
+    """An archive or the bytes of a file, by the method of the request (its second field)."""
     method = values[1]
     if isinstance(method, bytes) and method.startswith(b"fixed:r:"):
         archive(frames, sink)
@@ -262,7 +262,7 @@ def any_bytes(_: Sequence[object], frames: Frames, sink: Sink) -> None:
         sink.raw(piece)
 
 
-# --- fields of what the daemon sends
+# --- fields of replies, from the daemon
 
 
 def a_number(source: Source, sink: Sink) -> int:
@@ -272,7 +272,7 @@ def a_number(source: Source, sink: Sink) -> int:
 
 
 def a_text(source: Source, sink: Sink) -> bytes | None:
-    """None when it is too long to be kept."""
+    """A text, or None when it is too long to be kept."""
     size = source.number()
     if size <= MAX_KEPT:
         value = source.exactly(size)
@@ -305,7 +305,7 @@ def optional(*fields: Field) -> Field:
 
 
 def log_fields(source: Source, sink: Sink) -> list[int | bytes | None]:
-    """Of an activity or its result: numbers (0) and texts (1)."""
+    """The fields of an activity or its result: numbers (0) and texts (1)."""
     values: list[int | bytes | None] = []
     for _ in range(a_number(source, sink)):
         kind = a_number(source, sink)
@@ -324,7 +324,7 @@ STDERR_START_ACTIVITY = 0x53545254
 STDERR_STOP_ACTIVITY = 0x53544F50
 STDERR_RESULT = 0x52534C54
 
-# What the daemon says before the result of a request, until the last one (src/libutil/logging.hh).
+# The daemon's messages before the result of a request, up to the last one (src/libutil/logging.hh).
 MESSAGES: dict[int, tuple[Field, ...]] = {
     STDERR_NEXT: (a_text,),
     # Activity, level, kind, text, fields, parent.
@@ -338,14 +338,14 @@ MESSAGES: dict[int, tuple[Field, ...]] = {
 
 
 def greeting(minor: int) -> tuple[Field, ...]:
-    """What the daemon says of itself: its version, and whether it trusts the client."""
+    """The daemon's words on itself: its version, and whether it trusts the client."""
     return (*((a_text,) if minor >= TELLS_VERSION else ()), *((a_number,) if minor >= TELLS_TRUST else ()))
 
 
 def operations(store: bytes, minor: int, limits: Limits) -> dict[int, Operation]:
-    """All known requests by number, of protocol 1.`minor` and the store at `store`."""
+    """All known requests by number, for protocol 1.`minor` and the store at `store`."""
     a_path = like(rb"%b/%b-%b" % (re.escape(store), HASH_PART, NAME))
-    # A name without the ending makes the daemon end itself (`nameFromPath`).
+    # A name without the ending aborts the daemon (`nameFromPath`).
     a_drv = like(rb"%b/%b-%b\.drv" % (re.escape(store), HASH_PART, NAME))
     path_or_none = like(rb"(?:%b/%b-%b)?" % (re.escape(store), HASH_PART, NAME))
     # A path, or outputs of a derivation, which may itself be an output.
@@ -382,7 +382,7 @@ def operations(store: bytes, minor: int, limits: Limits) -> dict[int, Operation]
     refused, pretended = Verdict.REFUSED, Verdict.PRETENDED
 
     def several(_: Sequence[object], frames: Frames, sink: Sink) -> None:
-        """Paths with their archives, after how many there are."""
+        """The number of paths, then each path with its archive."""
         many(MAX_PATHS, *path_info, archive)(frames, sink)
 
     return {
@@ -398,13 +398,13 @@ def operations(store: bytes, minor: int, limits: Limits) -> dict[int, Operation]
         9: Operation("BuildPaths", (many(MAX_PATHS, asked(a_wish)), a_mode), (a_number,)),
         10: Operation("EnsurePath", (asked(a_path),), (a_number,)),
         11: Operation("AddTempRoot", (a_path,), (a_number,)),
-        # A root in a container's file system means nothing on the host, where thousands of them would only slow the
-        # collector down. What jobs built is held by the daemon's own hook.
+        # A root in a container's file system means nothing on the host. Thousands of them would only slow the collector
+        # down. The jobs' builds are held by the daemon's own hook.
         12: Operation("AddIndirectRoot", (free(MAX_FILE_NAME),), verdict=pretended),
         13: Operation("SyncWithGC", verdict=pretended),
         14: Operation("FindRoots", verdict=refused),
-        # Keep failed, keep going, fallback, verbosity, jobs, silence, one of no meaning, level of the build log, two of
-        # no meaning, processors, substitute, settings by name.
+        # Keep failed, keep going, fallback, verbosity, jobs, silence, one without meaning, level of the build log.
+        # Then: two without meaning, processors, substitute, settings by name.
         SET_OPTIONS: Operation(
             "SetOptions",
             (
@@ -414,7 +414,7 @@ def operations(store: bytes, minor: int, limits: Limits) -> dict[int, Operation]
                 *(capped_at(limits.cores), flag, settings(limits)),
             ),
         ),
-        # Action, paths, whether live ones too, most to free; three of no meaning.
+        # Action, paths, whether live ones too, most to free; three without meaning.
         20: Operation(
             "CollectGarbage",
             (whole(VOMIT), paths, flag, whole((1 << 64) - 1), *(whole(MAX_WORD),) * 3),
@@ -442,7 +442,7 @@ def operations(store: bytes, minor: int, limits: Limits) -> dict[int, Operation]
         39: Operation("AddToStoreNar", (*path_info, no, no), contents=an_archive, begins_early=True),
         40: Operation("QueryMissing", (wishes,), (TEXTS, TEXTS, TEXTS, a_number, a_number)),
         41: Operation("QueryDerivationOutputMap", (a_path,), (a_list(a_text, a_text),)),
-        # The daemon takes a realisation without looking at its signatures.
+        # The daemon takes a realisation without a look at its signatures.
         42: Operation("RegisterDrvOutput", (free(MAX_TEXT),), verdict=refused),
         43: Operation("QueryRealisation", (like(REALISATION),), (TEXTS,), begins_early=True),
         44: Operation("AddMultipleToStore", (no, no), contents=several, begins_early=True),

@@ -1,5 +1,5 @@
-# What our own programs go without: no rights, no devices, no memory that is written and executed, a read-only system.
-# They run no builds; daemon.nix says what holds for those.
+# The restrictions of our own programs: no rights, no devices, no memory that is written and executed, a read-only
+# system. They run no builds; the restrictions of builds are in daemon.nix.
 {
   CapabilityBoundingSet = "";
   LockPersonality = true;

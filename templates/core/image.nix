@@ -1,4 +1,4 @@
-# What jobs start in when they name no image: links into the host's store, with the programs that every job needs.
+# The image of jobs that name none: links into the host's store, with the programs that every job needs.
 {
   config,
   lib,
@@ -48,7 +48,7 @@ let
     else
       "${pkgs.cacert}/etc/ssl/certs/ca-bundle.crt";
 
-  # Root in the container is nobody to our daemon; names are for programs that ask who they are.
+  # Root in the container has no rights at our daemon. The names are for programs that look up their own user.
   passwd = pkgs.writeText "nixprov-job-passwd" ''
     root:x:0:0:root:/root:/bin/sh
     nobody:x:65534:65534:nobody:/var/empty:/bin/false
@@ -68,8 +68,8 @@ let
     build-users-group =
   '';
 
-  # The layout of `docker save` (https://github.com/moby/docker-image-spec), written by hand: one layer of links weighs
-  # a few kilobytes, while dockerTools would copy the closure that the mounted store already has.
+  # The layout of `docker save` (https://github.com/moby/docker-image-spec), written by hand. One layer of links has a few
+  # kilobytes. dockerTools would copy the closure that the mounted store already has.
   image = pkgs.runCommand "nixprov-job-image" { } ''
     export PATH=${pkgs.coreutils}/bin:${pkgs.findutils}/bin:${pkgs.gnutar}/bin:${pkgs.gnused}/bin
     mkdir -p tree/{bin,usr/bin,etc/nix,etc/ssl/certs,root,tmp,var/empty,var/tmp,nix/store,nix/var/nix/daemon-socket,builds,cache}
@@ -132,7 +132,7 @@ let
     };
   };
 
-  # What a job needs before its first line: the image, and a network of our own.
+  # Prepares the image and our own network, before any job.
   load = pkgs.writeScript "nixprov-image-load" ''
     #!${pkgs.bash}/bin/bash
     set -euo pipefail
@@ -148,7 +148,7 @@ let
     ${forget "$name"}
   '';
 
-  # What the engine keeps of us goes with the unit; a switch that brings another image comes by here too.
+  # Removes our image and network from the engine, with the unit. A switch to another image runs this too.
   unload = pkgs.writeScript "nixprov-image-unload" ''
     #!${pkgs.bash}/bin/bash
     set -euo pipefail
@@ -157,7 +157,7 @@ let
     ${forget ""}
   '';
 
-  # Images of ours but one: of earlier systems. One that a running job still uses is refused, and goes next time.
+  # Removes our images of earlier systems, all but `kept`. An image in use by a running job stays until the next time.
   forget = kept: ''
     "''${engine[@]}" images --format '{{.Repository}}:{{.Tag}}' --filter label=nixprov.image=job |
       while read -r old; do

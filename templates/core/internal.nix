@@ -1,4 +1,4 @@
-# What the module's files tell each other: an option that nobody sets.
+# An option by which the module's files share a value. Users do not set it.
 { lib }:
 
 type: value: description:

@@ -1,5 +1,5 @@
-# A network for the builds that may have one: a namespace with a way out and nothing of the host in it. It is made by
-# the engine that makes the jobs' networks, so that builds come as far as jobs do, on every host and firewall.
+# A network for the builds that may have one: a namespace with a way out and nothing of the host in it. The engine of
+# the jobs makes it, so that builds reach the same addresses as jobs, on every host and firewall.
 {
   config,
   lib,
@@ -29,12 +29,12 @@ in
 {
   systemd.services.${engine.networkUnit} = lib.mkIf cfg.hasOwnDaemon {
     description = "Network of the builds of GitLab jobs";
-    # Before the first job needs it, and so that a host that cannot have it says so at the switch.
+    # Started at the switch, so that it is there for the first job and a failure shows at once.
     wantedBy = [ "multi-user.target" ];
-    # Not required: an image that changes must not take the network from under the builds that run.
+    # Wanted, not required: a change of the image must not remove the network of running builds.
     wants = [ "nixprov-image.service" ];
     after = [ "nixprov-image.service" ] ++ lib.optional engine.isShared "docker.service";
-    # An engine of others may be restarted by them, and the namespace is another then.
+    # The owner may restart a shared engine, and then the namespace is another.
     partOf = lib.optional engine.isShared "docker.service";
     path = [ pkgs.coreutils ];
     inherit (engine) environment;

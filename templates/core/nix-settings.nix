@@ -1,7 +1,7 @@
-# What becomes of each setting of Nix 2.18 to 2.34 in the jobs' daemon: its configuration belongs to the host's owner, and
-# each line of it may be one that a job gains by. A new setting needs a class here; a test knows all names.
+# The class of each setting of Nix 2.18 to 2.34 in the jobs' daemon. The configuration belongs to the host's owner, and
+# any line of it may give power to a job. A new setting needs a class here; a test knows all names.
 {
-  # Ours, whatever nix.conf says. From `nix`, the package, and what daemon.nix knows.
+  # Our values, which override nix.conf. The arguments are the package `nix` and values of daemon.nix.
   forced =
     {
       nix,
@@ -10,20 +10,20 @@
       buildDir,
     }:
     {
-      # Another store, the host's own daemon above all, would see root ask.
+      # Any other store, the host's own daemon above all, would take the requests for root's.
       store = "local";
-      # On a kernel that has no namespaces for us a build fails, instead of going without a sandbox.
+      # Without namespaces in the kernel a build fails, instead of running without a sandbox.
       sandbox = "true";
       sandbox-fallback = "false";
       filter-syscalls = "true";
       allow-new-privileges = "false";
       require-drop-supplementary-groups = "true";
-      # Without a group, builds are root's.
+      # Without a group, builds run as root.
       build-users-group = "nixbld";
       build-dir = buildDir;
-      # A host that takes unsigned paths takes them from whoever asks, and what is at a path is then the job's word.
+      # Without signatures any client may add a path, and the contents of a path would be the job's choice.
       require-sigs = "true";
-      # With a key of the owner's, whoever trusts it would take what strangers build.
+      # With the owner's key, machines that trust it would accept the builds of strangers.
       secret-key-files = "";
       allowed-users = "root nixprov-filter";
       trusted-users = "root";
@@ -31,7 +31,7 @@
       access-tokens = "";
       impure-env = "";
       keep-failed = "false";
-      # The job's own log has it. Here no collector would ever take it away, and who else may read it is hard to say.
+      # The job's own log has it. A copy here would never be collected, and its readers are hard to control.
       keep-build-log = "false";
       json-log-path = "";
       max-build-log-size = toString (limits.buildLogMiB * 1024 * 1024);
@@ -40,22 +40,22 @@
       post-build-hook = "${keepHook}";
       diff-hook = "";
       run-diff-hook = "false";
-      # Another machine's Nix, which knows the owner's key and nothing of this page.
+      # A remote machine's Nix has the owner's key and none of these settings.
       builders = "";
       build-hook = "${nix}/bin/nix __build-remote";
       external-builders = "[]";
-      # It makes groups below its own, and those are read-only here.
+      # Nix makes groups below its own, and those are read-only here.
       use-cgroups = "false";
     };
 
-  # Some cannot be set, or emptied, without the feature that they belong to; it is off again before the daemon starts.
+  # Some cannot be set, or emptied, without their feature. It is off again before the daemon starts.
   features = {
     external-builders = "external-builders";
     impure-env = "configurable-impure-env";
     use-cgroups = "cgroups";
   };
 
-  # Forced ones that came after 2.18. An older Nix would warn.
+  # Forced settings that are newer than 2.18. An older Nix would warn of them.
   since = {
     build-dir = "2.22";
     external-builders = "2.32";
@@ -63,14 +63,14 @@
     json-log-path = "2.30";
   };
 
-  # Forced by daemon.nix with what is only known on the host.
+  # Forced by daemon.nix with values that are only known on the host.
   measured = [
     "experimental-features"
     "max-free"
     "min-free"
   ];
 
-  # Features that no build of a job has: a daemon inside the build would be one without our filter.
+  # Features that no job's build gets: they would give it a daemon without our filter.
   withheld = [
     "cgroups"
     "configurable-impure-env"
@@ -78,7 +78,7 @@
     "recursive-nix"
   ];
 
-  # The owner's word counts for jobs too, and why.
+  # The owner's value counts for jobs too, for the given reason.
   inherited = {
     allow-symlinked-store = "where the store is, is the host's affair, and both daemons must agree";
     allowed-impure-host-deps = "files of the host that the owner names; read on macOS only";
@@ -114,8 +114,8 @@
     use-sqlite-wal = "one database, one mode";
   };
 
-  # Nothing for a job: how fast, how often, how much is said; and what only evaluation and commands read, which are the
-  # client's.
+  # Settings by which a job gains nothing: speed, retries, verbosity. Others are read only by evaluation and commands,
+  # on the client's side.
   harmless = [
     "abort-on-warn"
     "accept-flake-config"

@@ -1,8 +1,8 @@
 """One client and its connection to the daemon: each request is judged, written anew, and answered before the next one.
 
-The daemon errs in ways that keep the connection while it has not read the request to its end, and would then take the
-rest for requests (src/libstore/daemon.cc, `errorAllowed`). So an error ends the connection wherever that can be: in a
-request that is still being sent, and in each whose work begins before it was read.
+After some errors the daemon keeps a connection whose request it has not read whole. It would then take the rest for
+new requests (src/libstore/daemon.cc, `errorAllowed`). So an error ends the connection while the request is still being
+sent. It also ends it when the daemon begins its work before it has read the whole request.
 """
 
 # ruff: noqa: INP001 - part of a program by itself, pushed to the hosts
@@ -54,7 +54,7 @@ STORE = b"/nix/store"
 
 
 class Answer(enum.Enum):
-    """What the daemon made of a request."""
+    """The end of the daemon's answer to a request."""
 
     RESULT = "result"
     ERROR = "error"
@@ -71,13 +71,13 @@ class Session:
         self._to_client = Sink(client.send, peer=client)
         self._to_daemon = Sink(daemon.send, tally.asks)
         self._operations: dict[int, Operation] = {}
-        # A refusal can be told only where the client expects the beginning of a message.
+        # A refusal can be sent only where the client expects the beginning of a message.
         self._is_between = False
         daemon.watch(client, self._to_client.flush)
         client.watch(daemon)
 
     def run(self) -> None:
-        """Serve until a side has gone. Raises Hangup, OSError."""
+        """Serve until one side hangs up. Raises Hangup, OSError."""
         try:
             self._greet()
             while True:
@@ -114,7 +114,7 @@ class Session:
             return
         values = [field(self._client, Nowhere()) for field in operation.request]
         if operation.contents is not None:
-            # Nobody has them, so nobody judges them.
+            # They go nowhere, so they are not judged.
             any_bytes(values, Frames(self._client), Nowhere())
         if operation.verdict is Verdict.PRETENDED:
             self._client.send(PRETENCE)
@@ -133,7 +133,7 @@ class Session:
             raise Hangup(f"the daemon refused {operation.name}")
 
     def _send(self, operation: Operation, contents: Contents, values: Sequence[object]) -> Answer:
-        """Pass on contents in frames. Meanwhile the daemon may speak: a thread passes that on."""
+        """Pass on contents in frames. A thread passes on the daemon's messages meanwhile."""
         frames, framer = Frames(self._client), Framer(self._daemon.send)
         answers: list[Answer] = []
         listener = threading.Thread(target=self._listen, args=(operation, framer, answers), daemon=True)
@@ -147,7 +147,7 @@ class Session:
             listener.join()
             if answers != [Answer.ERROR]:
                 raise
-            # The client hears why when it has said its part.
+            # The client gets the reason after it has sent everything.
             self._client.watch(None)
             with contextlib.suppress(Hangup, OSError):
                 for _ in frames.rest():
@@ -166,7 +166,7 @@ class Session:
             self._daemon.close()
 
     def _answer(self, operation: Operation, before: Sequence[Field] = ()) -> Answer:
-        """Pass on what the daemon says to one request: its log, then a result or an error."""
+        """Pass on the daemon's answer to one request: its log, then a result or an error."""
         for field in before:
             field(self._daemon, self._to_client)
         answer = self._log()

@@ -1,7 +1,7 @@
-"""What one connection of a job came to: how many derivations were built for it, how many were there, how many bytes.
+"""The numbers of one connection of a job: derivations built for it, their bytes, and wanted things already there.
 
-Two sources, neither of them the job's word: the requests that the filter passed on, and what the daemon says while it
-works. Nothing that goes wrong here reaches the connection.
+It has two sources: the requests that the filter passed on, and the daemon's messages during its work. Neither is the
+job's word. No error here reaches the connection.
 """
 
 # ruff: noqa: INP001 - part of a program by itself, pushed to the hosts
@@ -25,16 +25,16 @@ from wire import (
 
 STDERR_NEXT = 0x6F6C6D67
 
-# src/libutil/logging.hh: activities whose first field is the derivation or the path that they are about.
+# Activities with their derivation or path as the first field (src/libutil/logging.hh).
 ACT_BUILD = 105
 ACT_SUBSTITUTE = 108
 
 QUERY_PATH_INFO = 26
 QUERY_OUTPUTS = 41
 
-# Of one connection; what goes beyond is not counted.
+# Names of one connection; more are not counted.
 MAX_NAMES = 10_000
-# Of the daemon's own words, which are no job's.
+# Longest text of the daemon itself.
 MAX_TEXT = 1 << 20
 ANSWER_S = 10.0
 
@@ -43,7 +43,7 @@ NO_TRUST = 35
 
 
 class Tally:
-    """Fed by the session; `settle` comes after it."""
+    """The counts of one session, which feeds it; `settle` is called after the session."""
 
     def __init__(self) -> None:
         self._asked: set[bytes] = set()
@@ -51,17 +51,17 @@ class Tally:
         self._fetched: set[bytes] = set()
 
     def asks(self, name: bytes) -> None:
-        """A derivation with outputs, or a path, is asked for by name."""
+        """Note a derivation with outputs, or a path, that is asked for by name."""
         _add(self._asked, name)
 
     def began(self, kind: object, fields: object) -> None:
-        """The daemon began an activity."""
+        """Note that the daemon began an activity."""
         names = {ACT_BUILD: self._built, ACT_SUBSTITUTE: self._fetched}.get(kind) if isinstance(kind, int) else None
         if names is not None and isinstance(fields, list) and fields and isinstance(fields[0], bytes):
             _add(names, fields[0])
 
     def settle(self, daemon: str) -> tuple[int, int, int]:
-        """(built, found, bytes). A build that was begun counts when its outputs are there. Raises Hangup, OSError."""
+        """Return (built, found, bytes built). A begun build counts when its outputs exist. Raises Hangup, OSError."""
         begun = frozenset(self._built)
         others = [name for name in self._asked if derivation(name)[0] not in begun]
         if not begun and not others:
@@ -82,7 +82,7 @@ class Tally:
 
 
 class Store:
-    """Two questions to the daemon, as a client of its own; closed when it has answered."""
+    """A client of the daemon with two questions; the connection is closed after the answers."""
 
     def __init__(self, daemon: str) -> None:
         self._socket = socket.socket(socket.AF_UNIX)
@@ -104,7 +104,7 @@ class Store:
         if peer.number() != DAEMON_MAGIC:
             raise Hangup("no Nix daemon")
         version = capped(peer.number())
-        # And two things that are obsolete: a processor to run on, and whether to keep space in reserve.
+        # And two obsolete values: a processor to run on, and whether to keep space in reserve.
         peer.send(number(version) + number(0) + number(0))
         if version & 0xFF >= NO_VERSION:
             peer.text(MAX_TEXT)
@@ -113,12 +113,12 @@ class Store:
         self._wait()
 
     def _ask(self, code: int, name: bytes) -> bool:
-        """Whether there is an answer: then it is next to be read."""
+        """Ask; whether there is an answer, which is then next to be read."""
         self._peer.send(number(code) + text(name))
         return self._wait()
 
     def _wait(self) -> bool:
-        """Past the log, to the result or the error."""
+        """Skip the log, up to the result or the error."""
         peer = self._peer
         while True:
             code = peer.number()
@@ -151,7 +151,7 @@ class Store:
         return [known.get(output, b"") for output in wanted]
 
     def size(self, drv: bytes) -> int | None:
-        """Bytes of all outputs as Nix counts them (of the archive that each would be); None: not all are there."""
+        """Bytes of all outputs as Nix counts them (the size of their archives). None when not all outputs exist."""
         sizes = [self.path_size(path) for path in self.paths(drv, b"*")]
         known = [size for size in sizes if size is not None]
         return sum(known) if known and len(known) == len(sizes) else None
@@ -176,7 +176,7 @@ class Store:
 
 
 def derivation(name: bytes) -> tuple[bytes, bytes]:
-    """A wanted thing as the protocol writes it, `DRV!OUTPUTS` or a path, as the two; no outputs: a path."""
+    """Split the protocol's name of a wanted thing, `DRV!OUTPUTS` or a path. A path has no outputs."""
     drv, _, outputs = name.partition(b"!")
     return drv, outputs
 

@@ -1,7 +1,7 @@
 """The worker protocol's alphabet: numbers, texts, frames, and the two ends that speak it (Nix manual, "Serialization").
 
-A source gives what one side said, in pieces that are there; a sink writes what the other side hears. Nothing here grows
-with a number that somebody announced: a text is read against a maximum, and what is longer passes in pieces.
+A source gives the bytes of one side in pieces, as they arrive; a sink writes to the other side. No announced number
+decides how much memory is used. A text is read against a maximum, and longer contents pass in pieces.
 """
 
 # ruff: noqa: INP001 - part of a program by itself, pushed to the hosts
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 CLIENT_MAGIC = 0x6E697863
 DAEMON_MAGIC = 0x6478696F
 MAJOR = 1
-# Of Nix 2.4 to 2.36 these minor versions were held against the source; a newer daemon is held at the newest one here.
+# Minor versions that were compared with the source of Nix 2.4 to 2.36. A newer daemon is held at the newest one here.
 OLDEST = 32
 NEWEST = 37
 
@@ -34,18 +34,18 @@ CHUNK = 1 << 16
 RECEIVED = 1 << 18
 PIPE = 1 << 16
 SPLICED = 1 << 20
-# No request has one of these numbers, so a daemon that takes a frame's length for a request ends the connection.
+# No request has one of these numbers. So a daemon that takes a frame's length for a request ends the connection.
 NO_REQUEST = 2
 LARGE = 1 << 12
 MAX_FRAME = (1 << 32) - 1
 
 
 class Hangup(Exception):
-    """A side closed its end, or said what no Nix says."""
+    """A side closed its end, or broke the protocol."""
 
 
 class Refused(Hangup):
-    """A request that jobs may not make, or that has a value out of its bounds; the message is for the client."""
+    """A request that jobs may not make, or a value out of its bounds. The message is for the client."""
 
 
 class Source:
@@ -56,14 +56,14 @@ class Source:
         self._at = 0
 
     def _more(self) -> bytes:
-        """What comes next, at least one byte. Raises Hangup at the end."""
+        """The next bytes, at least one. Raises Hangup at the end."""
         raise NotImplementedError
 
     def some(self, limit: int) -> bytes:
         """At least one byte, at most `limit`."""
         if self._at == len(self._buffer):
             self._buffer, self._at = self._more(), 0
-        # Of a whole buffer this is no copy.
+        # A slice of the whole buffer is no copy.
         piece = self._buffer[self._at : self._at + limit]
         self._at += len(piece)
         return piece
@@ -85,7 +85,7 @@ class Source:
         return int.from_bytes(self.exactly(NUMBER), "little")
 
     def text(self, maximum: int) -> bytes:
-        """Raises Refused when it is longer than `maximum` or padded with anything but zeros."""
+        """The next text. Raises Refused when it is longer than `maximum` or padded with anything but zeros."""
         size = self.number()
         if size > maximum:
             raise Refused(f"a text of {size} bytes")
@@ -99,7 +99,7 @@ class Source:
             raise Refused("padding that is not zero")
 
     def move(self, size: int, sink: Sink) -> None:
-        """Bytes that nobody reads, as they come."""
+        """Pass bytes on unread, as they arrive."""
         while size:
             piece = self.some(size)
             size -= len(piece)
@@ -116,7 +116,7 @@ class Peer(Source):
         self._before: Callable[[], None] | None = None
 
     def watch(self, other: Peer | None, before: Callable[[], None] | None = None) -> None:
-        """Before each wait call `before`; a wait ends with Hangup when the `other` end has gone."""
+        """Call `before` before each wait. A wait ends with Hangup when the `other` end is gone."""
         self._before = before
         self._poll = None
         if other is None:
@@ -126,11 +126,11 @@ class Peer(Source):
         self._poll.register(other._connection, select.POLLRDHUP)  # noqa: SLF001 - of the same class
 
     def move(self, size: int, sink: Sink) -> None:
-        """Many of them without a copy, where the system lends a pipe for that (splice(2), Python 3.10)."""
+        """Pass large contents on without a copy, where the system lends a pipe (splice(2), Python 3.10)."""
         if size < SPLICED or sink.peer is None or not hasattr(os, "splice"):
             super().move(size, sink)
             return
-        # Fewer: a buffer is smaller than what is worth a pipe.
+        # This is less than `size`: a buffer holds fewer bytes than are worth a pipe.
         buffered = len(self._buffer) - self._at
         super().move(buffered, sink)
         sink.flush()
@@ -173,7 +173,7 @@ class Peer(Source):
 
 
 class Frames(Source):
-    """What a client sends in frames: pieces with their lengths before them, ended by an empty one; not padded."""
+    """A client's contents in frames: unpadded pieces with their lengths before them, ended by an empty one."""
 
     def __init__(self, client: Source) -> None:
         super().__init__()
@@ -189,7 +189,7 @@ class Frames(Source):
         return piece
 
     def _is_open(self) -> bool:
-        """Whether more is to come in this frame or the next one."""
+        """Whether this frame or the next one has more."""
         if not self._left and not self._ended:
             self._left = self._client.number()
             if self._left > MAX_FRAME:
@@ -202,7 +202,7 @@ class Frames(Source):
             yield self.some(RECEIVED)
 
     def finish(self) -> None:
-        """Raises Refused when the contents go on behind what was read of them."""
+        """Raise Refused when there is more than was read."""
         if self._at < len(self._buffer) or self._is_open():
             raise Refused("contents that do not end where they should")
 
@@ -212,9 +212,9 @@ def _nothing(_: bytes) -> None:
 
 
 class Sink:
-    """Collects what one side is to hear and sends it in few pieces.
+    """Collects bytes for one side and sends them in few pieces.
 
-    `peer` is that side, where nothing stands between; `note` hears of names that a client asks for.
+    `peer` is that side, when the sink writes to it directly. `note` is called with each name that a client asks for.
     """
 
     def __init__(
@@ -249,9 +249,9 @@ class Sink:
 class Framer(Sink):
     """Frames of our own for the daemon: of 64 KiB but for the last ones, and always ended.
 
-    An error of the daemon's before its first frame would make it read that frame's length as a request. So the first
-    length is one that no request has (src/libstore/worker-protocol.hh, `Op`); a single byte of contents has no such
-    length, and there the connection ends before anything follows.
+    After an error before the first frame, the daemon would read that frame's length as a request. So the first length
+    is the number of no request (src/libstore/worker-protocol.hh, `Op`). A single byte of contents has no such length,
+    and there the connection ends before anything follows.
     """
 
     def __init__(self, send: Callable[[bytes], None]) -> None:
@@ -275,7 +275,7 @@ class Framer(Sink):
         self._pending += view[start:]
 
     def flush(self) -> None:
-        """Nothing: what is not a whole frame yet waits for the rest."""
+        """Do nothing: an incomplete frame waits for the rest."""
 
     def end(self) -> None:
         last = bytes(self._pending)
@@ -284,7 +284,7 @@ class Framer(Sink):
             last = last[NO_REQUEST:]
         if last:
             self._frame(last)
-        # Before it is sent: the answer may come at once.
+        # Set before the frame is sent, as the answer may come at once.
         self.has_ended = True
         self._send(number(0))
 
@@ -294,7 +294,7 @@ class Framer(Sink):
 
 
 class Nowhere(Sink):
-    """Takes what is read and passed to nobody."""
+    """A sink that drops everything."""
 
     def __init__(self) -> None:
         super().__init__(_nothing)

@@ -1,4 +1,4 @@
-# One unit per runner: polls GitLab, runs jobs in containers that see the host's store read-only and our own daemon.
+# One unit per runner. It polls GitLab and runs jobs in containers with the host's store, read-only, and our own daemon.
 {
   config,
   lib,
@@ -20,13 +20,13 @@ let
   jobEnvironment = {
     NIX_REMOTE = "daemon";
     NIX_SSL_CERT_FILE = "${cfg.certificates}";
-    # Checkouts belong to another uid than the job's in many images; only git in the job reads this.
+    # In many images checkouts belong to another uid than the job's. Only git in the job reads this.
     GIT_CONFIG_COUNT = "1";
     GIT_CONFIG_KEY_0 = "safe.directory";
     GIT_CONFIG_VALUE_0 = "*";
   };
 
-  # A user's own image has no Nix: the host's tools come last on its PATH, its own programs win.
+  # A user's own image has no Nix. The host's tools come last on its PATH, so that its own programs win.
   preBuild = ''
     command -v nix > /dev/null 2>&1 || export PATH="''${PATH:-/usr/bin:/bin}:${cfg.jobTools}/bin"
   '';
@@ -44,7 +44,7 @@ let
         id = runner.id;
         token = toml.blank "token";
         # GitLab may hold a request for a minute (long polling), and gitlab-runner warns of less than 2 at each start. It
-        # never has more of them than it works on jobs.
+        # never makes more requests at once than it runs jobs.
         request_concurrency = lib.max 2 (lib.min 4 runner.concurrent);
         executor = "docker";
         environment = lib.mapAttrsToList (key: value: "${key}=${value}") (jobEnvironment // runner.environment);
@@ -53,16 +53,16 @@ let
           host = "unix://${engine.socket}";
           image = if runner.image == null then toml.blank "image" else runner.image;
           helper_image = toml.blank "image";
-          # A list is read by gitlab-runner 13.8 and newer only; NixOS 20.09 has an older one.
+          # A list needs gitlab-runner 13.8; NixOS 20.09 has an older one.
           pull_policy = "if-not-present";
-          # What a job may ask for: an image, and when it is pulled. Nothing below can be asked for.
+          # A job may choose an image and the time of its pull. It has no choice in anything below.
           allowed_pull_policies = [
             "if-not-present"
             "always"
           ];
           privileged = false;
           services_privileged = false;
-          # What Docker gives to every container and podman does not; a capability that is named twice is an error to podman.
+          # Docker gives these to every container and podman does not. A capability that is named twice is an error for podman.
           cap_drop = lib.subtractLists runner.capAdd [
             "AUDIT_WRITE"
             "MKNOD"
@@ -79,7 +79,7 @@ let
         // lib.filterAttrs (_: value: value != null && value != [ ]) {
           inherit (runner) memory cpus;
           memory_swap = runner.memory;
-          # A job's services are containers too, of its own choice.
+          # A job's services are containers of its own choice, too.
           service_memory = runner.memory;
           service_memory_swap = runner.memory;
           service_cpus = runner.cpus;
@@ -93,8 +93,8 @@ let
     ];
   };
 
-  # The configuration's parts in their order, each a file of the store or a string that the script has read: what is in
-  # the inventory's values is never looked at for a place to put the token.
+  # The parts of the configuration in order, each a file of the store or a string that the script has read. The
+  # inventory's values are never searched for a place for the token.
   write =
     name: part:
     if builtins.isString part then
@@ -120,9 +120,9 @@ let
       ${pkgs.coreutils}/bin/mv "$STATE_DIRECTORY/config.toml.new" "$STATE_DIRECTORY/config.toml"
     '';
 
-  # A runner that was killed leaves its jobs' containers running, and the next start does not look for them. Those that
-  # set a volume's mode, the volumes and the networks have GitLab's labels alone, which name a runner by a piece of its
-  # token. The token is that of the configuration that ran last; other runners of this engine have another.
+  # A killed runner leaves its jobs' containers running, and its next start does not look for them. Volumes, networks and
+  # the containers that set a volume's mode have only GitLab's labels, which name a runner by a piece of its token. The
+  # token is read from the configuration that ran last; other runners of this engine have others.
   sweep =
     name:
     pkgs.writeScript "nixprov-runner-sweep" ''
@@ -169,9 +169,9 @@ let
     value = {
       description = "GitLab runner ${name} of nixprov";
       wantedBy = [ "multi-user.target" ];
-      # Not required: a restart of the host's engine is the end of its containers anyhow, not of the runner.
-      # Nor is who answers jobs' Nix, but it runs as long as the runner does: systemd starts nothing for a socket that is to stop,
-      # and a stop waits for the jobs.
+      # Wanted, not required: a restart of the host's engine ends its containers anyhow, but must not end the runner.
+      # The same holds for the service behind jobs' Nix, which runs as long as the runner. systemd starts nothing for a
+      # socket that is about to stop, and a stop waits for the jobs.
       wants = [
         "network-online.target"
         cfg.door.service
@@ -191,11 +191,11 @@ let
       ++ engine.units
       ++ lib.optional (!engine.isShared) "nixprov-podman.service";
       restartTriggers = [ runner.tokenVersion ];
-      # Where the host goes out by a proxy GitLab is behind it too, as for NixOS' own gitlab-runner.
+      # On a host behind a proxy GitLab is reached through it, as for NixOS' own gitlab-runner.
       environment = (config.networking.proxy.envVars or { }) // {
         HOME = "/var/lib/nixprov-runner/${name}";
       };
-      # Never give up: GitLab may be down for longer than any counter of starts.
+      # Never give up: GitLab may be down for longer than any limit of starts allows.
       unitConfig.StartLimitIntervalSec = 0;
       serviceConfig = import ./hardening.nix // {
         User = "nixprov-runner";
@@ -217,7 +217,7 @@ let
         ExecReload = "${pkgs.coreutils}/bin/kill -HUP $MAINPID";
         Restart = "always";
         RestartSec = 5;
-        # SIGQUIT: no new jobs, finish those that run (gitlab-runner, "Signals").
+        # SIGQUIT: take no new jobs, finish the running ones (gitlab-runner, "Signals").
         KillSignal = "SIGQUIT";
         KillMode = "mixed";
         TimeoutStopSec = runner.stopTimeout;

@@ -1,5 +1,5 @@
 # Attributes to TOML 1.0 (https://toml.io/en/v1.0.0): strings, integers, booleans, lists of those, tables, lists of tables.
-# What only the host knows is a `blank` among them. It is told from a text by its type, so no text can be taken for one.
+# A `blank` among them is filled in on the host. It has a type of its own, so no text can be taken for one.
 { lib }:
 
 let
@@ -47,7 +47,7 @@ let
       lib.concatMap (table: [ [ "" ] [ "[[${header name}]]" ] ] ++ lines (path ++ [ name ]) table) attrs.${name}
     ) lists;
 
-  # Texts that meet become one.
+  # Neighbouring texts become one.
   joined =
     parts: part:
     if parts != [ ] && builtins.isString part && builtins.isString (lib.last parts) then
@@ -62,6 +62,6 @@ in
     inherit name;
   };
 
-  # The document as a list of texts, with the blanks between them.
+  # The document as a list of texts with blanks between them.
   parts = attrs: builtins.foldl' joined [ ] (lib.concatMap (line: line ++ [ "\n" ]) (lines [ ] attrs));
 }

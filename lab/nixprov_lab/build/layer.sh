@@ -1,8 +1,8 @@
 #!/bin/sh
 # layer.sh BASE LAYER NIXOS GUEST
 #
-# Turns Debian into the stand-in NixOS: LAYER/upper gets what NIXOS/install.sh changes in BASE, which stays untouched.
-# NIXOS and GUEST are directories of this package; they come to lie in /opt/lab of the tree.
+# Turns Debian into the stand-in NixOS: LAYER/upper gets the changes that NIXOS/install.sh makes to BASE.
+# BASE stays untouched. NIXOS and GUEST are directories of this package; they are copied to /opt/lab of the tree.
 # To be run as root in mount and pid namespaces of its own, as base.sh.
 set -eu
 umask 022

@@ -1,4 +1,4 @@
-"""Who may do what: personal access tokens with their scopes, then roles, as GitLab's docs list them per call.
+"""Permissions: personal access tokens with their scopes, then roles, as GitLab's docs list them per call.
 
 Scopes: docs user/profile/personal_access_tokens, "Personal access token scopes". Roles: docs api/runners and api/users.
 """
@@ -29,7 +29,7 @@ _NOT_AN_ID: Final = frozenset({"all"})
 
 
 def presented_token(request: Request) -> str | None:
-    """The user's token from the places GitLab looks at, in its order."""
+    """The user's token, from the places that GitLab reads, in its order."""
     query = request.query_params.get("private_token")
     bearer = request.headers.get("Authorization", "")
     if header := request.headers.get("PRIVATE-TOKEN"):

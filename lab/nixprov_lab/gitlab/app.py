@@ -23,7 +23,7 @@ from nixprov_lab.gitlab.routing import Endpoint, on_api_error, on_crash, on_http
 from nixprov_lab.gitlab.state import State
 from nixprov_lab.gitlab.transports import Transports
 
-# A fixed word before a parameter: `/runners/all` must not be taken for a runner's id.
+# A fixed word comes before a parameter: `/runners/all` must not be taken for a runner's id.
 ENDPOINTS: Final[tuple[Endpoint, ...]] = (
     *creation.ENDPOINTS,
     *registration.ENDPOINTS,
@@ -37,7 +37,7 @@ _ENCODED_SLASH: Final = re.compile("%2f", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class LabGitLab:
-    """One server's parts: the API and the control application work on the same ones."""
+    """The parts of one server, shared by the API and the control application."""
 
     journal: Journal
     clock: Clock = field(default_factory=Clock)
@@ -63,7 +63,7 @@ class LabGitLab:
 
 
 class _Dated:
-    """Says in every reply what time it is here: a Retry-After that is a date is read against it (RFC 9110, 10.2.3)."""
+    """Adds the server's time to every reply. Clients compare a date in Retry-After with it (RFC 9110, 10.2.3)."""
 
     def __init__(self, app: ASGIApp, clock: Clock) -> None:
         self._app = app
@@ -88,6 +88,6 @@ class _EncodedSlashes:
         raw_path = scope.get("raw_path")
         if raw_path:
             parts = _ENCODED_SLASH.split(raw_path.decode())
-            # In place: what handlers note in the scope must reach the journal further out.
+            # In place: the handlers' notes in the scope must reach the journal further out.
             scope["path"] = "%2F".join(unquote(part) for part in parts)
         await self._app(scope, receive, send)

@@ -1,4 +1,4 @@
-"""Runs the server in a thread of this process, for tests: a fresh one takes a few hundredths of a second."""
+"""Runs the server in a thread of this process, for tests. A new one takes a few hundredths of a second."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ START_S: Final = 10
 
 @contextmanager
 def in_background(directory: Path) -> Iterator[Running]:
-    """A server on loopback and a free port; `directory` gets its socket (gitlab.control), token and journal."""
+    """A server on loopback and a free port. `directory` gets its socket (gitlab.control), token and journal."""
     settings = Settings(
         host="127.0.0.1",
         port=0,

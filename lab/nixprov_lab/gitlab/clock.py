@@ -1,4 +1,4 @@
-"""GitLab's clock, which tests move: statuses depend on hours and days nobody waits for."""
+"""GitLab's clock, which tests move: statuses depend on hours and days that no test waits for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The control API on its own unix socket: what tests and `nixprov lab` do to the lab's GitLab. JSON in, JSON out.
+"""The control API on its own unix socket, by which tests and `nixprov lab` steer the lab's GitLab. JSON in, JSON out.
 
     GET    /ping                 {url, time}
     POST   /jobs                 {script: text | [lines], host?, runner_id?, tags?, image?, variables?: {k: v},
@@ -80,7 +80,7 @@ def cancel_job(lab: LabGitLab, request: Request, _body: Body) -> Response:
 def show_trace(lab: LabGitLab, request: Request, _body: Body) -> Response:
     job = _job(lab, request)
     start = int(request.query_params.get("from", "0"))
-    # An incremental decoder keeps back half a character at the end, which the next call then shows whole.
+    # An incremental decoder holds back half a character at the end, and the next call shows it whole.
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     text = decoder.decode(bytes(job.trace[start:]), final=job.status.is_finished)
     kept_back = len(decoder.getstate()[0])

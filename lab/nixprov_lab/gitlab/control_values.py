@@ -1,4 +1,4 @@
-"""Reads the bodies of control calls into typed values; every mistake is named, nothing is guessed."""
+"""Reads the bodies of control calls into typed values. Every mistake is named, nothing is guessed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _FAULT_KEYS: Final = frozenset(
 
 
 class BadRequestError(ValueError):
-    """A control call that makes no sense; the text is shown to whoever made it."""
+    """A wrong control call. The text is shown to the caller."""
 
 
 def text_of(body: Mapping[str, object], key: str) -> str | None:
@@ -60,7 +60,7 @@ def job_spec_of(body: Mapping[str, object]) -> JobSpec:
 
 
 def _lines(script: object) -> tuple[str, ...]:
-    """A text is one entry, as a block in .gitlab-ci.yml is: its lines share one shell command."""
+    """The script's entries. A text is one entry, as a block in .gitlab-ci.yml is: its lines share one shell command."""
     if isinstance(script, str) and script.strip():
         return (script.rstrip("\n"),)
     if isinstance(script, list) and script and all(isinstance(line, str) for line in script):

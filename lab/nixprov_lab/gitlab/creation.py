@@ -67,7 +67,7 @@ def _owner_id(reader: Reader, kind: RunnerType) -> int | None:
 
 
 def _owner(call: Call, kind: RunnerType, owner_id: int | None) -> Group | Project | None:
-    """An unknown owner is a bad request, not a 404, and is said before permissions are looked at."""
+    """The owner of the new runner. An unknown one is a bad request, not a 404, and comes before permissions."""
     if kind is RunnerType.INSTANCE:
         return None
     owners: Mapping[int, Group | Project] = call.state.groups if kind is RunnerType.GROUP else call.state.projects

@@ -1,4 +1,4 @@
-"""The JSON GitLab shows of its records; a runner's token is in none of them."""
+"""GitLab's records as JSON; a runner's token is in none of them."""
 
 from __future__ import annotations
 

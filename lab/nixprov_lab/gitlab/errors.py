@@ -1,4 +1,4 @@
-"""Every refusal the server can give, with GitLab's body shapes: which key holds the text differs by layer.
+"""Every refusal of the server, with GitLab's body shapes. The key of the text differs by layer.
 
 `message` comes from GitLab's own code, `error` from the parameter validator and the token guard in front of it.
 """

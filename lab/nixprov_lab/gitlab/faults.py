@@ -1,4 +1,4 @@
-"""Fault switches: what GitLab, its rate limits, the proxies in front of it and the network do on bad days."""
+"""Fault switches: the failures of GitLab, its rate limits, the proxies in front of it and the network."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from nixprov_lab.gitlab.clock import Clock
 _APP_LIMIT: Final = {"error": "This endpoint has been requested too many times. Try again later."}
 _PAGE: Final = "<html><head><title>{0}</title></head><body><center><h1>{0}</h1></center></body></html>\r\n"
 
-# These let the call take effect and spoil the reply, as opposed to those that answer in GitLab's place.
+# These let the call take effect and spoil the reply. The others answer in GitLab's place.
 AFTER_EFFECT: Final = frozenset({"reply_lost", "reply_late", "reply_cut", "wrong_content_type", "html_502_after"})
 
 
 @dataclass(slots=True)
 class Fault:
-    """Applies to calls whose method and path match, `times` times (None: until cleared)."""
+    """One fault, for calls with a matching method and path, `times` times (None: until cleared)."""
 
     kind: str
     method: str | None = None
@@ -95,7 +95,7 @@ KINDS: Final = frozenset({*ANSWERS, *AFTER_EFFECT, "slow", "refuse"})
 
 
 class FaultsMiddleware:
-    """`cut` closes the connection of a scope's client without another byte."""
+    """Applies the faults. `cut` closes the connection of a scope's client without another byte."""
 
     def __init__(self, app: ASGIApp, faults: list[Fault], clock: Clock, cut: Callable[[Scope], None]) -> None:
         self._app = app
@@ -133,7 +133,7 @@ class FaultsMiddleware:
         await _gone(receive)
 
     async def _spoil(self, fault: Fault, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let the call take effect, then do to its reply what the fault says."""
+        """Let the call take effect, then apply the fault to its reply."""
         reply: list[Message] = []
 
         async def keep(message: Message) -> None:
@@ -143,7 +143,7 @@ class FaultsMiddleware:
         if fault.kind == "reply_lost":
             await self._hang_up(scope, receive)
         elif fault.kind == "reply_late":
-            with contextlib.suppress(TimeoutError):  # not for longer than somebody waits for it
+            with contextlib.suppress(TimeoutError):  # no longer than the client waits
                 await asyncio.wait_for(_gone(receive), fault.seconds)
             for message in reply:
                 await send(message)

@@ -24,7 +24,7 @@ _MULTIPART: Final = frozenset({"multipart/form-data"})
 
 
 def request_job(call: Call) -> Response:
-    """201 with a job, or 204 with the queue's value; the same value sent back is answered without looking."""
+    """201 with a job, or 204 with the queue's value. The same value sent back is answered without a look."""
     runner = authenticated_runner(call)
     manager = contact(call, runner)
     manager.polled = True
@@ -90,7 +90,7 @@ def _update(call: Call, job: Job) -> int:
         return 400
     size = output.get("bytesize")
     if isinstance(size, int) and size != len(job.trace):
-        # GitLab waits for the rest of the trace and has the runner ask again.
+        # GitLab waits for the rest of the trace and makes the runner ask again.
         return 202
     result = JobStatus(state)
     queue.finish(call.state, job, result, _reason(reason) if result is JobStatus.FAILED else None, exit_code)
@@ -102,7 +102,7 @@ def _reason(sent: str | None) -> str:
 
 
 def append_trace(call: Call) -> Response:
-    """START counts, END is ignored; SIZE in `Range: 0-SIZE` is the number of bytes held, not the last index."""
+    """Append a piece. START counts, END is ignored. SIZE in `Range: 0-SIZE` is the number of bytes, no last index."""
     job = _job(call)
     _heartbeat(call, job)
     text = call.header("Content-Range")
@@ -120,12 +120,12 @@ def append_trace(call: Call) -> Response:
 
 
 def authorize_artifacts(_call: Call) -> Response:
-    """Only GitLab's own proxy calls this."""
+    """The call of GitLab's own proxy; no other client makes it."""
     raise refused(403)
 
 
 def upload_artifacts(call: Call) -> Response:
-    """The whole multipart body is kept: the lab shows that an upload came, it does not serve its parts."""
+    """Keep the whole multipart body. The lab shows that an upload came, and does not serve its parts."""
     job = _job(call)
     reader: Reader = call.reader
     kind = reader.string("artifact_type") or "archive"

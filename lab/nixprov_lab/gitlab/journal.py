@@ -1,4 +1,4 @@
-"""The journal of calls: what was asked and answered, in memory and as JSON lines; token kinds, never tokens."""
+"""The journal of calls: requests and answers, in memory and as JSON lines; token kinds, never tokens."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _HEADER_KINDS: Final = (
 
 
 class Journal:
-    """`entries[n]["n"] == n`; `path` gets each entry as one line before its call is answered."""
+    """The entries, with `entries[n]["n"] == n`. `path` gets each as one line before its call is answered."""
 
     def __init__(self, path: Path | None) -> None:
         self.entries: list[dict[str, object]] = []
@@ -51,7 +51,7 @@ class JournalMiddleware:
         async def note(message: Message) -> None:
             nonlocal is_noted
             if message["type"] == "http.response.start":
-                # Before the first byte goes out: whoever has the answer finds the call in the journal.
+                # Before the first byte goes out, so that a client with an answer finds the call in the journal.
                 self._journal.add(self._entry(scope, message["status"]))
                 is_noted = True
             await send(message)

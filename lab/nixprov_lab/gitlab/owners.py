@@ -1,4 +1,4 @@
-"""Users, groups, projects and the server itself: the little of them that runner management needs."""
+"""Users, groups, projects and the server itself, as far as runner management needs them."""
 
 from __future__ import annotations
 

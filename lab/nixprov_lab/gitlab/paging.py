@@ -22,7 +22,7 @@ Numbered = TypeVar("Numbered", bound=_HasId)
 
 
 def per_page_and_page(reader: Reader) -> tuple[int, int]:
-    """Read `per_page` (20, at most 100) and `page` (from 1); nonsense is complained about, 0 and less are corrected."""
+    """Read `per_page` (20, at most 100) and `page` (from 1). Nonsense is refused, 0 and less are corrected."""
     per_page = reader.integer("per_page", default=20) or 20
     page = reader.integer("page", default=1) or 1
     return min(max(per_page, 1), MAX_PER_PAGE), max(page, 1)

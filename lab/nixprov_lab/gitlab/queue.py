@@ -1,4 +1,4 @@
-"""The job queue: who may take a job, what the runner is given, and how a job ends. Knows nothing of HTTP."""
+"""The job queue: the rules for taking a job, the runner's payload, the end of a job. Knows nothing of HTTP."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def finish(state: State, job: Job, status: JobStatus, reason: str | None = None,
 
 
 def cancel(state: State, job: Job) -> None:
-    """A runner that announced it cancels gracefully is asked to; from any other the job is taken at once."""
+    """Cancel a job. A runner that announced graceful cancelling is asked to; any other loses the job at once."""
     if job.status is JobStatus.RUNNING and job.cancels_gracefully:
         job.status = JobStatus.CANCELING
     elif not job.status.is_finished:
@@ -78,7 +78,7 @@ def cancel(state: State, job: Job) -> None:
 def payload(job: Job, runner: Runner, base_url: str) -> dict[str, object]:
     """The body of a 201 from jobs/request, as gitlab-runner 19.4 decodes it.
 
-    `run` is left out on purpose: the runner takes nothing but a string there and drops the whole job on null.
+    `run` is left out on purpose. The runner takes only a string there, and drops the whole job on null.
     """
     namespace, _, name = job.project.path.rpartition("/")
     limits = [limit for limit in (job.spec.timeout_s, runner.maximum_timeout_s) if limit]
@@ -164,6 +164,6 @@ def _variables(job: Job, runner: Runner, base_url: str) -> list[dict[str, object
     }
     shown = [{"key": key, "value": value, "public": True, "masked": False} for key, value in public.items()]
     secret = {"key": "CI_JOB_TOKEN", "value": job.token, "public": False, "masked": True}
-    # The job's own variables come last: the runner lets the last of a name win.
+    # The job's own variables come last: for the runner the last one of a name wins.
     own = [{"key": key, "value": value, "public": False, "masked": False} for key, value in job.spec.variables]
     return [*shown, secret, *own]

@@ -1,4 +1,4 @@
-"""What the server remembers: plain mutable records, times in seconds since the epoch."""
+"""The server's records: plain and mutable, with times in seconds since the epoch."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ class Runner:
     managers: dict[str, RunnerManager] = field(default_factory=dict)
 
     def serves(self, project: Project) -> bool:
-        """Whether it may be given jobs of a project at all: its own, its group's, or any on an instance runner."""
+        """Whether it may get jobs of a project: its own, its group's, or any on an instance runner."""
         if self.type is RunnerType.INSTANCE:
             return project.instance_runners
         if self.type is RunnerType.GROUP:
@@ -157,7 +157,7 @@ class JobStatus(Enum):
 
     @property
     def is_held(self) -> bool:
-        """A runner works on it."""
+        """Whether a runner works on it."""
         return self in {JobStatus.RUNNING, JobStatus.CANCELING}
 
     @property
@@ -167,7 +167,7 @@ class JobStatus(Enum):
 
 @dataclass(frozen=True, slots=True)
 class JobSpec:
-    """What was queued; `host` or `runner_id` narrow who may take it beyond what GitLab itself looks at."""
+    """A queued job. `host` and `runner_id` narrow the choice of runners, beyond GitLab's own rules."""
 
     script: tuple[str, ...]
     name: str = "lab"

@@ -1,7 +1,7 @@
 """/runners as gitlab-runner sees it: verify, unregister, rotate by the runner's own token.
 
-The runner's token is read from parameters only, as GitLab does; 403 is the one reply that tells gitlab-runner
-"this runner is gone", so nothing else here may answer 403.
+The runner's token is read from parameters only, as GitLab does. A 403 tells gitlab-runner "this runner is gone", so
+nothing else here may answer 403.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def authenticated_runner(call: Call) -> Runner:
 
 
 def contact(call: Call, runner: Runner) -> RunnerManager:
-    """Note that a process of the runner called, with what it says about itself."""
+    """Note a call by a process of the runner, with the data that it sends about itself."""
     reader = call.reader
     system_id = reader.string("system_id")
     info = reader.mapping("info")
@@ -57,7 +57,7 @@ def reset_own_token(call: Call) -> Response:
 
 
 def unregister_runner(call: Call) -> Response:
-    """The whole runner with all its managers."""
+    """Delete the whole runner with all its managers."""
     call.state.remove_runner(authenticated_runner(call))
     return no_content()
 
@@ -74,7 +74,7 @@ def unregister_manager(call: Call) -> Response:
 
 
 def register_by_registration_token(call: Call) -> Response:
-    """Switched off, as on every GitLab since 17.0 that was not told otherwise."""
+    """Refuse: registration tokens are off, the default of GitLab since 17.0."""
     required_string(call.params, "token")
     raise refused(410, "runner registration disallowed")
 

@@ -1,4 +1,4 @@
-"""From HTTP to calls: endpoints as data, their guard, and the shape every reply and error gets."""
+"""From HTTP to calls: endpoints as data, their guard, and the shape of every reply and error."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Item = TypeVar("Item")
 
 @dataclass(slots=True)
 class Call:
-    """One request, read: `params` are path, body and query merged; `body` is what was sent, untouched."""
+    """One request, read: `params` are path, body and query merged; `body` has the bytes as they were sent."""
 
     request: Request
     state: State
@@ -57,7 +57,7 @@ class Call:
         return self.request.headers.get(name)
 
     def note_token(self, kind: str) -> None:
-        """Tell the journal what kind of token counted; never its text."""
+        """Tell the journal the kind of the token that counted; never its text."""
         self.request.scope["lab.token"] = kind
 
     def paged(self, items: Sequence[Item], show: Callable[[Item], dict[str, object]], reader: Reader) -> Response:
@@ -71,7 +71,7 @@ Handler = Callable[[Call], Response]
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """`scopes` empty: no user token is looked at (the runner's side of the API, which checks its own tokens)."""
+    """An endpoint. Without `scopes` no user token is read: the runner's side of the API checks its own tokens."""
 
     method: str
     path: str

@@ -40,7 +40,7 @@ _CHANGEABLE: Final = (
 
 
 def list_own(call: Call) -> Response:
-    """Runners of groups one owns and projects one maintains: instance runners are never among them."""
+    """Runners of the groups that the user owns and the projects that the user maintains; never instance runners."""
     mine = [
         runner
         for runner in call.state.runners.values()
@@ -62,7 +62,7 @@ def list_all(call: Call) -> Response:
 
 
 def list_filtered(call: Call, runners: Iterable[Runner], scopes: tuple[str, ...] = ()) -> Response:
-    """The filters all runner lists share; `scopes` are the values the deprecated `scope` takes here."""
+    """Apply the filters of all runner lists. `scopes` are the values that the deprecated `scope` may have here."""
     reader = call.reader
     kind = reader.string("type", values=_TYPES)
     status = reader.string("status", values=_STATUSES)
@@ -192,7 +192,7 @@ def update(call: Call) -> Response:
 
 
 def _changes(reader: Reader) -> dict[str, object]:
-    """Only what was sent: a missing key keeps the value, `null` clears it where GitLab lets it."""
+    """The sent attributes only: a missing key keeps the value, `null` clears it where GitLab lets it."""
     access_level = reader.string("access_level", values=ACCESS_LEVELS)
     read: dict[str, tuple[str, object]] = {
         "description": ("description", reader.string("description") or ""),

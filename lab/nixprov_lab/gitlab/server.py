@@ -1,4 +1,4 @@
-"""Serves the API on TCP and the control API on a unix socket, in one event loop, until told to stop."""
+"""Serves the API on TCP and the control API on a unix socket, in one event loop, until stopped."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _ADMIN_SCOPES: Final = frozenset({"api"})
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Port 0 takes a free one. `token_file` is read when it exists, else written, 0600."""
+    """The server's settings. Port 0 takes a free one. `token_file` is read when it exists, else written, 0600."""
 
     host: str
     port: int
@@ -53,7 +53,7 @@ class _Quiet(uvicorn.Server):
 
 
 def _server(app: ASGIApp, protocol: type[asyncio.Protocol] | str = "h11") -> _Quiet:
-    # No access log: query strings may hold tokens, and the journal says more.
+    # No access log: query strings may hold tokens, and the journal has more.
     config = uvicorn.Config(
         app,
         http=protocol,
@@ -62,7 +62,7 @@ def _server(app: ASGIApp, protocol: type[asyncio.Protocol] | str = "h11") -> _Qu
         log_level="warning",
         access_log=False,
         server_header=False,
-        # uvicorn's is up to a second old, and by another clock than the lab's.
+        # uvicorn's date is up to a second old, and by another clock than the lab's.
         date_header=False,
         timeout_keep_alive=75,
         timeout_graceful_shutdown=1,
@@ -72,7 +72,7 @@ def _server(app: ASGIApp, protocol: type[asyncio.Protocol] | str = "h11") -> _Qu
 
 def _listen_tcp(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # Only when the protocol is named asyncio switches Nagle's algorithm off, and no reply waits 40 ms for an ACK.
+    # asyncio switches Nagle's algorithm off only for a named protocol. With it on, a reply may wait 40 ms for an ACK.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -109,7 +109,7 @@ def ensure_token(path: Path) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A server that answers: `lab` are its insides, for tests in the same process."""
+    """A running server; `lab` are its parts, for tests in the same process."""
 
     url: str
     token: str

@@ -38,7 +38,7 @@ def access_token_text() -> str:
 
 @dataclass(frozen=True, slots=True)
 class NewRunner:
-    """The checked wishes of a create call."""
+    """The checked attributes of a create call."""
 
     type: RunnerType
     creator: User
@@ -55,7 +55,7 @@ class NewRunner:
 
 
 class State:
-    """Everything, in memory.
+    """The server's whole state, in memory.
 
     Seeds: users root (administrator) and dev, groups lab and other, projects lab/demo and other/demo.
     """
@@ -97,7 +97,7 @@ class State:
         return token
 
     def add_group(self, path: str) -> Group:
-        # Real ids of groups and projects are large and of one kind never valid as the other: keep them apart.
+        # Real ids of groups and projects are large, and one kind is never valid as the other. So they are kept apart.
         group = Group(self._next("group") + 1000, path)
         self.groups[group.id] = group
         return group
@@ -142,7 +142,7 @@ class State:
         return next((runner for runner in self.runners.values() if secrets.compare_digest(runner.token, token)), None)
 
     def reset_runner_token(self, runner: Runner) -> str:
-        """The old token is dead at once: GitLab has no grace period."""
+        """Make a new token. The old one is invalid at once: GitLab has no grace period."""
         runner.token = self._runner_token(runner.type)
         return runner.token
 

@@ -30,7 +30,7 @@ def runner_status(runner: Runner, now: float) -> RunnerStatus:
 
 
 def manager_status(manager: RunnerManager, now: float) -> RunnerStatus:
-    """The `status` of a manager: a mere verify does not make it online, only polling does; never paused."""
+    """The `status` of a manager, never paused. Only polling makes it online; a mere verify does not."""
     if _is_stale(now, manager.created_at, manager.contacted_at):
         return RunnerStatus.STALE
     return _by_contact(now, manager.contacted_at) if manager.polled else RunnerStatus.NEVER_CONTACTED
@@ -42,7 +42,7 @@ def is_online(runner: Runner, now: float) -> bool | None:
 
 
 def matches_status(runner: Runner, wanted: str, now: float) -> bool:
-    """The `status=` filter looks at columns, not at the status shown: offline includes stale."""
+    """The `status=` filter compares columns, not the shown status, so offline includes stale."""
     contacted = runner.contacted_at
     match wanted:
         case "online":

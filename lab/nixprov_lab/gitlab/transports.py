@@ -1,4 +1,4 @@
-"""Knows the open connections, so that a fault can close one without a reply, as a dying proxy does."""
+"""The open connections, so that a fault can close one without a reply, as a dying proxy does."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ class Transports:
         self._open: dict[tuple[str, int], asyncio.Transport] = {}
 
     def hang_up(self, scope: Scope) -> None:
-        """Close the connection a request came on; what was already written still goes out."""
+        """Close the connection of a request. Bytes that are already written still go out."""
         transport = self._open.get(scope["client"])
         if transport:
             transport.close()
 
     def protocol(self) -> type[asyncio.Protocol]:
-        """A protocol class for uvicorn that registers its connections here; ASGI itself has no way to hang up."""
+        """A protocol class for uvicorn that registers its connections here. ASGI itself has no way to hang up."""
         known = self._open
 
         class Registered(H11Protocol):

@@ -1,1 +1,1 @@
-"""What is copied to /opt/lab of the lab's machines; it imports nothing of nixprov."""
+"""The programs that are copied to /opt/lab of the lab's machines; they import nothing of nixprov."""

@@ -1,8 +1,8 @@
 #!/opt/lab/bin/python3
 """Starts the lab's stand-in for gitlab-runner; the package `runner` lies beside this file.
 
-It is no gitlab-runner: `--version` says 19.4.0-nixprov-lab. It keeps to what gitlab-runner 19.4 does to GitLab, the
-Docker Engine API and in the job's log, and refuses by name what it does not do. Standard library only.
+It is no gitlab-runner: `--version` prints 19.4.0-nixprov-lab. It imitates gitlab-runner 19.4 towards GitLab, the Docker
+Engine API and in the job's log. It refuses missing features by name. Standard library only.
 """  # noqa: N999 (the program's name, not a module's)
 
 import importlib

@@ -9,7 +9,7 @@ sources=$lab/nixos
 system=/nix/var/nix/profiles/system
 channels=/nix/var/nix/profiles/per-user/root/channels
 release=25.11
-# What the packages in pkgs/debian.nix are made of.
+# The sources of the packages in pkgs/debian.nix.
 packages="bash bsdutils busybox-static bzip2 ca-certificates coreutils crun curl dbus-bin diffutils docker-cli docker.io findutils git grep gzip hostname
     iproute2 libc-bin libc6 login mawk mount ncurses-bin nftables nix-bin openssh-client passwd podman procps python3-minimal sed sudo
     systemd systemd-sysv tar util-linux xz-utils"
@@ -33,7 +33,7 @@ describe() { # debian.json: {"package": {"version": ..., "programs": [...]}}
     printf '\n}\n'
 }
 
-# Our own builds read Debian's /usr and are made before there are build users.
+# Our own builds read Debian's /usr and run before there are build users.
 build() { nix-build --option sandbox false --option build-users-group '' --option substitute false --option build-dir /nix/var/nix/builds "$@"; }
 
 step "channel"
@@ -60,10 +60,10 @@ export NIX_PATH=nixpkgs=$channels/nixos:nixos-config=/etc/nixos/configuration.ni
 step "/etc/nixos"
 mkdir -p /etc/nixos
 cp $sources/etc-nixos/*.nix /etc/nixos/
-touch /etc/NIXOS /etc/default/locale # pam_env says on each login that the second is missing
+touch /etc/NIXOS /etc/default/locale # without the second, pam_env complains on each login
 
 step "packages of the store"
-# Rooted: they cannot be built again in a sandbox, and jobs need them.
+# Held by roots, since they cannot be built again in a sandbox and jobs need them.
 mkdir -p /nix/var/nix/gcroots/nixprov-lab
 build -o /nix/var/nix/gcroots/nixprov-lab/package -E '
     with import <nixpkgs> { };
@@ -74,7 +74,7 @@ mv /usr/bin/crun $lab/crun
 install -m 0755 $sources/tools/crun.sh /usr/bin/crun
 
 step "Debian's own units"
-# What Debian starts by links in /etc is of no use here, or is started by a unit of NixOS' now.
+# Debian's units with links in /etc are of no use here, or started by NixOS' own units.
 rm -rf /etc/systemd/system /etc/sudoers.d /etc/containers
 mkdir -p /usr/local/lib/systemd/system
 for unit in systemd-modules-load.service systemd-firstboot.service; do ln -sf /dev/null /usr/local/lib/systemd/system/$unit; done

@@ -1,4 +1,4 @@
-"""What is fixed about one job on one runner: names, directories, variables, labels (as common/build.go has them)."""
+"""The constants of one job on one runner: names, directories, variables, labels (as in common/build.go)."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class GitStrategy(Enum):
 
 @dataclass(frozen=True)
 class Slot:
-    """Numbers that tell apart jobs of one runner, and of one runner and project, that run at a time."""
+    """The numbers of a running job, unique for its runner, and for its runner and project."""
 
     runner: int = 0
     project: int = 0
@@ -43,7 +43,7 @@ class Slot:
 
 @dataclass(frozen=True)
 class Build:
-    """`shared`: the builds directory is a mount of the host's, so paths carry the runner and the slot."""
+    """One job on one runner. `shared`: the builds directory is a mount of the host, so paths have runner and slot."""
 
     job: Job
     config: RunnerConfig
@@ -68,7 +68,7 @@ class Build:
 
     @property
     def real_name(self) -> str:
-        """As `unique_name`, from the whole token: two runners never share a kept volume."""
+        """As `unique_name`, from the whole token, so that two runners never share a kept volume."""
         text = f"{self.config.token}-{self.system_id}-{self.job.project_id}-{self.slot.project}"
         return f"runner-{hashlib.sha256(text.encode()).hexdigest()[:32]}"
 
@@ -106,7 +106,7 @@ class Build:
         return Variables([root, *self.job.variables]).expanded().text("GIT_CLONE_PATH")
 
     def check_clone_path(self) -> None:
-        """Raises JobFailed for a GIT_CLONE_PATH that may not be used or lies outside of the builds directory."""
+        """Raise JobFailed for a GIT_CLONE_PATH that may not be used or lies outside of the builds directory."""
         custom, root = self._clone_path, self.config.builds_dir
         if not custom:
             return
@@ -155,7 +155,7 @@ class Build:
 
     @property
     def variables(self) -> Variables:
-        """All of them, in the order that decides which of two with one name wins; without the FF_ ones."""
+        """All variables except FF_ ones. Their order decides between two of the same name."""
         before = {
             **({"CI_JOB_IMAGE": self.job.image.name} if self.job.image.name else {}),
             "CI_RUNNER_SHORT_TOKEN": self.short_token,
@@ -190,7 +190,7 @@ class Build:
 
     @property
     def remote_url(self) -> str:
-        """Where to fetch from, with the job's token in it; `clone_url` replaces all but the project's path."""
+        """The URL to fetch from, with the job's token in it. `clone_url` replaces all but the project's path."""
         url = self.config.clone_url
         if not url:
             return self.job.git.repo_url

@@ -31,7 +31,7 @@ _HEADER_TIMEOUT_S: Final = 600.0
 
 @dataclass(frozen=True)
 class Reply:
-    """Header names are lower case. Status 0: no reply, `problem` says why."""
+    """A reply, with header names in lower case. Status 0: no reply, for the reason in `problem`."""
 
     status: int
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -55,7 +55,7 @@ def _phrase(status: int) -> str:
 
 
 class Http:
-    """Requests below `url`/api/v4/; every one on a connection of its own."""
+    """Requests below `url`/api/v4/, each on its own connection."""
 
     def __init__(self, url: str, ca_file: str = "") -> None:
         parts = urlsplit(url.rstrip("/").removesuffix("/ci"))
@@ -71,7 +71,7 @@ class Http:
     def send(
         self, method: str, path: str, body: bytes, headers: Mapping[str, str], *, stoppable: bool = False
     ) -> Reply:
-        """Up to five attempts; an error of the connection is not repeated. A stoppable request ends with `stop`."""
+        """Send a request, up to five times; not again after a connection error. `stop` ends a stoppable one."""
         pause = _FIRST_PAUSE_S
         everything = {"User-Agent": user_agent(), "X-Request-Id": uuid.uuid4().hex, **headers}
         for attempt in range(1, ATTEMPTS + 1):
@@ -85,7 +85,7 @@ class Http:
         raise AssertionError
 
     def stop(self) -> None:
-        """Break off the requests that may be broken off; later ones fail at once."""
+        """Break off the stoppable requests; later ones fail at once."""
         self._stopped.set()
         with self._lock:
             for connection in self._open:

@@ -1,4 +1,4 @@
-"""gitlab-runner's commands, as far as the lab needs them; every other one is refused by name."""
+"""gitlab-runner's commands, as far as the lab needs them. Every other one is refused by name."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(argv: Sequence[str]) -> int:
-    """The exit status; one line on standard error says what was wrong."""
+    """Run a command and return its exit status. An error is one line on standard error."""
     own_log = Log()
     try:
         options = _parser(Path(argv[0]).name).parse_args(_with_double_dashes(argv[1:]))
@@ -120,7 +120,7 @@ def _run(options: argparse.Namespace, own_log: Log) -> int:
         raise RunnerError("--user: the lab's stand-in has no shell executor that would use it")
     status = service.run(Path(options.config), options.working_directory, own_log)
     if status:
-        # Jobs that did not end in time hold threads; they end with the process, as gitlab-runner's do.
+        # Jobs that did not end in time hold threads, which end with the process, as gitlab-runner's do.
         signal.set_wakeup_fd(-1)
         os._exit(status)
     return 0
@@ -196,7 +196,7 @@ def _take_out(path: Path, document: dict[str, object], indexes: Sequence[int], o
 
 
 def _cache_init(options: argparse.Namespace, own_log: Log) -> int:
-    """Called in a container to make a new volume writable for every user."""
+    """Make a new volume writable for every user; called in a container."""
     if not options.paths:
         raise RunnerError("No arguments passed, at least 1 path is required.")
     for path in options.paths:

@@ -1,6 +1,6 @@
 """config.toml as gitlab-runner 19.4 documents it (docs/configuration/advanced-configuration), strictly.
 
-gitlab-runner itself passes over unknown keys in silence; a typo in what our module writes must not hide here.
+gitlab-runner itself ignores unknown keys. Here a typo in our module's output must not stay hidden.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def seconds(text: str, where: str) -> float:
 
 
 def short_token(token: str) -> str:
-    """The first nine characters after the known prefix: what gitlab-runner shows of a token."""
+    """The first nine characters after the known prefix, as gitlab-runner shows a token."""
     return _SHORT_TOKEN.sub("", token)[:9]
 
 
@@ -92,7 +92,7 @@ class DockerConfig:
             "service_memory_swap",
         }
         | {"service_cpus"}
-        # Without effect with a local socket and a helper_image.
+        # Without effect for a local socket and a helper_image.
         | {"tls_verify", "helper_image_flavor", "oom_kill_disable", "network_mtu"}
     )
     DOCUMENTED: ClassVar[frozenset[str]] = frozenset(
@@ -125,7 +125,7 @@ class CacheConfig:
 
 @dataclass(frozen=True)
 class RunnerConfig:
-    """One [[runners]]; `system_id` is put in by whoever loads the file."""
+    """One [[runners]]. `system_id` is added by the caller of `load`."""
 
     name: str
     url: str
@@ -210,7 +210,7 @@ class Config:
 
 
 def load(path: Path) -> tuple[Config, dict[str, object]]:
-    """Read and check the file; the second value is the plain document. Raises ConfigError without any value in it."""
+    """Read and check the file; the second value is the plain document. Raises ConfigError, never with a value in it."""
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

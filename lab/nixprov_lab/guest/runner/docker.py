@@ -1,4 +1,4 @@
-"""The Docker Engine API over a unix socket (version 1.41, which podman's compatible API has as well)."""
+"""The Docker Engine API over a unix socket (version 1.41, also in podman's compatible API)."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class _UnixConnection(http.client.HTTPConnection):
 
 @dataclass(frozen=True)
 class ImageInfo:
-    """`reference`: what containers are created from."""
+    """An image; containers are created from its `reference`."""
 
     id: str
     digests: tuple[str, ...] = ()
@@ -48,7 +48,7 @@ class ImageInfo:
 
 
 class Docker:
-    """Every method raises DockerError; ids may be names as well."""
+    """The engine's API. Every method raises DockerError; ids may be names as well."""
 
     def __init__(self, host: str) -> None:
         self._path = host.removeprefix("unix://")
@@ -64,7 +64,7 @@ class Docker:
         return ImageInfo(str(found.get("Id", "")), tuple(found.get("RepoDigests") or ()))
 
     def pull(self, name: str) -> None:
-        """Errors of a pull come in the body of a 200."""
+        """Pull an image. Errors of a pull come in the body of a 200."""
         reference = name if ":" in name or "@" in name else f"{name}:latest"
         text = self._call("POST", f"/images/create?{urlencode({'fromImage': reference})}")
         for line in text.splitlines():
@@ -85,11 +85,11 @@ class Docker:
         self._call("POST", f"/containers/{container}/start")
 
     def stop(self, container: str) -> None:
-        """SIGTERM, and SIGKILL after the container's grace; a stopped one is no error."""
+        """Stop a container by SIGTERM, and by SIGKILL after its grace. A stopped one is no error."""
         self._call("POST", f"/containers/{container}/stop")
 
     def wait(self, container: str, seconds: float = _TIMEOUT_S) -> int | None:
-        """The exit status once it does not run, None if it still does after `seconds`."""
+        """Wait for a container's end; its exit status, or None if it still runs after `seconds`."""
         try:
             found = self._object("POST", f"/containers/{container}/wait?condition=not-running", timeout=seconds)
         except TimeoutError:
@@ -106,7 +106,7 @@ class Docker:
         return True
 
     def remove(self, container: str, *, volumes: bool = True) -> None:
-        """By force, with its anonymous volumes; one that is not there is no error."""
+        """Remove a container by force, with its anonymous volumes. A missing one is no error."""
         try:
             self._call("DELETE", f"/containers/{container}?force=1&v={int(volumes)}")
         except DockerError as error:
@@ -114,12 +114,12 @@ class Docker:
                 raise
 
     def execute(self, container: str, argv: list[str]) -> None:
-        """Run a command in a running container and leave it to itself."""
+        """Start a command in a running container, without waiting for its end."""
         made = self._object("POST", f"/containers/{container}/exec", {"Cmd": argv})
         self._call("POST", f"/exec/{made['Id']}/start", {"Detach": True, "Tty": False})
 
     def attach(self, container: str) -> Attached:
-        """Input and output of a container that is about to be started."""
+        """Attach to input and output of a container before its start."""
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             connection.settimeout(_TIMEOUT_S)
@@ -176,7 +176,7 @@ def _message(text: str) -> str:
 
 
 def _upgrade_status(connection: socket.socket) -> tuple[int, bytes]:
-    """The status of the reply to an upgrade, and what already came after its head."""
+    """The status of the reply to an upgrade, and the bytes that came after its head."""
     data = b""
     while b"\r\n\r\n" not in data:
         piece = connection.recv(_CHUNK)
@@ -196,7 +196,7 @@ class Attached:
         self._received = received
 
     def send(self, data: bytes) -> None:
-        """All of the container's standard input; it ends after it."""
+        """Send all of the container's standard input, and end it."""
         try:
             self._socket.sendall(data)
             self._socket.shutdown(socket.SHUT_WR)
@@ -204,13 +204,13 @@ class Attached:
             raise DockerError(f"attach: {error}") from None
 
     def copy(self, stdout: Write, stderr: Write, scope: Scope) -> None:
-        """Until the container closes its output. Raises Cancelled when the scope ends first."""
+        """Copy until the container closes its output. Raises Cancelled when the scope ends first."""
         while header := self._take(_HEADER, scope):
             data = self._take(int.from_bytes(header[4:], "big"), scope)
             (stderr if header[0] == _STDERR else stdout)(data)
 
     def _take(self, size: int, scope: Scope) -> bytes:
-        """Exactly so many bytes, or none when the stream has ended."""
+        """Exactly this many bytes, or none when the stream has ended."""
         while len(self._received) < size:
             while not select.select([self._socket], [], [], _POLL_S)[0]:
                 scope.check()

@@ -1,11 +1,11 @@
-"""What can go wrong in the stand-in runner, and what GitLab is told about a failed job.
+"""The errors of the stand-in runner, and the failure reasons of jobs for GitLab.
 
 RunnerError           the command ends with one line on standard error
 └── ConfigError       config.toml
 JobFailed             the job ends as failed, for a reason that GitLab knows
 PreparationFailed     the executor could not be prepared; tried again, then a system failure
 DockerError           the Docker Engine API refused or broke; status 0: no answer
-Cancelled             a scope was left early; says why
+Cancelled             a scope was left early, with the reason
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _OLDER_NAME: Final = {Reason.IMAGE_PULL: Reason.SYSTEM, Reason.CONFIGURATION: Re
 
 
 def reason_to_send(reason: Reason, known: frozenset[str]) -> Reason:
-    """The reason itself if GitLab listed it in `features.failure_reasons`, else its older name, else unknown."""
+    """The reason itself if GitLab lists it in `features.failure_reasons`, else its older name, else unknown."""
     if reason in _ALWAYS_KNOWN or reason.value in known:
         return reason
     return _OLDER_NAME.get(reason, Reason.UNKNOWN)

@@ -1,8 +1,8 @@
 """The docker executor: a job's volumes and its two containers (gitlab-runner's executors/docker).
 
 `predefined` (helper image) prepares and cleans up, `build` (the job's image) runs the scripts. Both are made once and
-started anew for every stage, with the stage's script as standard input. As with gitlab-runner, what a killed runner
-leaves behind (containers that run on, volumes) is not removed by the next one.
+started anew for every stage, with the stage's script as standard input. A killed runner leaves running containers and
+volumes behind. As with gitlab-runner, the next one does not remove them.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Kind(Enum):
 
 
 class Executor:
-    """Of one job. `clean` has to be called whatever happened."""
+    """The executor of one job. `clean` has to be called in any case."""
 
     def __init__(self, build: Build, job_log: JobLog, own_log: Log) -> None:
         self.build = build
@@ -58,7 +58,7 @@ class Executor:
         self._began = False
 
     def prepare(self) -> None:
-        """Raises PreparationFailed (to be tried again) or JobFailed."""
+        """Prepare the containers. Raises PreparationFailed (to be tried again) or JobFailed."""
         try:
             self._docker.info()
             self._docker.version()
@@ -113,7 +113,7 @@ class Executor:
             self._make_cache(root, helper, kept=kept)
 
     def _make_cache(self, target: str, helper: ImageInfo, *, kept: bool) -> None:
-        """A volume of our own; its permissions are set by a container, so that every user may write."""
+        """Make a volume. A container sets its permissions, so that every user may write."""
         build = self.build
         self._targets.add(target)
         name = volumes.cache_name(build.real_name if kept else build.job_name, target, protected=build.protected)
@@ -125,7 +125,7 @@ class Executor:
             self._allow_all(name, helper)
         except DockerError as error:
             raise PreparationFailed(f"creating cache volume: set volume permissions: {error}") from error
-        # Only now: gitlab-runner leaves the volume behind when its permissions could not be set.
+        # Only now: gitlab-runner leaves the volume behind when its permissions cannot be set.
         if not kept:
             self._temporary_volumes.append(name)
         self._binds.append(f"{name}:{target}")
@@ -170,7 +170,7 @@ class Executor:
             raise JobFailed(f"exit code {status}", Reason.SCRIPT, status)
 
     def _stopped(self, container: str) -> int:
-        """The exit status; processes that outlive the script's output are stopped."""
+        """The exit status. Processes that outlive the script's output are stopped."""
         status = self._docker.wait(container, _EXITED_S)
         while status is None:
             self._docker.stop(container)
@@ -252,7 +252,7 @@ class Executor:
         return user
 
     def clean(self) -> None:
-        """Remove what this job made; what cannot be removed is told of in the runner's own log."""
+        """Remove this job's containers and volumes. A failure is reported in the runner's own log."""
         for container in self._containers.values():
             self._remove(container)
         self._containers.clear()
@@ -261,7 +261,7 @@ class Executor:
                 self._attempt(functools.partial(self._docker.remove_volume, volume), f"volume {volume}")
         self._temporary_volumes.clear()
         if not self._began:
-            # gitlab-runner says so whenever it has not come as far as its networks.
+            # gitlab-runner logs this whenever it has not reached the step of its networks.
             self._log.error("Failed to remove network for build")
 
     def _remove(self, container: str) -> None:
@@ -276,7 +276,7 @@ class Executor:
 
 
 def on_shared_mount(build: Build) -> Build:
-    """The build with host paths in its names if `volumes` mounts something from the host on its builds directory."""
+    """The build, with host paths in its names if `volumes` mounts a host directory on its builds directory."""
     for text in build.config.docker.volumes:
         volume = volumes.parse(text, build.variables.expand, build.project_dir)
         if volume.source and volumes.contains(volume.target, build.config.builds_dir):

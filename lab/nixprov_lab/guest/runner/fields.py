@@ -13,10 +13,10 @@ from .errors import ConfigError
 
 
 class Section(Protocol):
-    """A frozen dataclass whose fields are a table's supported keys.
+    """A frozen dataclass with a table's supported keys as fields.
 
-    IGNORED keys are accepted and have no effect here. DOCUMENTED keys are gitlab-runner's too but the stand-in does not
-    have what they ask for, so they are refused. Every other key is refused as unknown.
+    IGNORED keys are accepted and have no effect here. DOCUMENTED keys are gitlab-runner's too, for features that the
+    stand-in lacks, so they are refused. Every other key is refused as unknown.
     """
 
     __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
@@ -28,7 +28,7 @@ S = TypeVar("S", bound=Section)
 
 
 def decode(section: type[S], table: Mapping[str, object], where: str) -> S:
-    """Raises ConfigError naming the key and its table."""
+    """Decode a table. Raises ConfigError with the names of the key and its table."""
     hints = typing.get_type_hints(section)
     known = {str(field.metadata.get("key", field.name)): field for field in fields(section)}
     values: dict[str, object] = {}
@@ -95,5 +95,5 @@ def _scalar(hint: type, value: object, where: str) -> object:
 
 
 def _mismatch(where: str, wanted: str, value: object) -> ConfigError:
-    # Never the value: it may be a token in the wrong place.
+    # Never with the value, which may be a token in the wrong place.
     return ConfigError(f"{where}: must be {wanted}, not {type(value).__name__}")

@@ -18,8 +18,8 @@ from .log import Log
 
 _JSON: Final = "application/json"
 _MAX_INTERVAL_S: Final = 900.0
-# What gitlab-runner announces with docker and bash, whether the stand-in has it or not: GitLab decides by these which
-# jobs it hands out, and the stand-in refuses by name, in the job's log, what it does not have.
+# The features that gitlab-runner announces with docker and bash, also those that the stand-in lacks. GitLab
+# hands out jobs by these features. The stand-in refuses a missing feature by name, in the job's log.
 _FEATURES: Final = {
     name: name not in {"shared", "proxy"}
     for name in (
@@ -34,7 +34,7 @@ _FEATURES: Final = {
 
 
 class Answer(Enum):
-    """What a reply to PUT or PATCH means for the job."""
+    """The meaning of a reply to PUT or PATCH for the job."""
 
     OK = "ok"
     NOT_YET = "accepted, but not yet completed"
@@ -47,7 +47,7 @@ class Answer(Enum):
 
 @dataclass(frozen=True)
 class JobReply:
-    """`interval`: seconds until the next update, 0: unchanged; `offset`: bytes GitLab has, after PATCH."""
+    """`interval`: seconds until the next update, 0: unchanged; `offset`: bytes that GitLab has, after PATCH."""
 
     answer: Answer
     cancel: bool = False
@@ -78,7 +78,7 @@ class Outcome:
 
 
 class GitLab:
-    """One [[runners]] entry's view of its GitLab; safe to use from several threads."""
+    """The GitLab of one [[runners]] entry; safe to use from several threads."""
 
     def __init__(self, runner: RunnerConfig, system_id: str, own_log: Log) -> None:
         self._runner = runner
@@ -93,7 +93,7 @@ class GitLab:
         self._http.stop()
 
     def verify(self) -> bool:
-        """False only for 403: everything else counts as valid, as with gitlab-runner."""
+        """Whether the token is valid. Only 403 says no; everything else counts as valid, as with gitlab-runner."""
         body = {"info": self._info(), "token": self._runner.token, "system_id": self._system_id}
         reply = self._runner_call("POST", "runners/verify", body, wants_json=True)
         if reply.status == HTTPStatus.OK and not reply.is_json:
@@ -110,7 +110,7 @@ class GitLab:
         return reply.status != HTTPStatus.FORBIDDEN
 
     def unregister(self) -> bool:
-        """A glrt- token takes away this manager only, another token the whole runner."""
+        """Delete this manager only, for a glrt- token, or else the whole runner."""
         if self._runner.token.startswith("glrt-"):
             body = {"token": self._runner.token, "system_id": self._system_id}
             reply = self._runner_call("DELETE", "runners/managers", body)
@@ -123,7 +123,7 @@ class GitLab:
         return done
 
     def request_job(self) -> tuple[dict[str, object] | None, bool]:
-        """The job's document or None; and whether the runner counts as healthy (only 403 says no)."""
+        """The job's document or None, and whether the runner counts as healthy (only 403 says no)."""
         body: dict[str, object] = {"info": self._info(), "token": self._runner.token, "system_id": self._system_id}
         with self._lock:
             if self._last_update:
@@ -152,7 +152,7 @@ class GitLab:
         return document
 
     def update(self, job: JobKey, written: Written | None = None, outcome: Outcome | None = None) -> JobReply:
-        """PUT /jobs/:id; without an outcome the job is running, without `written` it has just been accepted."""
+        """PUT /jobs/:id. Without an outcome the job is running, without `written` it has just been accepted."""
         output: dict[str, object] = {}
         state = "running" if outcome is None else "failed" if outcome.reason else "success"
         body: dict[str, object] = {"info": self._info(), "token": job.token, "state": state, "output": output}

@@ -15,7 +15,7 @@ _UNITS: Final = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 
 
 def host_config(build: Build, binds: list[str], image: str, *, is_build: bool) -> dict[str, object]:
-    """Of the build container or of the helper; the same but for the processes' namespace. Raises JobFailed."""
+    """The HostConfig of the build container or of the helper, which differ in the pid namespace. Raises JobFailed."""
     config = build.config.docker
     privileged = config.privileged and _may_be_privileged(image, config)
     values: dict[str, object] = {
@@ -63,7 +63,7 @@ def _may_be_privileged(image: str, config: DockerConfig) -> bool:
 
 
 def size(text: str, key: str) -> int:
-    """Bytes of `512m` and the like; nothing: 0. Raises JobFailed."""
+    """Bytes of `512m` and the like; 0 for an empty text. Raises JobFailed."""
     if not text:
         return 0
     found = _SIZE.fullmatch(text.strip())

@@ -1,4 +1,4 @@
-"""Who this runner is: version, system id."""
+"""The identity of this runner: version, system id."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def user_agent() -> str:
 
 
 def version_text() -> str:
-    """What `--version` prints, in gitlab-runner's layout; that this is no gitlab-runner is its second line."""
+    """The output of `--version`, in gitlab-runner's layout. Its second line tells that this is no gitlab-runner."""
     rows = (
         ("Version:", VERSION),
         ("Git revision:", f"{REVISION} (nixprov's lab; not GitLab's gitlab-runner)"),
@@ -42,7 +42,7 @@ def version_text() -> str:
 
 
 def system_id(state_file: Path) -> tuple[str, bool]:
-    """The id in `.runner_system_id` beside config.toml, made if missing; and whether it could be kept there."""
+    """The id in `.runner_system_id` beside config.toml, made if missing, and whether it could be kept there."""
     try:
         found = state_file.read_text(encoding="utf-8").strip()
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Which images a job may use, and how they come (gitlab-runner's pull manager and common/allowed_images.go)."""
+"""The images that a job may use, and their pulls (gitlab-runner's pull manager and common/allowed_images.go)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .docker import Docker, ImageInfo
 from .errors import DockerError, JobFailed, PreparationFailed, Reason
 from .output import JobLog
 
-# A reference as Docker's client takes it (github.com/distribution/reference): it knows no transports such as `dir:`.
+# A reference of Docker's client (github.com/distribution/reference), without transports such as `dir:`.
 _LABEL: Final = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
 _DOMAIN: Final = rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[0-9a-fA-F:]+\])(?::\d+)?"
 _PART: Final = r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*"
@@ -32,7 +32,7 @@ def is_reference(name: str) -> bool:
 
 
 def check_allowed(name: str, config: DockerConfig, default: str, job_log: JobLog) -> None:
-    """Raises PreparationFailed, after telling in the log what would be allowed; the default image always is."""
+    """Raise PreparationFailed, with the allowed images in the log. The default image is always allowed."""
     if not config.allowed_images or name == default or any(matches(item, name) for item in config.allowed_images):
         return
     job_log.line("")
@@ -48,7 +48,7 @@ def check_allowed(name: str, config: DockerConfig, default: str, job_log: JobLog
 
 
 def effective_policies(asked: tuple[str, ...], config: DockerConfig, name: str) -> tuple[str, ...]:
-    """Raises JobFailed when none of the wanted policies is allowed."""
+    """The wanted policies that are allowed. Raises JobFailed when there are none."""
     wanted = asked or config.pull_policies or ("always",)
     allowed = config.allowed_pull_policies or config.pull_policies or ("always",)
     chosen = tuple(policy for policy in wanted if policy in allowed)
@@ -63,7 +63,7 @@ def effective_policies(asked: tuple[str, ...], config: DockerConfig, name: str) 
 
 
 class Images:
-    """The images of one job; each is told of in the log where gitlab-runner does."""
+    """The images of one job, with gitlab-runner's lines about them in the log."""
 
     def __init__(self, docker: Docker, config: DockerConfig, job_log: JobLog) -> None:
         self._docker = docker
@@ -72,7 +72,7 @@ class Images:
         self._used: dict[str, str] = {}
 
     def get(self, name: str, asked: tuple[str, ...] = ()) -> ImageInfo:
-        """Raises JobFailed (policy, pull) or PreparationFailed (an image that is not there)."""
+        """Find or pull an image. Raises JobFailed (policy, pull) or PreparationFailed (a missing image)."""
         policies = effective_policies(asked, self._config, name)
         self._log.line(f"Using effective pull policy of [{' '.join(policies)}] for container {name}")
         problem: Exception | None = None

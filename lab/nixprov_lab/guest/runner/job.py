@@ -1,4 +1,4 @@
-"""A job as GitLab hands it out (gitlab-runner's common/spec/spec.go), and what the stand-in does not do for it."""
+"""A job as GitLab hands it out (gitlab-runner's common/spec/spec.go), with the features that the stand-in lacks."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class GitInfo:
 
 @dataclass(frozen=True)
 class Job:
-    """`timeout` in seconds; `unsupported` names, in words, what this job asks for and the stand-in has not."""
+    """One job, with `timeout` in seconds. `unsupported` has names of features that it needs and the stand-in lacks."""
 
     key: JobKey
     project_id: int
@@ -115,7 +115,7 @@ class _Reader:
 
 
 def key_of(document: Mapping[str, object]) -> JobKey:
-    """The job's id and token. Raises JobFailed when there is no id: nobody could be told then."""
+    """The job's id and token. Raises JobFailed without an id, as no result could be sent then."""
     reader = _Reader(document)
     if not reader.number("id"):
         raise JobFailed("a job without id", Reason.SYSTEM)
@@ -190,7 +190,7 @@ def _unsupported(reader: _Reader) -> tuple[str, ...]:
 
 
 def refuse_unsupported(job: Job) -> None:
-    """Raises JobFailed (a system failure, as gitlab-runner calls options it does not know)."""
+    """Raise JobFailed, as a system failure like gitlab-runner's for unknown options."""
     if job.unsupported:
         raise JobFailed(f"{', '.join(job.unsupported)} are not supported by the lab's stand-in", Reason.SYSTEM)
     if not any(step.name != AFTER_SCRIPT for step in job.steps):

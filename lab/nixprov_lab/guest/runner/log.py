@@ -1,4 +1,4 @@
-"""The runner's own log on standard error: gitlab-runner's look, never a token."""
+"""The runner's own log on standard error, in gitlab-runner's look and without tokens."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _MASK: Final = "[MASKED]"
 
 
 class Log:
-    """Lines with fields; every secret it was told is masked, whatever brought it into a line."""
+    """A log of lines with fields. Every secret that it knows is masked, in any part of a line."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream or sys.stderr

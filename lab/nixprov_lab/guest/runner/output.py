@@ -25,7 +25,7 @@ Write = Callable[[bytes], None]
 
 
 class Masker:
-    """Replaces secrets also where they are cut in two by the writer; holds back what may be the start of one."""
+    """Replaces secrets, also those in two pieces, and so holds back the possible start of one."""
 
     def __init__(self, phrases: Iterable[str], prefixes: Iterable[str] = ()) -> None:
         self._phrases = sorted({phrase.encode() for phrase in phrases if phrase}, key=len, reverse=True)
@@ -60,7 +60,7 @@ class Masker:
                 if data.endswith(word[:length]):
                     cut = min(cut, len(data) - length)
                     break
-        # The end of a whole secret may be the start of one, too: it goes out in one piece or not yet.
+        # The end of a secret may start another one, so it goes out in one piece or not yet.
         return min(
             (found.start() for found in self._secret.finditer(data) if found.start() < cut < found.end()), default=cut
         )
@@ -140,7 +140,7 @@ class Stream:
 
 
 class JobLog:
-    """The job's log for people: the runner's own lines in gitlab-runner's colours, and streams for what jobs print."""
+    """The job's log for people: the runner's own lines in gitlab-runner's colours, and streams for the job's output."""
 
     _RUNNER: Final = 0
     _WORK: Final = 1

@@ -1,4 +1,4 @@
-"""How many jobs run, which numbers they have, which runners may ask (gitlab-runner's builds and health helpers)."""
+"""The number of running jobs, their slots, and the runners that may ask (gitlab-runner's builds and health helpers)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class _Count:
 
 
 class Pool:
-    """Counts by runner token; safe to use from several threads."""
+    """The counts, by runner token; safe to use from several threads."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -59,7 +59,7 @@ class Pool:
             return self._workers
 
     def begin_request(self, runner: RunnerConfig) -> bool:
-        """Room for one more job and one more request of this runner? Both are taken if so."""
+        """Take room for one more job and one more request of this runner; False when there is none."""
         with self._changed:
             count = self._counts.setdefault(runner.token, _Count())
             if 0 < runner.limit <= count.jobs or count.requests >= max(1, runner.request_concurrency):
@@ -95,7 +95,7 @@ def _first_free(used: set[int]) -> int:
 
 
 class Health:
-    """After three requests refused in a row a runner does not ask for an hour (both can be set)."""
+    """Pauses a runner for an hour after three refused requests in a row (both can be set)."""
 
     def __init__(self, own_log: Log, clock: Callable[[], float] = time.monotonic) -> None:
         self._log = own_log

@@ -15,7 +15,7 @@ class Ending(Enum):
 
 
 class Scope:
-    """Ends when it is cancelled, its time is over or its parent ends; `seconds` of None: as long as the parent."""
+    """Ends when it is cancelled, at the end of its time or of its parent. `seconds` None: as long as the parent."""
 
     def __init__(self, seconds: float | None = None, parent: Scope | None = None) -> None:
         self._deadline = None if seconds is None else time.monotonic() + seconds
@@ -27,7 +27,7 @@ class Scope:
 
     @property
     def ending(self) -> Ending | None:
-        """None while it goes on. Its own cancellation is told before its parent's end."""
+        """The reason of its end, or None while it goes on. Its own cancellation comes before its parent's end."""
         if self._cancelled.is_set():
             return Ending.CANCELED
         if self._deadline is not None and time.monotonic() >= self._deadline:
@@ -35,7 +35,7 @@ class Scope:
         return self._parent.ending if self._parent else None
 
     def check(self) -> None:
-        """Raises Cancelled if it has ended."""
+        """Raise Cancelled if it has ended."""
         if self.ending is not None:
             raise Cancelled(self.ending.value)
 

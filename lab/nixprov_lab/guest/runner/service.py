@@ -1,7 +1,7 @@
 """`gitlab-runner run`: asks for jobs, runs them, obeys signals (gitlab-runner's commands/multi.go).
 
-SIGQUIT: no new job, wait for the running ones, exit 0. SIGTERM, SIGINT: fail the running ones, wait shutdown_timeout.
-SIGHUP: read config.toml again, as it is when its time of change moves on.
+SIGQUIT takes no new job, waits for the running ones and exits 0. SIGTERM and SIGINT fail the running ones and wait
+shutdown_timeout. SIGHUP reads config.toml again; so does a change of its modification time.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ _CHECK_CONFIG_S: Final = 3.0
 _STOPPING: Final = (signal.SIGQUIT, signal.SIGTERM, signal.SIGINT)
 _NAMES: Final = {signal.SIGQUIT: "quit", signal.SIGTERM: "terminated", signal.SIGINT: "interrupt"}
 STATE_FILE: Final = ".runner_system_id"
-# Of several lines in gitlab-runner 18.4 and newer (checkConfigConcurrency).
+# A message of several lines in gitlab-runner 18.4 and newer (checkConfigConcurrency).
 _LONG_POLLING: Final = "CONFIGURATION: Long polling issues detected"
 
 
 class Service:
-    """One process. `run` is to be called in the main thread, which is where signals arrive."""
+    """One process. `run` has to be called in the main thread, where signals arrive."""
 
     def __init__(self, config_file: Path, own_log: Log) -> None:
         self._file = config_file
@@ -53,7 +53,7 @@ class Service:
         self._system_id = ""
 
     def run(self) -> int:
-        """The exit status. Raises RunnerError for a configuration that cannot be used at start."""
+        """Run until a signal; the exit status. Raises RunnerError for a configuration that cannot be used at start."""
         self._log.info(f"Starting multi-runner from {self._file}...")
         self._reload()
         self._system_id, kept = system_id(self._file.parent / STATE_FILE)
@@ -223,7 +223,7 @@ class Service:
         return 0
 
     def _wait_gracefully(self) -> signal.Signals:
-        """SIGQUIT when everything has ended, else the impatient signal that came meanwhile."""
+        """Wait for the end of all jobs; SIGQUIT then, or the impatient signal that came before."""
         while not self._pool.wait_empty(0.1):
             try:
                 received = self._signals.get_nowait()

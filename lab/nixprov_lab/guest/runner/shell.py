@@ -1,7 +1,7 @@
 """The scripts of a job's stages, for bash and POSIX sh on standard input (gitlab-runner's shells/abstract.go, bash.go).
 
-A stage is one string, evaluated in a subshell without standard input, under errexit and, where the shell has it,
-pipefail.
+A stage is one string. It is evaluated in a subshell without standard input, under errexit, and under pipefail if the
+shell has it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ DETECT: Final = (
     "-c",
     f"for at in {_SHELLS} /busybox/sh; do if [ -x $at ]; then exec $at; fi; done; echo shell not found; exit 1",
 )
-# Most shells pass no signal on to what they run, so everything but the first process is told.
+# Most shells pass no signal on to their children, so every process but the first gets it.
 TERMINATE: Final = (
     "sh",
     "-c",
@@ -38,7 +38,7 @@ TERMINATE: Final = (
 
 
 def finish(lines: list[str], *, debug: bool) -> bytes:
-    """The whole script: what is sent to the container."""
+    """The whole script for the container."""
     on_term = "trap 'exit 1' TERM"
     parts = [
         on_term,
@@ -59,7 +59,7 @@ def prepare(build: Build) -> list[str]:
 
 
 def get_sources(build: Build) -> list[str]:
-    """Raises JobFailed for submodules, which the stand-in does not fetch."""
+    """The commands that fetch the sources. Raises JobFailed for submodules, which the stand-in does not fetch."""
     lines = [*_exports(build, build.variables), "export GIT_TERMINAL_PROMPT=0"]
     if build.strategy.has_sources:
         lines += _commands(_hook(build, "pre_get_sources_script", build.config.pre_get_sources_script))
@@ -115,7 +115,7 @@ def _fetch(build: Build) -> list[str]:
 
 
 def _git_config(build: Build) -> str:
-    """The job's token is in a file beside the sources, neither in them nor in any command line."""
+    """The git configuration with the job's token: a file beside the sources, never in them or in a command line."""
     return f'[url "{build.remote_url}"]\n\tinsteadOf = {build.remote_url_without_token}\n'
 
 
@@ -173,12 +173,12 @@ def _exports(build: Build, variables: Variables) -> list[str]:
 
 
 def _name(key: str) -> str:
-    """A name that is none fails in the shell, as it does with gitlab-runner, and cannot do anything else."""
+    """A variable's name. An invalid one fails in the shell, as with gitlab-runner, and has no other effect."""
     return key if key.isidentifier() and key.isascii() else shlex.quote(key)
 
 
 def _write_file(path: str, text: str) -> list[str]:
-    # printf is the shell's own: the text is in no process' arguments.
+    # printf is built into the shell, so the text is in no process' arguments.
     folder = shlex.quote(posixpath.dirname(path))
     return [f"mkdir -p {folder}", f"printf '%s' {shlex.quote(text)} > {shlex.quote(path)}"]
 

@@ -24,7 +24,7 @@ _RESET: Final = "\033[0;m"
 
 @dataclass(frozen=True)
 class TraceOptions:
-    """`limit` in bytes; `retries`: tries of the final update; `debug`: the log may hold what is hidden otherwise."""
+    """`limit` in bytes; `retries`: tries of the final update; `debug`: the log may hold otherwise hidden values."""
 
     limit: int = DEFAULT_LIMIT
     retries: int = 10
@@ -75,9 +75,9 @@ class Buffer:
 
 
 class Trace:
-    """Sends the buffer in the background until `finish`; tells of cancellation through two callbacks.
+    """Sends the buffer in the background until `finish`, and reports cancellation by two callbacks.
 
-    `on_cancel`: GitLab asks for a graceful end (the script only), `on_abort`: the job is no longer ours.
+    `on_cancel`: GitLab asks for a graceful end (the script only). `on_abort`: the job is no longer ours.
     """
 
     def __init__(self, gitlab: GitLab, job: JobKey, own_log: Log, options: TraceOptions) -> None:
@@ -101,7 +101,7 @@ class Trace:
         self.buffer.write(data)
 
     def finish(self, outcome: Outcome) -> bool:
-        """Send the rest and the outcome, patiently; False: GitLab took it in none of the tries."""
+        """Send the rest and the outcome, with many tries; False when GitLab accepted none."""
         self.buffer.write(b"", final=True)
         self.discard()
         pause = 1.0
@@ -115,7 +115,7 @@ class Trace:
         return False
 
     def discard(self) -> None:
-        """Stop sending and say nothing more to GitLab."""
+        """Stop sending, without another word to GitLab."""
         self._done.set()
         if self._watcher.ident is not None:
             self._watcher.join()
@@ -126,7 +126,7 @@ class Trace:
                 return
 
     def _update(self) -> bool:
-        """One piece and, if nothing was sent for long, one sign of life; False: the job is to be aborted."""
+        """Send one piece and, after a long silence, one sign of life. False: the job is to be aborted."""
         answer = self._send_piece()
         if answer is Answer.OK and time.monotonic() - self._sent_at > FORCE_INTERVAL_S:
             answer = self._touch()

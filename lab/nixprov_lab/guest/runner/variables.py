@@ -14,7 +14,7 @@ _REFERENCE: Final = re.compile(r"\$(?:\{([^{}]*)\}|([*#$@!?\-0-9])|([A-Za-z_][A-
 
 
 class Variables:
-    """The last of a name wins."""
+    """Variables by name; the last one of a name wins."""
 
     def __init__(self, items: Iterable[Variable]) -> None:
         self._items = tuple(items)

@@ -1,4 +1,4 @@
-"""Volumes of a job's containers: what `volumes` says, and the names gitlab-runner gives to its own."""
+"""Volumes of a job's containers: entries of `volumes`, and gitlab-runner's names for its own."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _VOLUME: Final = re.compile(
 
 @dataclass(frozen=True)
 class Volume:
-    """`source` empty: a volume that the runner makes itself."""
+    """One volume. An empty `source` is a volume that the runner makes itself."""
 
     source: str
     target: str
@@ -34,7 +34,7 @@ class Volume:
 
 
 def parse(text: str, expand: Callable[[str], str], base: str) -> Volume:
-    """Variables are expanded in the target only; a relative target lies below `base`. Raises JobFailed."""
+    """Parse an entry. Only its target has variables expanded; a relative one lies below `base`. Raises JobFailed."""
     found = _VOLUME.fullmatch(text)
     if not found:
         raise JobFailed(f"parse volume: invalid volume specification: {text!r}", Reason.SYSTEM)
@@ -52,6 +52,6 @@ def contains(target: str, path: str) -> bool:
 
 
 def cache_name(owner: str, target: str, *, protected: bool) -> str:
-    """The name of the volume for `target`: `owner` is the project's (it is kept) or the job's (it is not)."""
+    """The name of the volume for `target`. `owner` is the project (it is kept) or the job (it is not)."""
     digest = hashlib.md5(target.encode(), usedforsecurity=False).hexdigest()
     return f"{owner}-cache-{digest}{'-protected' if protected else ''}"

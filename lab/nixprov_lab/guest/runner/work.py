@@ -45,7 +45,7 @@ class _Stage:
 
 
 class Work:
-    """`interrupt` (a signal's name) and `abort` may be called from other threads, and end the job soon."""
+    """One job. `interrupt` (a signal's name) and `abort` may be called from other threads, and end the job soon."""
 
     def __init__(self, build: Build, write: Callable[[bytes], None], own_log: Log) -> None:
         self.build = build
@@ -63,7 +63,7 @@ class Work:
         self._job_scope.cancel()
 
     def cancel_script(self) -> None:
-        """GitLab asks for a graceful end: after_script and what follows still run."""
+        """End the script only, as GitLab asks for a graceful end: after_script and later stages still run."""
         self._script_scope.cancel()
 
     def interrupt(self, signal_name: str) -> None:
@@ -71,7 +71,7 @@ class Work:
         self._job_scope.cancel()
 
     def run(self) -> Outcome:
-        """Never raises: whatever breaks is an outcome, and is told in the job's log."""
+        """Run the job. Never raises: every failure becomes an outcome and a line in the job's log."""
         try:
             self._run()
         except JobFailed as failure:
@@ -95,7 +95,7 @@ class Work:
         return Outcome(reason_to_send(failure.reason, self.build.job.known_reasons), failure.exit_code)
 
     def _true_cause(self, error: Exception) -> JobFailed:
-        """The end of the whole job outranks whatever it made fail."""
+        """The end of the whole job outranks the failures that it caused."""
         if self._interrupted:
             return JobFailed(f"aborted: {self._interrupted}", Reason.INTERRUPTED)
         if self._job_scope.ending is Ending.CANCELED:
@@ -202,7 +202,7 @@ class Work:
         return None
 
     def _script_ended(self, job_log: JobLog) -> JobFailed | None:
-        """Why the script was left: None when the whole job has ended, which the caller finds out."""
+        """The reason why the script was left, or None when the whole job has ended, which the caller handles."""
         if self._job_scope.ending is not None:
             return None
         if self._script_scope.ending is Ending.CANCELED:
@@ -215,7 +215,7 @@ class Work:
         return self.build.variables.text("AFTER_SCRIPT_IGNORE_ERRORS").lower() not in {"false", "0"}
 
     def _after_script(self, executor: Executor, job_log: JobLog, failure: JobFailed | None) -> None:
-        """Its own failure is told, and changes nothing unless AFTER_SCRIPT_IGNORE_ERRORS says so."""
+        """Run after_script. Its failure is only logged, unless AFTER_SCRIPT_IGNORE_ERRORS is off."""
         step = next((item for item in self.build.job.steps if item.name == AFTER_SCRIPT), None)
         if step is None or not step.script:
             return
@@ -262,7 +262,7 @@ def _status(failure: JobFailed | None) -> str:
 
 
 def _timestamps(build: Build, variables: Variables) -> bool:
-    """config.toml outranks the job's variable."""
+    """Whether lines get times; config.toml outranks the job's variable."""
     if "FF_TIMESTAMPS" in build.config.feature_flags:
         return build.config.timestamps
     return variables.text("FF_TIMESTAMPS").lower() not in {"false", "0"}

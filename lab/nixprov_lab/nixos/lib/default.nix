@@ -1,5 +1,5 @@
 # The library of the stand-in: the part of nixpkgs' `lib` that a NixOS module of an ordinary machine uses.
-# What is missing is missing on purpose: `lib.<name>` then fails with "attribute '<name>' missing", never quietly.
+# The rest is missing on purpose: `lib.<name>` then fails with "attribute '<name>' missing", never quietly.
 let
   parts = builtins.mapAttrs (_: file: import file lib) {
     trivial = ./trivial.nix;

@@ -49,7 +49,7 @@ lib: let
         )
         sections
       );
-    # As error messages show values: one item a line, strings quoted, functions and packages named only.
+    # Values as in error messages: one item a line, strings quoted, functions and packages only named.
     toPretty = {multiline ? true, ...} @ options: value: let
       open =
         if multiline

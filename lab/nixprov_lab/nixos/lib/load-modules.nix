@@ -1,4 +1,4 @@
-# Modules as they are found: files, functions and sets, with what they import, in one form.
+# Brings modules and their imports into one form; they may be files, functions or sets.
 lib: let
   inherit
     (builtins)
@@ -20,7 +20,7 @@ lib: let
   plumbing = ["_class" "_file" "key" "disabledModules" "imports" "require" "freeformType"];
   explicitNames = ["_class" "_file" "key" "disabledModules" "imports" "options" "config" "meta" "freeformType"];
 
-  # What a module's body says, in one form: { file, key, disabledModules, imports, options, config }.
+  # A module's body in one form: { file, key, disabledModules, imports, options, config }.
   normalise = file: key: body: let
     where = toString (body._file or file);
     strange = removeAttrs body explicitNames;
@@ -61,7 +61,7 @@ lib: let
         config = freeform (removeAttrs body plumbing);
       };
 
-  # Calls a module that is a function; arguments beyond specialArgs come, lazily, from _module.args.
+  # Calls a module that is a function. Arguments that are not in specialArgs come, lazily, from _module.args.
   call = key: argsOf: f:
     if !lib.isFunction f
     then f
@@ -103,7 +103,7 @@ lib: let
       normalise path path (call path argsOf (import module))
     else throw "module ${toString fallbackFile} (${fallbackKey}) does not look like a module.";
 
-  # All modules reached from the roots, importers first, each key once, without the disabled ones. `argsOf` gives a module's
+  # All modules reached from the roots, importers first, each key once, without the disabled ones. `argsOf` has a module's
   # arguments by its key.
   collect = argsOf: modulesPath: roots: let
     enter = file: key: modules: lib.imap1 (n: load argsOf file "${key}:anon-${toString n}") modules;

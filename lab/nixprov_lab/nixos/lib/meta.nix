@@ -1,4 +1,4 @@
-# What a package says about itself.
+# A package's data about itself.
 lib: {
   getExe = package:
     lib.getExe' package (

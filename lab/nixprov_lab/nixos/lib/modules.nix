@@ -119,7 +119,7 @@ lib: let
       );
   };
 
-  # Several declarations of one option: allowed when their types join and no attribute is said twice.
+  # Several declarations of one option are allowed when their types join and no attribute is set twice.
   joinDeclarations = loc: decls:
     builtins.foldl' (
       joined: decl: let
@@ -212,7 +212,7 @@ lib: let
     };
   };
 
-  # Takes an option, or what is below it, out of a tree.
+  # Removes an option, or everything below it, from a tree.
   without = path: tree: let
     name = head path;
     rest = builtins.tail path;
@@ -223,7 +223,7 @@ lib: let
     then removeAttrs tree [name]
     else tree // {${name} = without rest tree.${name};};
 
-  # Whether a module says anything of an option, under whatever condition.
+  # Whether a module defines an option, under any condition.
   says = path: value:
     path
     == []
@@ -231,8 +231,8 @@ lib: let
       attrs: isAttrs attrs && attrs ? ${head path} && says (builtins.tail path) attrs.${head path}
     ) (pushDown value);
 
-  # `absent`: options, as lists of names, that only the modules below modulesPath know: others do not see them, and may not
-  # define them, as in a release that has them not.
+  # `absent` are options, as lists of names, for the modules below modulesPath alone. Others do not see them and may not
+  # define them, as in a release without them.
   evalModules = {
     modules,
     prefix ? [],
@@ -246,7 +246,7 @@ lib: let
       {
         inherit lib;
         inherit (tree) options;
-        # Modules see the tree before the check for unknown definitions: the check itself needs what they define.
+        # Modules see the tree before the check for unknown definitions, since the check itself needs their definitions.
         config = declared;
         _class = class;
         _prefix = prefix;

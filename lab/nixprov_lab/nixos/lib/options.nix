@@ -1,4 +1,4 @@
-# Options: how they are declared and shown, and how the definitions of one are brought to a value.
+# Options: their declaration and display, and the merge of an option's definitions to a value.
 lib: let
   inherit
     (builtins)
@@ -135,7 +135,7 @@ lib: let
     showFiles = files: lib.concatMapStringsSep " and " (file: "`${file}'") files;
     showOptionWithDefLocs = option: "${self.showOption option.loc}, with values defined in:\n${lib.concatMapStringsSep "\n" (f: "- ${f}") option.files}";
 
-    # The definitions, one a line, as every error message lists them.
+    # The definitions, one a line, for error messages.
     showDefs = definitions:
       lib.concatMapStrings (
         def: let
@@ -159,7 +159,7 @@ lib: let
       )
       definitions;
 
-    # {file, value} definitions of one option -> what holds: the values of the highest priority, in order.
+    # {file, value} definitions of one option -> the values of the highest priority, in order.
     settle = definitions: let
       plain = concatLists (map (def:
         map (value: {

@@ -1,4 +1,4 @@
-# Modules for options that have another name now, or are gone.
+# Modules for options that were renamed or removed.
 lib: let
   inherit (lib) mkMerge mkOption showOption;
 

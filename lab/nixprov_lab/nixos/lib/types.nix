@@ -1,4 +1,4 @@
-# The types of options: what is a right value, and how several definitions become one.
+# The types of options: the check of a value, and the merge of several definitions.
 lib:
 import ./types/plain.nix lib
 // import ./types/composite.nix lib

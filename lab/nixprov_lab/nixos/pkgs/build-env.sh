@@ -1,4 +1,4 @@
-# Links the files of $paths below $pathsToLink into $out; the first of two of one name stays.
+# Links the files of $paths below $pathsToLink into $out. Of two with the same name the first stays.
 mkdir -p "$out"
 for _path in $paths; do
     for _folder in $pathsToLink; do

@@ -100,7 +100,7 @@ in {
       name = "stdenv-linux";
       inherit system;
       builder = "${pkgs.bash}/bin/bash";
-      # Not as bash's last command: that one replaces bash, closes its output before it ends, and Nix kills it for that.
+      # cp must not be the last command, which replaces bash. It closes its output early, and Nix would kill it for that.
       args = ["-c" ''${pkgs.coreutils}/bin/mkdir "$out"; ${pkgs.coreutils}/bin/cp ${./setup.sh} "$out/setup"; :''];
     };
   };

@@ -1,4 +1,4 @@
-# git; it finds its own parts by the environment, since Debian's has /usr built in.
+# git. It finds its own parts by the environment, since Debian's git has /usr built in.
 set -eu
 parts=$out/libexec/git-core
 mkdir -p "$out/bin" "$parts" "$out/share"

@@ -1,4 +1,4 @@
-# Programs of a Debian package, for a machine that has none of Debian.
+# Programs of a Debian package, for machines without Debian.
 set -eu
 mkdir -p "$out/bin"
 for program in $programs; do

@@ -1,9 +1,9 @@
-# Packages made of Debian's programs. debian.json, written by install.sh, says which programs a Debian package has.
+# Packages made of Debian's programs. debian.json, written by install.sh, lists the programs of each Debian package.
 #
-# `copied` ones work where only /nix/store is mounted, as in a job's container: programs, and in `libraries` what they
-# load, are copied and made to start through the copied loader. Their builds read Debian's /usr, so they only succeed
-# without a sandbox: install.sh makes them all, once, and keeps them from the garbage collector.
-# `linked` ones are for the machine itself and point into /usr.
+# `copied` packages work where only /nix/store is mounted, as in a job's container. Programs and their `libraries` are
+# copied, and start through the copied loader. Their builds read Debian's /usr, so they only succeed without a sandbox.
+# install.sh makes them all, once, and keeps them from the garbage collector.
+# `linked` packages are for the machine itself and point into /usr.
 {
   lib,
   pkgs,
@@ -155,7 +155,7 @@ in
       )
       // {meta.mainProgram = "systemctl";};
 
-    # podman looks for its helpers in PATH, where NixOS' wrapper puts them.
+    # podman searches its helpers in PATH, where NixOS' wrapper puts them.
     podman = describe "podman" "podman" (
       pkgs.runCommand "podman-${(entry "podman").version}" {} ''
         mkdir -p $out/bin
@@ -164,7 +164,7 @@ in
       ''
     );
 
-    # The same of docker, whose daemon and client are two of Debian's packages.
+    # The same for docker; its daemon and client are two of Debian's packages.
     docker =
       describe "docker" "docker.io" (
         pkgs.runCommand "docker-${(entry "docker.io").version}" {} ''
@@ -177,12 +177,12 @@ in
       )
       // {meta.mainProgram = "docker";};
 
-    # Programs of the host by other packages than NixOS', and applets.
+    # Programs of the host from other packages than on NixOS, and applets.
     hostname = pkgs.hostname-debian;
     systemdMinimal = pkgs.systemd;
   }
   // lib.genAttrs ["less" "tree" "unzip" "vim" "wget" "which"] (
-    # What people put into environment.systemPackages, by busybox.
+    # Common entries of environment.systemPackages, made of busybox.
     name:
       pkgs.runCommand "${name}-busybox" {meta.mainProgram = name;} ''
         mkdir -p $out/bin

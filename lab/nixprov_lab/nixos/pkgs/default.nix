@@ -1,4 +1,4 @@
-# The package set: a fixed point with overlays, as nixpkgs has it.
+# The package set: a fixed point with overlays, as in nixpkgs.
 {
   lib,
   system,

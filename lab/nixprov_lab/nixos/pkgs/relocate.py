@@ -2,10 +2,10 @@
 
 usage: relocate.py PROGRAM LOADER LIBRARIES
 
-What patchelf does, for the one case the lab has: 64-bit little-endian executables as Debian links them. Both strings
-are appended in a page of their own, mapped by what was a note segment; the library path goes into a spare entry of
-the dynamic section (the linker leaves five). DT_RPATH and not DT_RUNPATH, since it also holds for the libraries'
-own libraries. Layout: System V ABI, chapters 4 and 5.
+It does patchelf's work for the lab's one case: 64-bit little-endian executables as Debian links them. Both strings are
+appended in a page of their own, which is mapped by a former note segment. The library path goes into a spare entry of
+the dynamic section (the linker leaves five). It is DT_RPATH, not DT_RUNPATH, since it also holds for the libraries' own
+libraries. Layout: System V ABI, chapters 4 and 5.
 """
 # ruff: noqa: INP001 - a script of a Nix build, in no package
 

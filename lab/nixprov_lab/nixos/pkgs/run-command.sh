@@ -1,4 +1,4 @@
-# Builder of runCommand: the build environment, then the command, which stands in a file because it may be long.
+# Builder of runCommand: the build environment, then the command. It is in a file because it may be long.
 set -eo pipefail
 . "$stdenv/setup"
 . "$buildCommandPath"

@@ -1,9 +1,9 @@
-# Packages of the lab's own: the runner, and what tests build.
+# Packages of the lab's own: the runner, and packages for tests.
 {pkgs, ...}: let
-  # A real gitlab-runner that the lab was started with; invisible to pure evaluation, which then takes the stand-in.
+  # A real gitlab-runner, when the lab was started with one. Pure evaluation cannot see it and takes the stand-in.
   real = /opt/lab/gitlab-runner;
   script = ../guest/gitlab-runner.py;
-  # What the stand-in says of itself.
+  # The stand-in's own version.
   said = builtins.match ".*\nVERSION: Final = \"([^\"]*)\".*" (builtins.readFile ../guest/runner/identity.py);
   version =
     if said == null

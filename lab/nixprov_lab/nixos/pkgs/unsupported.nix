@@ -1,4 +1,4 @@
-# Parts of nixpkgs that modules might reach for and the stand-in has not: each fails by its name when it is used.
+# Parts of nixpkgs that modules may use and the stand-in lacks. Each fails by its name when it is used.
 lib:
 lib.genAttrs [
   "applyPatches"

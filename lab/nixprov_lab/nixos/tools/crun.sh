@@ -1,6 +1,6 @@
 #!/bin/sh
-# crun where the computer keeps the pids controller for itself (cgroups v1 beside v2): the real one refuses each container that
-# has a limit of processes. The limit is taken out of what it reads, and of nothing else: `podman inspect` says it still.
+# crun for a computer that keeps the pids controller for itself (cgroups v1 beside v2). There the real one refuses each
+# container with a limit of processes. The limit is removed from crun's input alone; `podman inspect` still shows it.
 real=/opt/lab/crun
 grep -qsw pids /sys/fs/cgroup/cgroup.controllers && exec $real "$@"
 case " $* " in *" create "* | *" run "*) ;; *) exec $real "$@" ;; esac

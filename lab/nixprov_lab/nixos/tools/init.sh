@@ -1,5 +1,5 @@
 #!@shell@
-# The system's own first program, before systemd: brings /etc, users and /run to this system.
+# The system's first program, before systemd: sets up /etc, users and /run for this system.
 export PATH=@path@
 systemConfig=@out@
 echo "running activation script..."

@@ -1,6 +1,6 @@
 #!@shell@
 # Builds the machine's configuration and makes it the running system, the boot default, or both.
-# Imitates nixos-rebuild-ng: exit code of the program that failed, the result alone on standard output.
+# Imitates nixos-rebuild-ng: the exit code is that of the failed program, and standard output has only the result.
 set -euo pipefail
 export PATH=@nix@/bin:@path@:$PATH
 
@@ -75,7 +75,7 @@ list_generations() {
 }
 if [ "$action" = list-generations ]; then list_generations; exit 0; fi
 
-# /etc/nixos/flake.nix is taken before any configuration.nix, wherever it is a link to.
+# /etc/nixos/flake.nix is preferred to any configuration.nix, even as a link to elsewhere.
 if [ -z "$flake$no_flake$file$attribute" ] && [ -e /etc/nixos/flake.nix ]; then flake=$(dirname "$(readlink -f /etc/nixos/flake.nix)"); fi
 [ -z "$no_flake" ] || flake=
 

@@ -1,10 +1,10 @@
 #!@shell@
-# Makes a running machine this system: stops what has to stop, activates, reloads, restarts and starts units.
+# Makes this system the running one: stops units, activates, then reloads, restarts and starts units.
 # Imitates NixOS' switch-to-configuration in its order, its messages, and its exit codes: 0 done, 1 refused,
-# 2 the activation failed, 3 systemd could not reload, 4 a unit failed, 11 somebody else switches, 100 only a reboot helps,
+# 2 the activation failed, 3 systemd could not reload, 4 a unit failed, 11 another switch is running, 100 only a reboot helps,
 # 101 its output broke (Rust's eprintln! panics, NixOS/nixpkgs#462179).
-# With NIXPROV_LAB_OLD_SWITCH=1 it is as up to NixOS 24.11: it waits for the lock, and what fails before the activation
-# ends with the errno that was left over; here that is 2 (ENOENT), which looks like a failed activation.
+# With NIXPROV_LAB_OLD_SWITCH=1 it behaves as up to NixOS 24.11. It waits for the lock, and a failure before the activation
+# ends with a leftover errno. Here that is 2 (ENOENT), which looks like a failed activation.
 set -u
 trap '' PIPE
 export PATH=@path@:/usr/sbin:/usr/bin
@@ -57,7 +57,7 @@ incompatible with the current configuration.  The new configuration
 won't take effect until you reboot the system."
     exit 100
 fi
-# The terminal we were started from may go away while we are at it.
+# The terminal of the caller may go away during the switch.
 trap '' HUP
 
 declare -A to_stop=() to_skip=() to_start=() to_restart=() to_reload=() hidden=() active=()
@@ -79,7 +79,7 @@ sorted() { printf '%s\n' "$@" | sort; }
 listed() { sorted "$@" | paste -sd, - | sed 's/,/, /g'; }
 
 active_units() { systemctl list-units --plain --full --no-legend --no-pager | awk '$3 != "inactive" {print $1, $3, $4}'; }
-# What the units of a directory say of their own handling: "UNIT SECTION.KEY" -> value, drop-ins last.
+# The settings of a directory's units for their own handling: "UNIT SECTION.KEY" -> value, drop-ins last.
 declare -A old_says=() new_says=()
 read_says() { # DIRECTORY ARRAY
     local -n says=$2
@@ -100,8 +100,8 @@ truth() { case $1 in 1 | yes | true | on) ;; *) return 1 ;; esac }
 is() { truth "${new_says[$1 $2]-no}"; }
 is_not() { ! truth "${new_says[$1 $2]-yes}"; }
 
-# Says how two unit files differ: same, reload (only X-Reload-Triggers) or restart. [Install] has nothing of interest,
-# and some keys of [Unit] do not matter to a unit that runs.
+# The difference of two unit files: same, reload (only X-Reload-Triggers) or restart. [Install] does not count, and some
+# keys of [Unit] do not matter to a running unit.
 compare() {
     awk '
         BEGIN {
@@ -174,7 +174,7 @@ modified() { # UNIT BASE
     esac
 }
 may_be_started() { ! is "$1" Unit.RefuseManualStart && ! is "$1" Unit.X-OnlyManualStart; }
-target() { # an active target is started again, which starts what it newly wants
+target() { # an active target is started again, which starts its new wants
     case $1 in suspend.target | hibernate.target | hybrid-sleep.target) ;; *)
         if may_be_started "$1"; then
             to_start[$1]=1 hidden[$1]=1
@@ -209,7 +209,7 @@ for unit in "${!active[@]}"; do
     fi
 done
 
-shown() { # ARRAY: names in it that people are told of
+shown() { # ARRAY: its names that are shown to people
     local -n names=$1
     local unit
     for unit in "${!names[@]}"; do [ -n "${hidden[$unit]-}" ] || echo "$unit"; done | sort
@@ -217,7 +217,7 @@ shown() { # ARRAY: names in it that people are told of
 tell() { # TEXT NAMES: the line, if there is anything to name
     [ -z "$2" ] || say "$1 $(listed $2)"
 }
-by_activation() { # PREFIX: what activation scripts asked for
+by_activation() { # PREFIX: the wishes of activation scripts
     local unit
     [ ! -e $lists/"$1"-restart-list ] || while IFS= read -r unit; do
         if [ -z "${active[$unit]-}" ]; then to_start[$unit]=1; record start "$unit"; continue; fi
@@ -266,7 +266,7 @@ systemctl daemon-reload || status=3
 say "restarting sysinit-reactivation.target"
 systemctl restart sysinit-reactivation.target || status=4
 
-# A unit that is to be reloaded may have been stopped with something it requires: then it is started.
+# A unit to reload may have been stopped together with a unit that it requires. Then it is started.
 for unit in "${!to_reload[@]}"; do
     systemctl is-active --quiet -- "$unit" && continue
     if may_be_started "$unit"; then
@@ -289,7 +289,7 @@ tell "starting the following units:" "$(shown to_start)"
 [ ${#to_start[@]} -eq 0 ] || systemctl start -- "${!to_start[@]}" || status=4
 rm -f $lists/start-list
 
-# What failed at once, by whatever cause.
+# The units that failed at once, for any reason.
 sleep 0.25
 started=() failed=()
 while read -r unit state substate; do

@@ -1,9 +1,9 @@
-# What a type is, and the small ones of its kind.
+# The shape of a type, and functions for simple types.
 lib: let
   inherit (builtins) elem isString;
   inherit (lib) mergeEqualOption;
 
-  # `joined` is the type of an option that is declared twice with this type and another, null when they do not go together.
+  # `joined` is the type of an option that is declared with this type and another; null when they do not go together.
   mkOptionType = {
     name,
     description ? name,

@@ -1,5 +1,5 @@
-# Options of the stand-in that NixOS 20.09 has not, for `absent` of eval-config.nix. Read in its source tree and in the change
-# logs of the releases that brought them.
+# Options of the stand-in that NixOS 20.09 lacks, for `absent` of eval-config.nix. Sources are its source tree and the
+# change logs of the releases that added them.
 [
   ["nix" "channel"]
   ["nix" "settings"]

@@ -17,7 +17,7 @@
   prefix ? [],
   modulesLocation ? null,
   check ? true,
-  # The stand-in's own: options that this release is to lack, for modules that must live with older ones.
+  # Only in the stand-in: options to leave out, for tests of modules with older releases.
   absent ? [],
 }: let
   setup = {

@@ -1,4 +1,4 @@
-# The file named by NIXOS_CONFIG, which beats nixos-config in NIX_PATH, as on NixOS.
+# The file named by NIXOS_CONFIG. It takes precedence over nixos-config in NIX_PATH, as on NixOS.
 let
   named = builtins.getEnv "NIXOS_CONFIG";
 in

@@ -1,4 +1,4 @@
-# What is in PATH and in the environment of sessions.
+# PATH and the environment of sessions.
 {
   config,
   lib,
@@ -105,7 +105,7 @@ in {
         fi
       '';
       "bash.bashrc".text = ". /etc/bashrc\n";
-      # sshd's sessions get these through pam_env, also when no shell reads a file.
+      # sshd's sessions get these through pam_env, even when no shell reads a file.
       "environment".text = lib.concatStrings (lib.mapAttrsToList (name: value: "${name}=\"${value}\"\n") (cfg.sessionVariables
         // {
           PATH = plainPath;

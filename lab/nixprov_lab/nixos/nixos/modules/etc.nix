@@ -1,4 +1,4 @@
-# /etc: a store path with everything below etc/, linked into place by setup-etc.sh through /etc/static.
+# /etc: a store path with everything below etc/, which setup-etc.sh links into place through /etc/static.
 {
   config,
   lib,

@@ -1,5 +1,5 @@
-# services.gitlab-runner: the options of NixOS' own module, so that a configuration that uses them can be read.
-# The unit runs a given configFile; registering `services` is not imitated.
+# services.gitlab-runner: the options of NixOS' own module, so that a configuration with them can be read.
+# The unit runs a given configFile; the registration of `services` is not imitated.
 {
   config,
   lib,

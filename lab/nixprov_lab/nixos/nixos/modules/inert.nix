@@ -1,5 +1,5 @@
-# Options of real configurations that have no meaning on a machine of the lab: read, and without effect.
-# Everything else that has no module here fails: "The option `x' does not exist". Of `boot`, toplevel.nix reads
+# Options of real configurations without a meaning on a machine of the lab. They are read and have no effect.
+# Every other option without a module here fails: "The option `x' does not exist". Of `boot`, toplevel.nix reads
 # loader.external.
 {lib, ...}: let
   # Any value; sets are merged, lists joined, and of two different plain values one must be forced.
@@ -78,7 +78,7 @@ in {
     // {
       services = inertServices option;
     };
-  # What modules of NixOS' users read without having set it.
+  # Options that users' modules read without having set them.
   config = {
     boot.isContainer = lib.mkDefault true;
     time.timeZone = lib.mkDefault null;

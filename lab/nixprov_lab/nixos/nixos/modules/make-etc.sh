@@ -1,4 +1,4 @@
-# Puts every entry below $out/etc; a file with a mode stands there with .mode, .uid and .gid beside it.
+# Puts every entry below $out/etc. A file with a mode has .mode, .uid and .gid files beside it.
 mkdir -p "$out/etc"
 while IFS=$'\t' read -r source target mode user group; do
     file=$out/etc/$target

@@ -1,4 +1,4 @@
-# The network: the lab gives machines their addresses; what is left are names, proxies and the record of open ports.
+# The network without addresses, which the lab gives: names, proxies and the record of open ports.
 {
   config,
   lib,

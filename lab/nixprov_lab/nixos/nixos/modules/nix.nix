@@ -150,7 +150,7 @@ in {
         OOMScoreAdjust = 250;
       };
       restartTriggers = [config.environment.etc."nix/nix.conf".source];
-      # `stopIfChanged = false` changes to switch behavior: the daemon's clients live through it.
+      # As on NixOS, `stopIfChanged = false` lets the daemon's clients survive a switch.
       stopIfChanged = false;
     };
     systemd.services.nix-gc = {

@@ -61,7 +61,7 @@ in {
       // lib.optionalAttrs cfg.polkit.enable {
         "polkit-1/rules.d/10-nixos.rules".text = cfg.polkit.extraConfig;
       };
-    # D-Bus starts it when somebody asks; where it is not wanted there is nobody to ask.
+    # D-Bus starts polkit on demand, so a machine without polkit must not have the unit.
     systemd.services.polkit = lib.mkIf (!cfg.polkit.enable) {enable = false;};
   };
 }

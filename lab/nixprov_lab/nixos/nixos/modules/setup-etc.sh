@@ -1,5 +1,5 @@
-# setup-etc.sh ETC: makes /etc/static point to ETC and /etc what ETC says; takes out what was ours and is not in ETC.
-# A file with a mode is copied, and remembered in /etc/.clean so that it can be taken out again.
+# setup-etc.sh ETC: makes /etc/static point to ETC, and puts ETC's entries into /etc. Removes our entries that are not in
+# ETC any more. A file with a mode is copied, and recorded in /etc/.clean so that it can be removed later.
 set -u
 etc=$1
 status=0
@@ -13,7 +13,7 @@ replace_link() { # TARGET LINK
 old=$(readlink /etc/static || true)
 replace_link "$etc" /etc/static
 
-# Links into the old tree whose file is no longer there.
+# Links into the old tree without their file.
 if [ -n "$old" ] && [ "$old" != "$etc" ] && [ -d "$old" ]; then
     find "$old" -mindepth 1 \( -type l -o -type f \) ! -name '*.mode' ! -name '*.uid' ! -name '*.gid' -printf '%P\n' |
         while IFS= read -r name; do
@@ -47,7 +47,7 @@ while IFS= read -r name; do
             chmod "$mode" "$target.tmp" && mv -T "$target.tmp" "$target" || note "could not copy $target"
         echo "$name" >> "$created"
     elif [ -d "$target" ] && [ ! -L "$target" ]; then
-        # Something put a directory where a link belongs: empty, it may go.
+        # A directory in the place of a link may go if it is empty.
         rmdir "$target" 2>/dev/null || { note "$target directory contains user files. Symlinking may fail."; continue; }
         replace_link "/etc/static/$name" "$target"
     elif [ "${link[$name]-}" != "/etc/static/$name" ]; then

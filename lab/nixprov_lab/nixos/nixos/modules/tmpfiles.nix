@@ -1,4 +1,4 @@
-# systemd-tmpfiles: rules, and what applies them on each switch.
+# systemd-tmpfiles: rules, and the unit that applies them on each switch.
 {
   config,
   lib,

@@ -1,5 +1,5 @@
-# update-users.sh LIST MUTABLE: brings /etc/passwd, /etc/group and /etc/shadow to what LIST says.
-# Numbers once given are kept in /var/lib/nixos/{uid,gid}-map; what was declared before and is not any more is removed.
+# update-users.sh LIST MUTABLE: makes /etc/passwd, /etc/group and /etc/shadow agree with LIST.
+# Numbers once given are kept in /var/lib/nixos/{uid,gid}-map. Users and groups that are no longer declared are removed.
 set -euo pipefail
 list=$1 mutable=$2
 state=/var/lib/nixos
@@ -136,7 +136,7 @@ while IFS=: read -r name _; do
 done < "$new/passwd" > "$new/shadow"
 ! dry || exit 0
 
-put() { # NAME MODE GROUP: renamed over the old file, so that nobody reads half of it
+put() { # NAME MODE GROUP: renamed over the old file, so that no reader gets half of it
     if ! cmp -s "$new/$1" "/etc/$1"; then
         cp "$new/$1" "/etc/$1.new"
         chmod "$2" "/etc/$1.new"
@@ -146,7 +146,7 @@ put() { # NAME MODE GROUP: renamed over the old file, so that nobody reads half 
 }
 umask 077
 write() { cat > "$state/$1.new" && mv "$state/$1.new" "$state/$1"; }
-# What is declared is known before it is there, as with the real one: power lost in between leaves nobody who stays.
+# The declared names are recorded before they are made, as in NixOS. So a power loss in between leaves no user for ever.
 echo "${!declared_groups[*]}" | write declarative-groups
 for name in "${!gid_map[@]}"; do echo "$name ${gid_map[$name]}"; done | sort | write gid-map
 put group 0644 0

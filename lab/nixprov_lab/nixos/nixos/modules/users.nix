@@ -83,7 +83,7 @@
   };
 
   users = builtins.filter (user: user.enable) (builtins.attrValues cfg.users);
-  # `-` stands for nothing: read would take two tabs for one.
+  # `-` stands for an empty field, as `read` would take two tabs for one.
   fields = values:
     lib.concatMapStringsSep "\t" (value:
       if value == null || value == ""

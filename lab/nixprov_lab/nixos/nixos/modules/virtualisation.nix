@@ -104,7 +104,7 @@ in {
     }
     (lib.mkIf cfg.containers.enable {
       environment.etc = {
-        # What the lab's kernel needs stands in /usr/share/containers/containers.conf, which is read before this one.
+        # Settings for the lab's kernel are in /usr/share/containers/containers.conf, which is read before this one.
         "containers/containers.conf".text = document cfg.containers.containersConf.settings;
         "containers/storage.conf".text = document cfg.containers.storage.settings;
         "containers/registries.conf".text = ''
