@@ -1,9 +1,9 @@
-"""A converged fleet, asked again: nixprov against the Ansible role one would write instead, on the same machines.
+"""A converged fleet, asked again: nixprov against an equivalent Ansible role, on the same machines.
 
 Usage: python bench/converged.py [--hosts N] [--rounds N]      (root; boots a lab)
 
-Prints medians and their ratio. The role does what nixprov's plan looks at: the
-module's files, the line in configuration.nix, the token, the unit; it never asks GitLab, so the comparison favours it.
+Prints medians and their ratio. The role covers the objects of nixprov's plan: the module's files, the line in
+configuration.nix, the token, the unit. It never asks GitLab, so the comparison favours it.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def _compare(lab: Lab, folder: Path, rounds: int) -> None:
 
 
 def _play(lab: Lab, folder: Path) -> Path:
-    """The same files, taken from a host that nixprov made, so that both find everything as they want it."""
+    """The same files, taken from a host that nixprov made, so that both find nothing to change."""
     files = folder / "files"
     files.mkdir()
     host = lab.state.hosts[0].name

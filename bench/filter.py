@@ -1,9 +1,9 @@
-"""What the filter costs: bytes up, bytes down and small paths, against the same daemon's own socket.
+"""The cost of the filter: bytes up, bytes down and small paths, against the same daemon's own socket.
 
 Usage: python -m bench.filter [--rounds N] [--mib N] [--paths N]      (root; needs nix-bin; makes a store of its own)
 
 Both sockets lead to the same daemon of this computer, in turn, with new contents each time. Bytes are sent and read by
-the same small client on both sides; small paths are added by `nix-store --add`, all in one process.
+the same small client on both sides. Small paths are added by `nix-store --add`, all in one process.
 """
 
 from __future__ import annotations
@@ -146,7 +146,7 @@ def _add(store: Store, files: list[str], through: str) -> None:
 
 
 def _peak_of_filter(store: Store) -> int:
-    """KiB that the filter's process of the one open connection has held at most."""
+    """Peak memory, in KiB, of the filter's process for the one open connection."""
     for process in Path("/proc").glob("[0-9]*"):
         try:
             command = (process / "cmdline").read_bytes()

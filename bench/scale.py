@@ -1,9 +1,9 @@
-"""What a converged host costs in a fleet of 10, 100, 200: time, memory, round trips. Flat is the promise.
+"""The cost of a converged host in a fleet of 10, 100, 200: time, memory, round trips. Flat is the promise.
 
 Usage: python -m bench.scale [--sizes 10,100,200] [--rounds N] [--forks N]      (from the root of the repository)
 
 The hosts are one real sshd on loopback that answers as converged hosts do (tests/fleet200/loopback.py). All of it runs
-on this computer, so the seconds contain sshd's and GitLab's share; the ratio is of nixprov's own processor time, which
+on this computer, so the seconds contain sshd's and GitLab's share. The ratio is of nixprov's own processor time, which
 other load leaves alone.
 """
 

@@ -1,8 +1,9 @@
 """Counts two habits that make our English hard to read, in prose wherever it stands.
 
-* A clause that opens with what, who or which and has no noun before it: "What was written goes back", "says who holds the lock".
-  `what`, `whatever`, `whoever` and `whichever` always count. `who` and `which` count at the start of a sentence, after a conjunction
-  and after a verb of saying or knowing. A relative clause does not count: "the host, which waits", "in which", "an operator who".
+* A clause that opens with `what`, `who` or `which` and has no noun before it. Examples: `What was written goes back`,
+  `says who holds the lock`. The words `what`, `whatever`, `whoever` and `whichever` always count. `who` and `which` count
+  at the start of a sentence, after a conjunction or after a verb of knowing. A relative clause
+  does not count: "the host, which waits", "in which", "an operator who".
 * A sentence of more than 20 words. Code in backticks and an address are one word each. A colon does not end a sentence.
 
     python -m tests.english              figures by room, as the table in tests/unit/test_english.py has them
@@ -194,7 +195,7 @@ def of_markdown(room: str, file: str, text: str) -> Iterator[Passage]:
 
 
 def paragraphs(text: str) -> Iterator[tuple[int, str]]:
-    """Paragraphs, items and cells, each with its line from 0; what is indented by four is code."""
+    """Paragraphs, items and cells, each with its line from 0; text that is indented by four is code."""
     block: list[str] = []
     first = 0
     for number, line in enumerate([*text.splitlines(), ""]):

@@ -1,4 +1,4 @@
-"""What a simulated host answers to the scripts that are no transaction: the switch's own, and where a system is from."""
+"""A simulated host's answers to scripts other than transactions: the switch's own, and the origin of a system."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def _is_steady(host: Host, name: str) -> bool:
 
 
 def require_kept(host: Host) -> None:
-    """The verdict, and the end of the switch. Raises Refused unless the new system is what boots by then."""
+    """The verdict, and the end of the switch. Raises Refused unless the new system is the next to boot by then."""
     host.disk.rename(f"{DIR}/open", f"{DIR}/confirmed")
     while host.switch.is_alive and not host.switch.tries_on:
         given_up = any(host.disk.exists(f"{DIR}/{name}") for name in ("expired", "aborted"))
@@ -119,7 +119,7 @@ def leave(host: Host) -> Completed:
 
 
 def origin(host: Host, command: Origin) -> Completed:
-    """As origin.sh answers where the configuration is the classic one and all was built here."""
+    """The answer of origin.sh for a classic configuration, with all built here."""
     records = {
         "config": CONFIGURATION,
         "config-real": CONFIGURATION,

@@ -1,4 +1,4 @@
-"""Simulated time: a pause of the program moves it at once, and what is due by then happens."""
+"""Simulated time: a pause of the program moves it at once, and the events due by then happen."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ EPOCH: Final = 1_700_000_000
 class Clock:
     """Seconds since the world began. A dead operator's thread has a time of its own: it waits, and nothing else moves.
 
-    `lock` is held by whoever changes the world, because the hosts of a run have a thread each.
+    Each change of the world holds `lock`, because the hosts of a run have a thread each.
     """
 
     now: float = 0.0
     lock: threading.RLock = field(default_factory=threading.RLock)
     _due: list[tuple[float, int, Callable[[], None]]] = field(default_factory=list)
     _numbers: Iterator[int] = field(default_factory=itertools.count)
-    # What took hold of the real clock before this one was installed (a field's default) gets no time far from ours.
+    # A field's default takes hold of the real clock before this one is installed. It gets no time far from ours.
     _begun: float = field(default_factory=time.monotonic)
     _own: threading.local = field(default_factory=threading.local)
 

@@ -46,7 +46,7 @@ class Disk:
         return sorted(path for path in self.entries if path.startswith(f"{folder}/"))
 
     def in_(self, folder: str) -> list[str]:
-        """What a glob `folder/*` gives: no hidden names."""
+        """The matches of the glob `folder/*`: no hidden names."""
         names = (path.removeprefix(f"{folder}/") for path in self.below(folder))
         return [f"{folder}/{name}" for name in names if "/" not in name and not name.startswith(".")]
 
@@ -62,7 +62,7 @@ class Disk:
         self.write(path, (self.read(path) or b"") + text.encode(), 0o600)
 
     def make_folder(self, path: str, mode: int = 0o755) -> None:
-        """As `mkdir -p` does it; the mode is of all those that were not there."""
+        """As `mkdir -p` does it; all new folders get the mode."""
         if path in ("", *self.entries):
             return
         parent = folder_of(path)

@@ -1,4 +1,4 @@
-"""A simulated GitLab behind the `Api` protocol: runners by id, their tokens, jobs, and who polls with which token."""
+"""A simulated GitLab behind the `Api` protocol: runners by id, their tokens, jobs, and the polls of each token."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Record:
 
 @dataclass
 class GitLab:
-    """The server. `undying`: runners that are there still after GitLab has said that they are deleted."""
+    """The server. `undying`: runners that stay after GitLab has reported them deleted."""
 
     hosts: list[Host]
     records: dict[int, Record] = field(default_factory=dict)
@@ -39,11 +39,11 @@ class GitLab:
         return [self._seen(id_) for id_ in self.records]
 
     def api(self, fault: Callable[[str], NixprovError | None]) -> SimulatedApi:
-        """As one run sees it; `fault` says for each call with what it fails."""
+        """As one run sees it; `fault` gives the error of each call that fails."""
         return SimulatedApi(self, fault)
 
     def add(self, spec: RunnerSpec, description: str) -> Record:
-        """Make a runner, whoever it belongs to."""
+        """Make a runner of any owner."""
         runner = Runner(
             next(self._ids),
             description,

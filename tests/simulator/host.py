@@ -1,7 +1,7 @@
-"""A simulated NixOS machine: files, journal, lock, units, generations, the switch; and what it does for each command.
+"""A simulated NixOS machine: files, journal, lock, units, generations, the switch; and its answer to each command.
 
-It is no kinder than the real one: a refused transaction leaves what the shell would leave, a killed one as well. Tests
-hold both side by side (tests/contract/test_simulator.py).
+It is no kinder than the real one. A refused or killed transaction leaves the same files as the shell would. Tests hold
+both side by side (tests/contract/test_simulator.py).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _POLL_S: Final = 3.0
 
 @dataclass
 class Unit:
-    """`token` is what a runner's unit has read as it started."""
+    """`token` is the one that a runner's unit read as it started."""
 
     name: str
     active: str
@@ -44,9 +44,9 @@ class Unit:
 
 @dataclass
 class Host:
-    """Tests set what it does wrong.
+    """Tests set its faults.
 
-    `broken`: units that do not start. `fails_to_build`: says why for a system that cannot be built. `activation`: the
+    `broken`: units that do not start. `fails_to_build`: the reason, for a system that cannot be built. `activation`: the
     status with which a system's activation ends. `lets_in`: whether the system that runs takes a new connection.
     `other_switch_until`: until when somebody else's switch holds the lock. `kill_at`: before which change (0: with all
     staged) the script of the next transaction is killed; `kills` counts. `full`: the disk takes no content. `protected`: files that
@@ -131,7 +131,7 @@ class Host:
         self.disk.write(LOCK, f"{run} {process} {process} {self.boot_id}\n".encode(), 0o600)
 
     def reboot(self) -> None:
-        """Power is lost and comes back: what boots is the profile's system."""
+        """Power is lost and comes back: the profile's system boots."""
         self.boots += 1
         self.connections.clear()
         self.flock = False
@@ -200,7 +200,7 @@ class Host:
         return self.reaches_gitlab and any(self.clock.now - unit.since >= _POLL_S for unit in there)
 
     def shell(self, script: bytes, process: int = 0, say: Callable[[bytes], None] = lambda _: None) -> Completed:
-        """What `sh -s` does with it; `process` serves the connection, `say` gets what is printed as it comes."""
+        """Act as `sh -s` would; `process` serves the connection, `say` gets the output as it comes."""
         return self.do(reader.read(script), process, say)
 
     def do(self, command: Command, process: int, say: Callable[[bytes], None]) -> Completed:

@@ -1,4 +1,4 @@
-"""What a simulated host answers to the probe: each record that the script asks for, by its name.
+"""A simulated host's answers to the probe: each record that the script asks for, by its name.
 
 A record that is asked for and has no answer here fails the test.
 """
@@ -137,7 +137,7 @@ def _failed_units(host: Host, script: str) -> bytes:
     return _lines([unit.name for unit in host.units.values() if unit.active == "failed"])
 
 
-# What no test has wanted to be otherwise; None: not said.
+# Records that no test has wanted to be otherwise; None: not said.
 _ALWAYS: Final[Mapping[str, bytes | None]] = {
     "os": b'NAME="NixOS"\nID=nixos\n',
     "nixos-version": b"25.11 (Xantusia)\n",

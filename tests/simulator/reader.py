@@ -1,7 +1,8 @@
-"""Reads what the program sends to a host back into values, and nothing that it does not know.
+"""Reads the program's commands to a host back into values, and nothing that it does not know.
 
-A script is taken apart, rendered again by the program's own code, and compared byte for byte. So a new kind of part, a
-new line or a changed order is no silent success of a test: it is `UnknownScript` until the reader has learned it.
+A script is taken apart, rendered again by the program's own code, and compared byte for byte. So no test
+succeeds silently over a new kind of part, a new line or a changed order. It is `UnknownScript` until the reader has
+learned it.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ from tests.simulator.texts import Phrase, Said, firsts, guards, shells
 
 
 class UnknownScript(AssertionError):
-    """The program sends what the simulator has not learned."""
+    """The program sends a script that the simulator has not learned."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ class Active:
 
 @dataclass(frozen=True)
 class Keep:
-    """What waits is confirmed, outside of a transaction."""
+    """The waiting switch is confirmed, outside of a transaction."""
 
 
 @dataclass(frozen=True)
@@ -166,7 +167,7 @@ def _edits(text: str) -> Iterator[tuple[str, bytes | None]]:
 
 # One word as shlex.quote gives it.
 _W: Final = r"((?:'[^']*'(?:\"'\"'[^']*')*|[^\s'\"]+))"
-# What stands before the transaction's first own line, whatever it changes.
+# The text before the transaction's first own line, the same for all changes.
 _HEAD: Final = re.compile(r"flock -w (\d+) 9 .*?^expect " + re.escape(JOURNAL) + r" (\S+)\n", re.DOTALL | re.MULTILINE)
 _FOLDER: Final = re.compile(rf"folder {_W} (\d+)\n")
 _COPY: Final = re.compile(rf"rm -f {_W}\ncp -p {_W} \1\n")
@@ -207,7 +208,7 @@ class _Text:
 
 @dataclass
 class _Parts:
-    """Parts as the sections of a script name them, and what must come before what for it to look so."""
+    """Parts by the names in a script's sections, and the order that gives such sections."""
 
     found: dict[str, Part] = field(default_factory=dict)
     order: TopologicalSorter[str] = field(default_factory=TopologicalSorter)
@@ -254,7 +255,7 @@ def _transaction(text: str) -> Transact:
 
 
 def _checks(rest: _Text) -> Iterator[tuple[str, str | None]]:
-    """By the key of the part: which digest it expects."""
+    """By the key of the part: the digest that it expects."""
     while found := rest.take(_CHECK):
         yield f"file {_unquoted(found[1])}", found[2]
 
@@ -283,7 +284,7 @@ def _file(found: re.Match[str], checks: Mapping[str, str | None]) -> tuple[str, 
     content = base64.b64decode(data)
     expect = checks[f"file {path}"]
     assert (found[5] is not None) == (expect not in (None, ABSENT)), path
-    # Which content is a secret shows in no line but in the order; the tokens are.
+    # No line says that a content is a secret, only the order shows it. Tokens are secrets.
     held: bytes | Secret = Secret(content.decode()) if path.endswith(".token") else content
     mtime = None if found[6] is None else int(found[6])
     return f"file {path}", WriteFile(path, held, int(found[3], 8), found[4], expect, mtime)

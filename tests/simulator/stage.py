@@ -47,7 +47,7 @@ from tests.simulator.reader import Command, Transact
 
 ROUND_TRIP_S: Final = 0.1
 FORKS: Final = 5
-# Two files of the module's code stand for all: each is a change at which to die, and takes its time to be read back.
+# Two files of the module's code stand for all. Each is a change at which to die, and takes its time to be read back.
 MODULE: Final = {name: f"# {name}\n{{ }}\n" for name in ("default.nix", "options.nix")}
 
 
@@ -69,7 +69,7 @@ class Meanwhile:
 
 @dataclass
 class Said:
-    """How a verb ended for its hosts, and what it told on the way."""
+    """How a verb ended for its hosts, and its events on the way."""
 
     results: Sequence[HostResult]
     events: Sequence[Event]
@@ -98,7 +98,7 @@ class Said:
 
 @dataclass
 class Operator:
-    """A person with a laptop. `fails`: with what GitLab answers this one's calls, by their names.
+    """A person with a laptop. `fails`: GitLab's errors for this one's calls, by their names.
 
     `dies_at`: before which of their remote commands and calls of GitLab, counted together from 0, the program ends.
     """
@@ -132,7 +132,7 @@ class Operator:
         return self.run(Verb.STATUS)
 
     def run(self, verb: Verb, **choices: Any) -> Said:
-        """Raises nothing for what a host or GitLab does; UnknownScript for what the simulator does not know."""
+        """Raises UnknownScript for a script that the simulator does not know, and nothing for faults of a host or GitLab."""
         events: list[Event] = []
         begun = len(self.commands)
         run = Run(
@@ -162,7 +162,7 @@ class Operator:
         return unreachable() if self.is_dead else self.fails.get(call)
 
     def die(self) -> None:
-        """The program and its connections end; its thread waits in a time of its own for what will not come."""
+        """The program and its connections end; its thread waits for ever, in a time of its own."""
         self.is_dead = True
         for session in self.sessions:
             session.close()
@@ -170,7 +170,7 @@ class Operator:
 
 
 class World:
-    """One inventory, one GitLab; `specs` are what the inventory says of the hosts."""
+    """One inventory, one GitLab; `specs` are the hosts of the inventory."""
 
     def __init__(self) -> None:
         self.clock = Clock()

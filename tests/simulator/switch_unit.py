@@ -30,7 +30,7 @@ class _Exit(Exception):
 
 
 class SwitchUnit:
-    """`substate` is systemd's: dead, running, exited or failed; `log` is what its journal has."""
+    """`substate` is systemd's: dead, running, exited or failed; `log` is its journal."""
 
     def __init__(self, host: Host) -> None:
         self.host = host
@@ -48,7 +48,7 @@ class SwitchUnit:
 
     @property
     def active(self) -> str:
-        """systemd's word for it; what has ended well is active until it is stopped."""
+        """systemd's word for it; a unit that ended well is active until it is stopped."""
         return {"exited": "active", "running": "active", "failed": "failed"}.get(self.substate, "inactive")
 
     @property
@@ -75,7 +75,7 @@ class SwitchUnit:
         self._step(self._process)
 
     def stop(self) -> None:
-        """`systemctl stop`: what runs is ended, and settled."""
+        """`systemctl stop`: the process is ended, and the switch settled."""
         was_alive, self._process = self.is_alive, None
         if was_alive:
             self._settle()
@@ -85,7 +85,7 @@ class SwitchUnit:
         self._process, self.substate = None, "dead"
 
     def at_boot(self) -> None:
-        """What `run.sh boot` does, if the next boot was told to."""
+        """The work of `run.sh boot`, if it was set for the next boot."""
         if not self.host.disk.exists(AT_BOOT) or self._read("boot") == self.host.boot_id:
             return
         if self._has("confirmed"):
@@ -120,7 +120,7 @@ class SwitchUnit:
             self.host.clock.after(pause, lambda: self._step(process))
 
     def _settle(self) -> None:
-        """ExecStopPost: what was cut short is ended. Nothing here takes time but a way back, which is not awaited."""
+        """ExecStopPost: an interrupted switch is ended. Nothing here takes time but a way back, which is not awaited."""
         if self._has("leave"):
             return
         self._rename("open", "aborted")

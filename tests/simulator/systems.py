@@ -1,4 +1,4 @@
-"""What a simulated nixos-rebuild makes of /etc/nixos: a system by the files that it comes from."""
+"""A simulated nixos-rebuild of /etc/nixos: a system by the files that it comes from."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from provisioner.nix import imports
 FOLDER: Final = Classic().folder
 CONFIGURATION: Final = "/etc/nixos/configuration.nix"
 MODULE: Final = "/etc/nixos/nixprov"
-# What the templates bring for podman, beside the runners (templates/engine.nix, image.nix, daemon.nix, door.nix,
+# The templates' units for podman, beside the runners (templates/engine.nix, image.nix, daemon.nix, door.nix,
 # network.nix, counters.nix).
 FOUNDATION: Final = (
     "nixprov-image.service",
@@ -29,7 +29,7 @@ FOUNDATION: Final = (
 
 
 class BuildFailed(Exception):
-    """With what Nix says on its standard error."""
+    """With Nix's standard error."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class System:
 def evaluate(files: Mapping[str, bytes]) -> System:
     """The system of these files, by their paths. Raises BuildFailed.
 
-    Two sets of files that Nix takes for the same give the same path: our line alone, without the module, is nothing.
+    Files that are the same to Nix give the same path: our line alone, without the module, is nothing.
     """
     configuration = files.get(CONFIGURATION)
     if configuration is None:
@@ -83,7 +83,7 @@ def _hook(configuration: bytes) -> tuple[imports.Presence, bytes]:
 
 
 def _settings(text: str) -> dict[str, Any]:
-    """What is wanted of the module; empty without it."""
+    """The settings of the module; empty without it."""
     document = re.search(r"^builtins.fromJSON ''\n(.*)^''$", text, re.DOTALL | re.MULTILINE)
     found: dict[str, Any] = json.loads(document[1]) if document else {}
     return found

@@ -1,4 +1,4 @@
-"""The matrix of faults in miniature: whoever dies wherever, the next operator ends in the same place.
+"""The matrix of faults in miniature: an operator may die anywhere, and the next one ends in the same place.
 
 Before each remote command and each call of GitLab, and before each change of each transaction. The same on real
 machines: tests/faults.
@@ -35,7 +35,7 @@ def begun(verb: str) -> tuple[World, Host, dict[str, object]]:
 
 
 def state(host: Host) -> dict[str, object]:
-    """All that must be as before: files with mode and time, what runs and what boots."""
+    """All that must be as before: files with mode and time, the running system and the one that boots."""
     return {
         "files": host.disk.snapshot("/etc/nixos"),
         "ours": [path for path in host.disk.entries if "nixprov" in path],
@@ -65,7 +65,7 @@ def require_end(world: World, host: Host, then: str, before: dict[str, object]) 
 
 
 def deaths(verb: str) -> Iterator[tuple[int, World, Host, dict[str, object]]]:
-    """A world for each moment at which an operator dies who says `verb`."""
+    """A world for each moment of `verb` at which its operator dies."""
     for at in range(MOST_ACTIONS):
         world, host, before = begun(verb)
         anna = world.operator("anna", dies_at=at)
@@ -104,7 +104,7 @@ def comes(at: int, world: World, host: Host, before: dict[str, object], then: st
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize("verb", VERBS)
 def test_a_line_is_cut_once(verb: str, after: bool) -> None:
-    """The run ends well over another connection, or takes back what it did and says so; then the next one does."""
+    """The run ends well over another connection. Or it takes its changes back and says so, and the next run ends well."""
     for at in range(MOST_ACTIONS):
         world, host, before = begun(verb)
         anna = world.operator("anna", cut=Cut(at, after))
@@ -120,7 +120,7 @@ def test_a_line_is_cut_once(verb: str, after: bool) -> None:
 
 
 def transactions(verb: str) -> list[int]:
-    """Which commands of `verb` are transactions."""
+    """The numbers of the commands of `verb` that are transactions."""
     world, _, _ = begun(verb)
     said = do(world.operator("anna"), verb)
     return [number for number, command in enumerate(said.commands) if isinstance(command, Transact)]

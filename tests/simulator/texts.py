@@ -1,7 +1,7 @@
 """Shell that the program sends beside its transactions' own lines, recognised by the text that it renders itself.
 
 A text with values in it is rendered once with stand-ins, which become the holes of a pattern. So a change of the shell
-is a change of the pattern too; what no pattern matches is unknown, and the reader says so.
+is a change of the pattern too. Text that matches no pattern is unknown, and the reader says so.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _LINE: Final = {_WORD: r"(?P<word>\S+)", _NAME: r"(?P<name>[^;\n]+?)", str(_SECO
 
 @dataclass(frozen=True)
 class Phrase:
-    """One known text; `name` is what the simulated host does for it."""
+    """One known text; `name` selects the simulated host's action."""
 
     name: str
     pattern: re.Pattern[str]
@@ -84,7 +84,7 @@ def firsts() -> tuple[Phrase, ...]:
 
 @cache
 def shells() -> tuple[Phrase, ...]:
-    """Each `Shell` that a transaction may hold. A step's own do nothing here but what `_OF_STEPS` names."""
+    """Each `Shell` that a transaction may hold. A step's own does nothing here but the action in `_OF_STEPS`."""
     remnants = [
         part.text
         for step in STEPS
@@ -105,5 +105,5 @@ def shells() -> tuple[Phrase, ...]:
     )
 
 
-# Steps' own, in the order of STEPS: generations of ours go; what watches containers ends; the bridge goes.
+# Steps' own, in the order of STEPS: generations of ours go; the watchers of containers end; the bridge goes.
 _OF_STEPS: Final = ("generations", "watchers", "bridge")

@@ -1,4 +1,4 @@
-"""A transaction on a simulated host, in the order of its script, with what a refusal or a kill leaves behind."""
+"""A transaction on a simulated host, in its script's order, with the remains of a refusal or a kill."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ KILLED: Final = 137
 
 
 def run(host: Host, command: Transact, process: int) -> Completed:
-    """Its status and what it says; `process` serves the connection that it came over."""
+    """Its status and output; `process` serves the connection that it came over."""
     kill_at, host.kill_at = host.kill_at, None
     transacting = _Transacting(host, command, process, kill_at)
     try:
@@ -59,7 +59,7 @@ def run(host: Host, command: Transact, process: int) -> Completed:
 
 
 class _Killed(Exception):
-    """`kill -9`: no trap is run, so that what was staged stays."""
+    """`kill -9`: no trap is run, so staged files stay."""
 
 
 @dataclass
@@ -100,11 +100,11 @@ class _Transacting:
         for number, part in enumerate(changes, 1):
             self._die(number)
             self._change(part)
-        # The flush of what was changed last counts as a change.
+        # The flush of the last change counts as a change.
         self._die(len(list(transaction._changes(ordered))))
 
     def taken_back(self, status: int) -> int:
-        """What the trap does at an early end, and with which status that leaves."""
+        """The trap at an early end. Returns the status that it leaves."""
         self.host.disk.remove(*(f"{path}{STAGED_SUFFIX}" for path in _places(self.parts)))
         if self.is_touched:
             return status
@@ -228,7 +228,7 @@ def _make_private(host: Host, said: Said, process: int) -> None:
 
 
 def _nothing(host: Host, said: Said, process: int) -> None:
-    """What a simulated host does not have: jobs, containers' watchers, a bridge."""
+    """For things that a simulated host does not have: jobs, containers' watchers, a bridge."""
 
 
 _EFFECTS: Final[Mapping[str, Callable[[Host, Said, int], None]]] = {
