@@ -14,6 +14,7 @@ import click
 
 from provisioner import __version__
 from provisioner.cli import completion as completions
+from provisioner.cli.bridge import bridge
 from provisioner.cli.completion import completion
 from provisioner.cli.inventory import inventory
 from provisioner.cli.man import man
@@ -30,7 +31,6 @@ _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 _EPILOG = """\b
 Examples:
   nixprov up host1                one machine
-  nixprov up                      the whole inventory
   nixprov up 'ci:&eu:!old'        Ansible's host patterns
   nixprov plan --diff             what up would change, and nothing more
   nixprov down host1              take it all back
@@ -46,7 +46,7 @@ def cli() -> None:
     """Turn NixOS machines into GitLab CI runners that build with the machine's own Nix store, and back."""
 
 
-for command in (up, plan, status, down, prune, play, inventory, schema, completion, man):
+for command in (up, plan, status, down, prune, play, inventory, bridge, schema, completion, man):
     cli.add_command(command)
 
 

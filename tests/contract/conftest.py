@@ -21,9 +21,9 @@ from nixprov_lab.gitlab.server import Running
 from provisioner.ci.gitlab.access import Access
 from provisioner.ci.gitlab.api import Api
 from provisioner.ci.gitlab.client import Client
-from provisioner.ci.gitlab.transport import Patience
 from provisioner.ci.gitlab.values import Runner
 from provisioner.model import Mark, RunnerSpec, Secret
+from provisioner.transport import Patience
 
 NixEval = Callable[[str], object]
 

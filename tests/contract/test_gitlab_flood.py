@@ -13,8 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from provisioner import limits
-from provisioner.ci.gitlab import transport
+from provisioner import limits, transport
 from provisioner.errors import CiUnavailable
 from provisioner.model import RunnerType
 from tests.contract.conftest import Connect

@@ -20,9 +20,9 @@ from typing_extensions import override
 
 from provisioner.ci.gitlab.access import Access
 from provisioner.ci.gitlab.client import Client
-from provisioner.ci.gitlab.transport import Patience
 from provisioner.errors import CiUnavailable
 from provisioner.model import Secret
+from provisioner.transport import Patience
 
 seen_tokens: list[str | None] = []
 

@@ -13,9 +13,9 @@ from requests.adapters import HTTPAdapter
 
 from provisioner.ci.gitlab.access import Access, TokenKind
 from provisioner.ci.gitlab.client import Client
-from provisioner.ci.gitlab.transport import Patience
 from provisioner.errors import CiError
 from provisioner.model import Mark, RunnerSpec, RunnerType, Secret
+from provisioner.transport import Patience
 
 TOKEN = "glpat-poison"
 MARK = Mark("host1", "default", "0" * 12)

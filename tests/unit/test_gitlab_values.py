@@ -17,10 +17,10 @@ from provisioner.ci.gitlab.client import KINDS, kind_of
 from provisioner.ci.gitlab.compare import differences
 from provisioner.ci.gitlab.failures import Action, Failure, Kind, explain
 from provisioner.ci.gitlab.listing import Listings
-from provisioner.ci.gitlab.transport import Patience, Transport, asked_wait
 from provisioner.ci.gitlab.values import Runner, RunnerStatus
 from provisioner.errors import CiRefused, CiUnavailable
 from provisioner.model import AccessLevel, Mark, RunnerSpec, RunnerType
+from provisioner.transport import Patience, Transport, asked_wait
 
 MARK = Mark("host1", "default", "0123456789ab")
 SPEC = RunnerSpec(description="d", tags=("b", "a"), maximum_timeout_s=900)

@@ -20,7 +20,7 @@ LAB: Final = ROOT / "lab" / "nixprov_lab"
 LAYERS: Final = (
     {"__main__"},
     {"cli"},
-    {"report"},
+    {"report", "bridge"},
     {"app"},
     {"verbs"},
     {"selection", "engine"},
@@ -31,7 +31,7 @@ LAYERS: Final = (
     {"machine", "ci", "nix", "inventory"},
     {"ssh"},
     {"advisories", "batches"},
-    {"sealing"},
+    {"sealing", "transport"},
     {"verb", "model", "outcome", "resources", "paths", "environment", "version"},
     {"limits"},
     {"errors"},
@@ -42,15 +42,16 @@ LAB_CLI_IMPORTS: Final = LAB_IMPORTS | {"cli", "report"}
 
 _SSH: Final = ("ssh/*",)
 _GITLAB: Final = ("ci/gitlab/client.py", "ci/gitlab/config_files.py")
-_HTTP: Final = ("ci/gitlab/client.py", "ci/gitlab/transport.py")
+_HTTP: Final = ("ci/gitlab/client.py", "transport.py")
 SEAMS: Final = {
     "fabric": _SSH,
     "invoke": _SSH,
     "paramiko": _SSH,
     "cryptography": (*_SSH, "sealing.py"),
-    "gitlab": _GITLAB,
-    "requests": _HTTP,
+    "gitlab": (*_GITLAB, "bridge/gitlab.py"),
+    "requests": (*_HTTP, "bridge/github.py", "bridge/gitlab.py"),
     "urllib3": _HTTP,
+    "jwt": ("bridge/github.py",),
     "jinja2": ("report/html.py",),
     "markupsafe": ("report/html.py",),
     "tree_sitter": ("nix/syntax.py",),
@@ -58,10 +59,10 @@ SEAMS: Final = {
     "click": ("cli/*", "lab/cli.py"),
     "rich": ("report/live.py",),
     "yaml": ("inventory/yaml_text.py",),
-    "pydantic": ("inventory/*", "report/schema.py"),
+    "pydantic": ("inventory/*", "report/schema.py", "bridge/config.py"),
     "pydantic_core": ("inventory/*",),
-    "starlette": ("lab/gitlab/*",),
-    "uvicorn": ("lab/gitlab/*",),
+    "starlette": ("lab/gitlab/*", "bridge/doorbell.py"),
+    "uvicorn": ("lab/gitlab/*", "bridge/doorbell.py"),
     "typing_extensions": ("*",),
 }
 VOICES: Final = ("cli/*", "lab/cli.py", "lab/__main__.py", "lab/*/__main__.py", "lab/guest/*", "lab/nixos/*")
@@ -212,6 +213,8 @@ PLANTED = {
     "machine/d.py": ("import sys\nsys.exit(1)", "only the command line prints"),
     "machine/e.py": ("raise SystemExit(1)", "only the command line prints"),
     "ssh/a.py": ("from provisioner.machine import facts", "ssh is not above machine"),
+    "app.py": ("from provisioner.bridge import git", "app is not above bridge"),
+    "report/a.py": ("from provisioner.bridge import git", "report is not above bridge"),
     "ci/a.py": ("import gitlab.v4.objects", "gitlab belongs to ci/gitlab/client.py"),
     "ci/gitlab/__init__.py": ("from provisioner.ci.gitlab import client", ""),
     "ci/__init__.py": ("from provisioner.ci import gitlab", ""),

@@ -27,9 +27,10 @@ from provisioner.sealing import Sealer, new_key
 
 # Frozen, but no values: they hold what belongs to this process.
 STAYS: Final = {
+    "bridge.doorbell.Doorbell": "who is rung for",
+    "bridge.git.Remote": "how to get a token",
     "ci.base.Kind": "how a provider is connected",
     "ci.gitlab.provider.GitLab": "its client",
-    "ci.gitlab.transport.Patience": "how to sleep",
     "engine.host.Context": "the provider's client, and who is told",
     "engine.pool.Pool": "what is done in its threads",
     "engine.executor.Threads": "the provider's client",
@@ -47,6 +48,7 @@ STAYS: Final = {
     "ssh.config.Endpoint": "made by each process from its own ssh_config",
     "ssh.dial.Proxy": "a process",
     "ssh.exec.Order": "a remote command on its way",
+    "transport.Patience": "how to sleep",
 }
 POISON: Final = "hunter2-of-the-inventory"
 

@@ -14,7 +14,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from nixprov_lab.gitlab import creation, jobs, owners, registration, runners
+from nixprov_lab.gitlab import creation, jobs, owners, pipelines, registration, runners
 from nixprov_lab.gitlab.clock import Clock
 from nixprov_lab.gitlab.errors import ApiError
 from nixprov_lab.gitlab.faults import Fault, FaultsMiddleware
@@ -30,6 +30,7 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
     *jobs.ENDPOINTS,
     *runners.ENDPOINTS,
     *owners.ENDPOINTS,
+    *pipelines.ENDPOINTS,
 )
 _ENCODED_SLASH: Final = re.compile("%2f", re.IGNORECASE)
 

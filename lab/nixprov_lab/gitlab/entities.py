@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nixprov_lab.gitlab.clock import iso, optional_iso
-from nixprov_lab.gitlab.records import Group, Job, Project, Runner, RunnerManager, User
+from nixprov_lab.gitlab.records import Group, Job, Pipeline, Project, Runner, RunnerManager, User, Variable
 from nixprov_lab.gitlab.state import State
 from nixprov_lab.gitlab.status import is_online, manager_status, runner_status
 from provisioner.model import RunnerType
@@ -106,6 +106,47 @@ def project_short(project: Project) -> Json:
         "name_with_namespace": f"{namespace} / {name}",
         "path": name,
         "path_with_namespace": project.path,
+    }
+
+
+def project_details(project: Project) -> Json:
+    """What a Maintainer sees of the settings of CI/CD."""
+    return project_short(project) | {
+        "shared_runners_enabled": project.instance_runners,
+        "group_runners_enabled": project.group_runners,
+        "ci_separated_caches": project.separated_caches,
+        "ci_config_path": project.ci_config_path,
+        "ci_pipeline_variables_minimum_override_role": project.variables_override_role,
+    }
+
+
+def pipeline(record: Pipeline) -> Json:
+    return {
+        "id": record.id,
+        "iid": record.id,
+        "project_id": record.project.id,
+        "sha": record.sha,
+        "ref": record.ref,
+        "status": record.status,
+        "source": record.source,
+        "created_at": iso(record.created_at),
+        "updated_at": iso(record.updated_at),
+        "web_url": f"/{record.project.path}/-/pipelines/{record.id}",
+        "name": None,
+    }
+
+
+def variable(record: Variable) -> Json:
+    return {
+        "variable_type": "env_var",
+        "key": record.key,
+        "value": "",
+        "hidden": False,
+        "protected": record.protected,
+        "masked": record.masked,
+        "raw": False,
+        "environment_scope": "*",
+        "description": None,
     }
 
 

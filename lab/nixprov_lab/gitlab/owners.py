@@ -40,14 +40,14 @@ def _visible(call: Call, path: str) -> bool:
     return call.user.admin or call.user.auditor or role_in(call.user, path) is not None
 
 
-def _group(call: Call) -> Group:
+def group_of(call: Call) -> Group:
     group = call.state.group(call.path["id"])
     if group is None or not _visible(call, group.path):
         raise not_found("Group")
     return group
 
 
-def _project(call: Call) -> Project:
+def project_of(call: Call) -> Project:
     project = call.state.project(call.path["id"])
     if project is None or not _visible(call, project.path):
         raise not_found("Project")
@@ -60,7 +60,7 @@ def list_groups(call: Call) -> Response:
 
 
 def show_group(call: Call) -> Response:
-    return JSONResponse(entities.group_short(_group(call)))
+    return JSONResponse(entities.group_short(group_of(call)))
 
 
 def list_projects(call: Call) -> Response:
@@ -73,12 +73,14 @@ def list_projects(call: Call) -> Response:
 
 
 def show_project(call: Call) -> Response:
-    return JSONResponse(entities.project_short(_project(call)))
+    project = project_of(call)
+    sees_settings = has_role(call.user, project.path, Role.MAINTAINER)
+    return JSONResponse(entities.project_details(project) if sees_settings else entities.project_short(project))
 
 
 def group_runners(call: Call) -> Response:
     """The group's own runners and the instance's."""
-    group = _group(call)
+    group = group_of(call)
     if not call.user.auditor and not has_role(call.user, group.path, Role.OWNER):
         raise refused(403)
     runners = call.state.runners.values()
@@ -87,7 +89,7 @@ def group_runners(call: Call) -> Response:
 
 def project_runners(call: Call) -> Response:
     """The project's runners, those of the groups above it, and the instance's."""
-    project = _project(call)
+    project = project_of(call)
     if not call.user.auditor and not has_role(call.user, project.path, Role.MAINTAINER):
         raise refused(403)
     runners = [runner for runner in call.state.runners.values() if runner.serves(project)]
@@ -95,7 +97,7 @@ def project_runners(call: Call) -> Response:
 
 
 def assign_runner(call: Call) -> Response:
-    project = _project(call)
+    project = project_of(call)
     if not may_create(call.user, project):
         raise refused(403)
     runner = runner_of(call, "runner_id")
@@ -112,7 +114,7 @@ def assign_runner(call: Call) -> Response:
 
 
 def unassign_runner(call: Call) -> Response:
-    project = _project(call)
+    project = project_of(call)
     if not has_role(call.user, project.path, Role.MAINTAINER):
         raise refused(403)
     runner = runner_of(call, "runner_id")

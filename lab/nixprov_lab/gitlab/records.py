@@ -51,18 +51,54 @@ class AccessToken:
 
 
 @dataclass(slots=True)
+class Variable:
+    """A CI/CD variable without its value, which no test needs."""
+
+    key: str
+    protected: bool = False
+    masked: bool = False
+
+
+@dataclass(slots=True)
 class Group:
     id: int
     path: str
     runner_creation: bool = True
+    variables: list[Variable] = field(default_factory=list)
 
 
 @dataclass(slots=True)
 class Project:
+    """`heads` are the branches of its repository, which is kept elsewhere; what is protected is names with `*`."""
+
     id: int
     path: str
     runner_creation: bool = True
     instance_runners: bool = True
+    group_runners: bool = True
+    variables: list[Variable] = field(default_factory=list)
+    protected_branches: list[str] = field(default_factory=lambda: ["main"])
+    protected_tags: list[str] = field(default_factory=list)
+    tags: list[str] = field(default_factory=list)
+    heads: dict[str, str] = field(default_factory=dict)
+    job_token_allowlist: bool = True
+    variables_override_role: str = "no_one_allowed"
+    separated_caches: bool = True
+    ci_config_path: str | None = None
+
+
+@dataclass(slots=True)
+class Pipeline:
+    """`status` is any text, so that a test can have one that nobody knows."""
+
+    id: int
+    project: Project
+    ref: str
+    sha: str
+    source: str
+    created_at: float
+    updated_at: float
+    status: str = "created"
 
 
 @dataclass(slots=True)

@@ -18,6 +18,7 @@ from nixprov_lab.gitlab.records import (
     Group,
     Job,
     JobSpec,
+    Pipeline,
     Project,
     Role,
     Runner,
@@ -67,7 +68,8 @@ class State:
         self.projects: dict[int, Project] = {}
         self.runners: dict[int, Runner] = {}
         self.jobs: dict[int, Job] = {}
-        self._ids = {kind: count(1) for kind in ("user", "group", "project", "runner", "manager", "job")}
+        self.pipelines: dict[int, Pipeline] = {}
+        self._ids = {kind: count(1) for kind in ("user", "group", "project", "runner", "manager", "job", "pipeline")}
         self._seed()
 
     def _seed(self) -> None:
@@ -168,6 +170,15 @@ class State:
         job = Job(self._next("job"), token, project, spec, queued_at=self.clock.now())
         self.jobs[job.id] = job
         return job
+
+    def add_pipeline(self, project: Project, ref: str, sha: str, source: str = "push") -> Pipeline:
+        now = self.clock.now()
+        pipeline = Pipeline(self._next("pipeline"), project, ref, sha, source, created_at=now, updated_at=now)
+        self.pipelines[pipeline.id] = pipeline
+        return pipeline
+
+    def set_pipeline(self, pipeline: Pipeline, status: str) -> None:
+        pipeline.status, pipeline.updated_at = status, self.clock.now()
 
     def jobs_of(self, runner_id: int) -> Iterator[Job]:
         return (job for job in self.jobs.values() if job.runner_id == runner_id)

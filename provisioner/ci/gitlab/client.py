@@ -22,7 +22,10 @@ from provisioner.ci.gitlab import actions, payloads, replies
 from provisioner.ci.gitlab.access import Access, TokenKind
 from provisioner.ci.gitlab.failures import Action, Failure, Kind, UnclearOutcome, explain
 from provisioner.ci.gitlab.listing import Key, Listings
-from provisioner.ci.gitlab.transport import (
+from provisioner.ci.gitlab.values import Manager, Registration, Runner
+from provisioner.errors import CiError, CiRefused, ConfigError
+from provisioner.model import Mark, RunnerSpec, RunnerType, Secret
+from provisioner.transport import (
     NotJsonError,
     Patience,
     RateLimitedError,
@@ -32,9 +35,6 @@ from provisioner.ci.gitlab.transport import (
     reason,
     was_never_sent,
 )
-from provisioner.ci.gitlab.values import Manager, Registration, Runner
-from provisioner.errors import CiError, CiRefused, ConfigError
-from provisioner.model import Mark, RunnerSpec, RunnerType, Secret
 
 PER_PAGE: Final = 100
 USER_AGENT: Final = "nixprov"

@@ -1,7 +1,8 @@
-"""The transport of calls: time-outs, repetitions and their limits, redirects, content types, the count of writes.
+"""The transport of API calls: time-outs, repetitions, redirects, content types, bounded replies, the count of writes.
 
-Sits below python-gitlab as a requests adapter. By itself python-gitlab repeats a POST after 429 and cannot read a date
-in Retry-After. It follows redirects with the token in hand, and takes any page for an answer.
+Shared by the clients of GitLab and GitHub. Sits below python-gitlab as a requests adapter. By itself python-gitlab
+repeats a POST after 429 and cannot read a date in Retry-After. It follows redirects with the token in hand, and takes
+any page for an answer.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from provisioner import limits
 SAFE: Final = frozenset({"GET", "HEAD"})
 REPEATABLE: Final = frozenset({408, 500, 502, 503, 504})
 TOO_MANY: Final = 429
+NOT_MODIFIED: Final = 304
 POOL_SIZE: Final = 32
 # A host that swallows packets must not cost the whole time-out of a reply.
 CONNECT_S: Final = 10.0
@@ -281,7 +283,7 @@ def _date(text: str | None) -> datetime | None:
 
 
 def _trusted(response: requests.Response) -> requests.Response:
-    if 300 <= response.status_code < 400:  # noqa: PLR2004
+    if 300 <= response.status_code < 400 and response.status_code != NOT_MODIFIED:  # noqa: PLR2004
         raise RedirectedError(response.status_code, _plain(response.headers.get("Location", "")))
     content_type = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
     if response.ok and response.content and content_type != "application/json":
