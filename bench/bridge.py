@@ -17,7 +17,7 @@ from pathlib import Path
 
 from tests.contract.bridge.rig import MAIN, Rig, rig
 
-# Calls for a new head: its check looked for and made, its pipeline's file and the base's, permission and comment of an
+# Calls for a new head: two for its check (look, make), its pipeline's file, the base's, permission and comment of an
 # approval. The last two come twice if the push is more than ten seconds later.
 MOST_FOR_NEW: int = 8
 MOST_FOR_CHANGED: int = 1
