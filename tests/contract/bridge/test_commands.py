@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from nixprov_lab.gitlab.state import NewRunner
 from provisioner.cli import main
 from provisioner.model import AccessLevel, RunnerType
 from tests.contract.bridge import process
-from tests.contract.bridge.rig import MAIN, Rig
+from tests.contract.bridge.rig import CI, MAIN, Rig
 
 
 def typed(*words: str) -> int:
@@ -145,10 +146,15 @@ def test_one_pass_is_refused_while_a_setting_is_unsafe(rig: Rig) -> None:
 
 
 def test_a_relative_folder_of_state(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    rig.github.open(rig.owner, rig.commit(), rig.source.refs()[MAIN], fork=False)
+    """What the bridge has already does not come again with each pull request, and counts for no limit."""
+    large = os.urandom(2_000_000).hex()
+    rig.source.set(MAIN, rig.source.commit({CI: "build: {script: make}\n", "large": large}))
+    pull = rig.github.open(rig.owner, rig.commit(), rig.source.refs()[MAIN], fork=False)
     monkeypatch.chdir(rig.folder)
-    assert typed("once", "-c", str(process.configured(rig)), "--state", "here") == 0
-    assert len(rig.came()) == 1
+    config = process.configured(rig)
+    config.write_text(config.read_text() + "pack_mib = 1\n")
+    assert typed("once", "-c", str(config), "--state", "here") == 0
+    assert rig.came() == [pull.head]
 
 
 def test_a_bridge_without_its_extra_says_what_to_install(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:

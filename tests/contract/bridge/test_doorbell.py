@@ -281,10 +281,15 @@ def test_a_bell_does_not_cut_patience_short(rig: Rig, monkeypatch: pytest.Monkey
     assert third == service.SHORTEST_S
 
 
-def test_unsafe_settings_refuse_the_start(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unsafe_settings_refuse_the_start(rig: Rig) -> None:
     rig.project.tags.append("pr-3")
+
+    def failed(error: Exception) -> None:
+        raise AssertionError(f"it goes on: {error}")
+
     with pytest.raises(Unsafe, match="the tag pr-3"):
-        pauses(rig, monkeypatch, BridgeError("a pass was made"))
+        service.serve(load(process.configured(rig)), rig.folder / "state", rig.decisions.append, failed)
+    assert rig.target.moves == []
 
 
 def test_unsafe_settings_stop_the_passes_until_they_are_mended(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -968,21 +968,30 @@ def test_state_that_is_in_use_is_kept(rig: Rig, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_new_state_is_made_once(tmp_path: Path) -> None:
-    """The version is read under the lock: openers of a new file wait for each other."""
+    """The version is read under the lock: whoever opens a file that another process makes waits for it."""
+    Store(tmp_path / "made").close()
+    with closing(sqlite3.connect(tmp_path / "made/state.sqlite")) as made:
+        tables = [row[0] for row in made.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL")]
+        version = made.execute("PRAGMA user_version").fetchone()[0]
+    folder = tmp_path / "state"
+    folder.mkdir()
     errors: list[BaseException] = []
 
     def work() -> None:
         try:
-            barrier.wait()
-            Store(tmp_path / "state").close()
+            Store(folder).close()
         except BaseException as error:  # noqa: BLE001 - told below
             errors.append(error)
 
-    barrier = threading.Barrier(8)
-    threads = [threading.Thread(target=work) for _ in range(8)]
-    for thread in threads:
+    thread = threading.Thread(target=work)
+    with closing(sqlite3.connect(folder / "state.sqlite", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
         thread.start()
-    for thread in threads:
-        thread.join()
+        time.sleep(0.5)
+        for statement in tables:
+            other.execute(statement)
+        other.execute(f"PRAGMA user_version = {version}")
+        other.execute("COMMIT")
+    thread.join()
     assert errors == []
-    assert not (tmp_path / "state/state.broken").exists()
+    assert not (folder / "state.broken").exists()
