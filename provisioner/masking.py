@@ -12,7 +12,8 @@ _TOKENS: Final = tuple(re.compile(kind.secrets) for kind in KINDS.values())
 # In Nix or in JSON. Repetitions are bounded: a file of nothing but `tokentokentoken` must not take quadratic time.
 _SECRET_VALUE: Final = re.compile(
     r"""(?ix) ( (?:password|passwd|passphrase|secret|token|private_?key|psk)
-        (?! File | _file | Path | Version ) \w{0,64} "? \s{0,16} [=:] \s{0,16} ) ( "(?:[^"\\]|\\.)*" | ''.*?'' )"""
+        (?! File | _file | Path | Version ) \w{0,64} "? \s{0,16} [=:] \s{0,16} )
+        ( "(?:[^"\\]|\\[\s\S])*" | ''[\s\S]*?'' )"""
 )
 
 

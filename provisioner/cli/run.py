@@ -91,7 +91,7 @@ def play(context: click.Context, file: str) -> None:
     r"""Work with the runners that the play FILE describes.
 
     \b
-    Example: nixprov play playbooks/builders.yml up --check
+    Example: nixprov play playbooks/default.yml up --check
     """
     context.obj = PlayFile(file)
 

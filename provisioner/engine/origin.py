@@ -30,7 +30,7 @@ def is_asked(host: Host) -> bool:
 
 def look(host: Host) -> None:
     """Only before a switch: does the configuration without our module evaluate to the system that runs and boots (ADR
-    0023)? Otherwise `up` ends here.
+    0023)? Otherwise the verb ends here.
 
     Raises HostError.
     """

@@ -20,7 +20,7 @@ def is_built(host: Host) -> bool:
 
 
 def evaluate(host: Host) -> None:
-    """Only `plan --diff`: the system to come, evaluated from a copy of the configuration (ADR 0015).
+    """Only a plan with --diff: the system to come, evaluated from a copy of the configuration (ADR 0015).
 
     Raises HostError.
     """
@@ -28,7 +28,7 @@ def evaluate(host: Host) -> None:
 
 
 def build(host: Host) -> None:
-    """Only `plan --build`: the same, with its closure built or fetched into the store.
+    """Only a plan with --build: the same, with its closure built or fetched into the store.
 
     Raises HostError.
     """
@@ -46,13 +46,13 @@ def _look(host: Host, *, build: bool) -> Preview:
     done = aside.ask(host.machine, script)
     if done.status:
         return Preview(unknown=f"the host cannot look ({aside.last_words(done)})")
-    return checked(preview.read(host.name, done.stdout), host.plan)
+    return checked(preview.read(host.name, done.stdout), host.plan, hook.configuration.file)
 
 
-def checked(seen: Preview, wanted: HostPlan) -> Preview:
+def checked(seen: Preview, wanted: HostPlan, file: str) -> Preview:
     """Mark a system that the switch would refuse: one without the module for `up`, one with it for `down`."""
     revision = wanted.wanted.revision if wanted.wanted else ""
     if seen.closure is None or seen.closure.revision == revision:
         return seen
     why = "not contain the module: does" if revision else "still contain the module: from where does"
-    return replace(seen, failed=f"the system would {why} configuration.nix import it?")
+    return replace(seen, failed=f"the system would {why} {file} import it?")

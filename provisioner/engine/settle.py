@@ -11,9 +11,9 @@ from provisioner.machine.switch import SwitchResult
 
 
 def settle(host: Host) -> None:
-    """All steps' probes as one script; the answer is one document of records.
+    """All steps' probes as one script; the answer is one document of records. A dead run's switch is ended first.
 
-    A host that another run holds is refused. A dead run's switch is followed to its end; a plan only names it.
+    A host that another run holds is refused. A plan only names a dead run's switch; the others follow it to its end.
 
     Raises Locked, HostRefused, HostError.
     """

@@ -9,7 +9,7 @@ from provisioner.engine import crash
 from provisioner.engine.host import Host
 from provisioner.engine.switch import DISARM, Switch, restarts
 from provisioner.engine.withdraw import leave, withdraw, withdraw_unused
-from provisioner.errors import HostError, Locked, NixprovError, NothingChanged
+from provisioner.errors import HostError, Locked, NixprovError, NothingChanged, SwitchFailed
 from provisioner.machine import lock
 from provisioner.machine.facts import Facts
 from provisioner.machine.journal import Journal, Phase
@@ -125,13 +125,19 @@ def _end_switch(host: Host) -> None:
 
 
 def _undo(host: Host, facts: Facts, journal: Journal, replaced: Collection[str]) -> None:
-    """Restore the files of `facts`, and its generation where another system runs or boots by now."""
+    """Restore the files of `facts`, and its generation where another system runs or boots by now.
+
+    A host that went back by itself has looked at its system. Another one is then its owner's, who switched meanwhile.
+    """
     machine, switch = host.machine, Switch(host.machine)
     before = _without_lost(host, journal, replaced)
     parts: list[Part] = [
         part for step in reversed(STEPS) for part in step.restore(facts, machine.facts, machine.journal)
     ]
-    has_moved = machine.facts.text("profile") != facts.text("profile") or machine.facts.system != facts.system
+    is_another = machine.facts.text("profile") != facts.text("profile") or machine.facts.system != facts.system
+    has_moved = is_another and machine.journal.phase is not Phase.WENT_BACK
+    if is_another and not has_moved:
+        host.context.warn("the host runs or boots a system of somebody else's switch: that system is left as it is")
     parts.append(DISARM)
     if has_moved and facts.generation is not None:
         parts += switch.back_to(facts.generation)
@@ -139,6 +145,8 @@ def _undo(host: Host, facts: Facts, journal: Journal, replaced: Collection[str])
         parts += restarts(_renewed(host, journal, replaced))
     with crash.around("unwind"):
         machine.transact("unwind", parts, machine.journal_for(Phase.UNWINDING, nixprov=journal.nixprov))
+    if has_moved and facts.generation is None:
+        raise SwitchFailed(host.name, "no generation holds the system from before, so the new one still runs")
     if has_moved:
         switch.judge(switch.follow())
     _release(host, facts, before)

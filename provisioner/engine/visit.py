@@ -41,7 +41,7 @@ class Brief:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A host, and the verb for it. Pickles, and is sealed where it holds a password (provisioner/sealing.py)."""
+    """A host, and the verb for it. Pickles; a password in it travels by `sealing.Sealer` only."""
 
     spec: HostSpec
     brief: Brief

@@ -24,7 +24,7 @@ def withdraw(host: Host, runner: Identity) -> None:
 def leave(host: Host, runner: Identity, why: str) -> None:
     words = host.context.words
     host.ledger.remains.append(f"{words.runner} {runner} in {words.name}")
-    text = f"{words.runner} {runner} was created by this run and is left in {words.name}: {why}"
+    text = f"{words.runner} {runner} was created by this run and may be left in {words.name}: {why}"
     host.context.warn(f"{text}; the next `up` or `down` finds it by its mark")
 
 

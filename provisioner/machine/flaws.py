@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final
 
 from provisioner import advisories
 from provisioner.advisories import Advisory, Found
@@ -80,9 +79,6 @@ class Flaws:
     @property
     def _ways_to_root(self) -> tuple[Advisory, ...]:
         return self.found.root if self.found and not self.is_trusted else ()
-
-
-NO_FLAWS: Final = Flaws("", Found(), frozenset())
 
 
 def _ids(found: tuple[Advisory, ...] | list[Advisory]) -> str:

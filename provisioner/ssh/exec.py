@@ -102,7 +102,7 @@ class _Feeder(threading.Thread):
     """The writer's thread: it starts the command and feeds it. So no full pipe or silent peer stops the reader."""
 
     def __init__(self, channel: paramiko.Channel, order: Order) -> None:
-        super().__init__(name=f"ssh-stdin-{order.host}", daemon=True)
+        super().__init__(name="ssh-stdin", daemon=True)
         self._channel = channel
         self._order = order
         self._decided = threading.Event()

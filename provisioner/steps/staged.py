@@ -28,7 +28,8 @@ class Staged(Step):
 
     @override
     def things(self, hook: Hook) -> tuple[Thing, ...]:
-        places = folders(thing for step in self._owners for thing in step.things(hook))
+        # Of all hooks: one record, and the same question for each of them.
+        places = folders(thing for step in self._owners for each in hooks.HOOKS for thing in step.things(each))
         patterns = " ".join(f"{place}/*{STAGED_SUFFIX}" for place in places)
         return (Record("staged", f'for entry in {patterns}; do [ ! -f "$entry" ] || echo "$entry"; done'),)
 

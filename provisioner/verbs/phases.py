@@ -35,7 +35,7 @@ class Phase:
 
 
 class Look(Phase):
-    """Changes nothing. A plan is made of these alone."""
+    """Changes nothing for this run: a plan is made of these alone. Only `settle` ends a dead run's switch."""
 
 
 class Change(Phase):

@@ -9,8 +9,9 @@ from provisioner.engine.host import Host
 from provisioner.engine.look import look
 from provisioner.errors import HookRefused, HostRefused
 from provisioner.events import RunnerReport, StatusRead
+from provisioner.machine.facts import Facts
 from provisioner.machine.flaws import Flaws
-from provisioner.machine.journal import Phase
+from provisioner.machine.journal import Journal, Phase
 from provisioner.plan import plan_up, require_no_downgrade, unit_names
 from provisioner.steps.module import written_by
 from provisioner.verbs.phases import Look, Phases
@@ -57,7 +58,7 @@ def report(host: Host) -> StatusRead:
     return StatusRead(
         host=host.name,
         nixos=facts.text("nixos-version"),
-        nixprov=written_by(facts, journal),
+        nixprov=_writer(facts, journal),
         generation=facts.generation,
         phase=journal.phase.value,
         revision=facts.revision,
@@ -67,6 +68,14 @@ def report(host: Host) -> StatusRead:
         counters=facts.counters,
         flaws=Flaws.of(spec.module, facts),
     )
+
+
+def _writer(facts: Facts, journal: Journal) -> str:
+    """Empty where the module is in by a hook of a newer nixprov; that refusal is part of the drift."""
+    try:
+        return written_by(facts, journal)
+    except HookRefused:
+        return ""
 
 
 def _compared(host: Host, view: View) -> tuple[tuple[RunnerAction, ...], tuple[str, ...]]:

@@ -40,4 +40,6 @@ def test_the_labs_wheel_has_its_files_and_its_command(tmp_path: Path) -> None:
     assert {str(path.relative_to("lab")) for path in files("lab/nixprov_lab")} <= names
     assert "nixprov_lab/py.typed" in names
     assert f"nixprov_lab-{__version__}.dist-info/entry_points.txt" in names
+    assert f"nixprov_lab-{__version__}.dist-info/licenses/LICENSE" in names
+    assert (ROOT / "lab" / "LICENSE").read_bytes() == (ROOT / "LICENSE").read_bytes()
     assert {name.split("/")[0] for name in names} == {"nixprov_lab", f"nixprov_lab-{__version__}.dist-info"}

@@ -65,6 +65,7 @@ class Host:
     full: bool = False
     protected: set[str] = field(default_factory=set)
     reaches_gitlab: bool = True
+    has_generations: bool = True
     nix_version: str = "2.35.3"
     trusted_users: str = "root"
     build_s: float = 20.0

@@ -155,7 +155,9 @@ _ALWAYS: Final[Mapping[str, bytes | None]] = {
 _OF_HOST: Final[Mapping[str, Callable[[Host, str], bytes | None]]] = {
     "machine-id": lambda host, _: f"{host.machine_id}\n".encode(),
     "system": lambda host, _: f"{host.system.path}\n".encode(),
-    "generation": lambda host, _: f"system-{host.generation}-link\n".encode(),
+    "generation": lambda host, _: (
+        (f"system-{host.generation}-link" if host.has_generations else "elsewhere").encode() + b"\n"
+    ),
     "profile": lambda host, _: f"{host.profile.path}\n".encode(),
     "revision": lambda host, _: host.system.revision.encode(),
     "revision-at-boot": lambda host, _: host.profile.revision.encode(),

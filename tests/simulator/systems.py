@@ -16,7 +16,7 @@ from provisioner.nix import imports
 FOLDER: Final = Classic().folder
 CONFIGURATION: Final = "/etc/nixos/configuration.nix"
 MODULE: Final = "/etc/nixos/nixprov"
-# The templates' units for podman, beside the runners (templates/engine.nix, image.nix, daemon.nix, door.nix,
+# The templates' units for podman, beside the runners (templates/core: engine.nix, image.nix, daemon.nix, door.nix,
 # network.nix, counters.nix).
 FOUNDATION: Final = (
     "nixprov-image.service",

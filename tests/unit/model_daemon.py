@@ -2,7 +2,7 @@
 
 It is as strict as the real one where that is strict (whole numbers of 32 bits, zeros for padding, no request that it does
 not know) and as careless where that is careless: an error after its work has begun keeps the connection, and what the
-destructor of FramedSource cannot read it leaves. tests/contract/test_filter_agrees.py holds the filter against the real one.
+destructor of FramedSource cannot read it leaves. tests/contract/test_filter_agrees_nix.py holds the filter against the real one.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from provisioner import events
+from provisioner.advisories import Found
 from provisioner.app import Report
 from provisioner.ci.base import Difference, Enrolled, Presence, RunnerAction, RunnerVerb
 from provisioner.ci.gitlab.words import WORDS
@@ -34,7 +35,7 @@ from provisioner.events import (
 )
 from provisioner.machine.counters import Counters
 from provisioner.machine.facts import UnitFact
-from provisioner.machine.flaws import NO_FLAWS
+from provisioner.machine.flaws import Flaws
 from provisioner.machine.origin import Kind, Origin
 from provisioner.machine.preview import Closure, PackageChange, Preview, UnitChange
 from provisioner.model import Connection, HostSpec, RunnerSpec
@@ -115,7 +116,9 @@ def status_read(name: str = "host1", *drift: str) -> StatusRead:
     )
     counters = Counters.parse(BOOK)
     assert counters is not None
-    return StatusRead(name, "25.11", "0.1.0", 3, "up: confirmed", "abc", (runner,), drift, counters, NO_FLAWS)
+    return StatusRead(
+        name, "25.11", "0.1.0", 3, "up: confirmed", "abc", (runner,), drift, counters, Flaws("", Found(), frozenset())
+    )
 
 
 RESULT = HostResult("host1", Outcome.ROLLED_BACK, 1.0, 2, 1, "it broke", "mend it", ("a runner",))

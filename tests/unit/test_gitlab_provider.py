@@ -93,6 +93,13 @@ def test_a_runner_that_outlives_its_deletion_is_no_success() -> None:
         provider.withdraw(7)
 
 
+def test_a_deleted_runner_that_cannot_be_asked_for_is_not_said_to_be_there() -> None:
+    provider, api = gitlab(runner(7))
+    api.fails["get"] = CiUnavailable("502")
+    with pytest.raises(CiUnavailable, match="runner 7 was deleted, and GitLab could not be asked for it again: 502"):
+        provider.withdraw(7)
+
+
 def test_listed_are_those_with_a_mark_each_once() -> None:
     provider, _ = gitlab(runner(7), runner(8, description="somebody's"))
     hosts = [spec(), spec(name="host2")]

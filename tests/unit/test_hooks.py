@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
@@ -126,3 +127,20 @@ def test_the_place_of_a_classic_configuration_is_named_in_one_file() -> None:
     assert [str(path.relative_to(package)) for path in files if "etc/nixos" in path.read_text(encoding="utf-8")] == [
         "hooks/classic.py"
     ]
+
+
+def test_status_names_a_hook_that_only_a_newer_nixprov_knows() -> None:
+    facts, journal = converged()
+    newer = replace(journal, hook=replace(HOOK.record(facts), kind="flake"))
+    read = stage(facts, newer, runner(), verb="status").report()
+    assert read.nixprov == ""
+    assert any("hook: `up` refuses" in line and "not known: flake" in line for line in read.drift), read.drift
+
+
+def test_leftovers_are_looked_for_in_the_folders_of_all_hooks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One record has one question, or the second answer would hide the first."""
+    both = (Classic(), Elsewhere())
+    for module in (hooks, steps):
+        monkeypatch.setattr(module, "HOOKS", both)
+    (asked,) = re.findall(r"for entry in (.*); do .*\n\} \| say staged\n", steps.probe().decode())
+    assert {f"{hook.folder}/*.nixprov-new" for hook in both} <= set(asked.split())

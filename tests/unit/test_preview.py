@@ -180,6 +180,6 @@ def test_what_people_are_told(seen: Preview | None, lines: list[str]) -> None:
 )
 def test_a_system_that_is_not_what_was_meant_fails_the_plan(wanted: str, found: str, failed: str) -> None:
     plan = HostPlan("h", WORDS, (), (), "why", Wanted(spec(), {}, wanted, "0.1.0", {}) if wanted else None)
-    seen = checked(Preview(Closure(1, 1, 0, (), (), found)), plan)
+    seen = checked(Preview(Closure(1, 1, 0, (), (), found)), plan, "/etc/nixos/configuration.nix")
     assert failed in seen.failed
     assert bool(seen.failed) == bool(failed)

@@ -360,6 +360,8 @@ def test_diffs_of_runners_show_settings_before_and_after() -> None:
         ('"password" = "abc";', '"password" = "***";'),
         ('  "NPM_TOKEN": "abc",', '  "NPM_TOKEN": "***",'),
         (r'"secret": "a\"b\\", "x": "y"', r'"secret": "***", "x": "y"'),
+        ('password = "ab\\\nc";', 'password = "***";'),
+        ("secret = ''\n  abc\n'';", 'secret = "***";'),
         ('"tokenVersion": "20260101"', '"tokenVersion": "20260101"'),
         ('passwordFile = "/run/key";', 'passwordFile = "/run/key";'),
         ('tokenVersion = "20260101";', 'tokenVersion = "20260101";'),

@@ -245,3 +245,29 @@ def test_settings_that_stay_in_gitlab_are_said(world: World, host: Host) -> None
     said = world.operator().up()
     assert said.outcome is Outcome.ROLLED_BACK
     assert "runner default keeps in GitLab what this run changed there: tags: old -> none" in said.texts()
+
+
+def test_a_system_that_its_owner_switched_to_meanwhile_stays(world: World, host: Host) -> None:
+    """Activated while ours was on trial: the host keeps it and undoes our files, and unwinding changes no system."""
+    theirs = System("/nix/store/theirs-nixos-system", "", ())
+
+    def switches() -> None:
+        host.systems[theirs.path] = theirs
+        host.generation = max(host.generations) + 1
+        host.generations[host.generation] = theirs
+        host.activate(theirs)
+
+    said = world.operator().before(commits, switches).up()
+    assert not said.is_good
+    assert (host.system, host.profile) == (theirs, theirs)
+    assert any("somebody else's switch: that system is left as it is" in text for text in said.texts())
+    assert host.disk.read(JOURNAL) is None
+
+
+def test_without_a_generation_to_go_back_to_nothing_is_called_rolled_back(world: World, host: Host) -> None:
+    """The profile is no link of NixOS' own; the switch was kept at once, and a unit that every job needs is dead."""
+    host.broken.add("nixprov-podman.socket")
+    host.has_generations = False
+    said = world.operator(limits=Limits(confirm_s=0)).up()
+    assert said.outcome is Outcome.ROLLBACK_FAILED
+    assert "no generation holds the system from before" in said.result.error

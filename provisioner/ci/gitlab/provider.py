@@ -100,8 +100,13 @@ class GitLab:
 
     def withdraw(self, runner: Identity) -> None:
         self.api.delete(int(runner))
-        if self.api.get(int(runner)) is not None:
-            raise CiUnavailable(f"GitLab still has runner {runner} after deleting it", hint="run `down` again")
+        try:
+            found = self.api.get(int(runner))
+        except CiUnavailable as error:
+            text = f"runner {runner} was deleted, and GitLab could not be asked for it again: {error.message}"
+            raise CiUnavailable(text, hint="run again") from error
+        if found is not None:
+            raise CiUnavailable(f"GitLab still has runner {runner} after deleting it", hint="run again")
 
     def listed(self, hosts: Iterable[HostSpec]) -> tuple[Enrolled, ...]:
         found = {runner.id: runner for runner in self._lists(hosts)}
