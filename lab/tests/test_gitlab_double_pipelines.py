@@ -8,7 +8,7 @@ from nixprov_lab.gitlab.clock import iso
 from nixprov_lab.gitlab.records import Project, Role, Variable
 
 HEAD = "a" * 40
-SETTINGS = ("variables", "protected_branches", "protected_tags", "job_token_scope")
+SETTINGS = ("variables", "protected_branches", "protected_tags", "job_token_scope", "deploy_tokens")
 
 
 @pytest.fixture

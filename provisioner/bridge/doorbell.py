@@ -32,10 +32,11 @@ _START_S: Final = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Pressed:
-    """A button of a check: by whom, and on which commit."""
+    """A button of a check: Approve or Re-run, its commit and its person."""
 
     head: str
     person: Person
+    is_rerun: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +93,10 @@ class Doorbell:
             }:
                 wanted = event.get("requested_action")
                 is_approval = isinstance(wanted, dict) and wanted.get("identifier") == APPROVE
+                is_rerun = action == "rerequested"
                 is_ours = (repository, app, external) == (self.repository, self.app_id, EXTERNAL_ID)
-                if is_ours and OID.fullmatch(head) and (action == "rerequested" or is_approval):
-                    return Pressed(head, Person(user, login))
+                if is_ours and OID.fullmatch(head) and (is_rerun or is_approval):
+                    return Pressed(head, Person(user, login), is_rerun)
         return None
 
 

@@ -1,10 +1,11 @@
-"""The errors of the bridge; all but the last are met inside a pass:
+"""The errors of the bridge; all but the last two are met inside a pass:
 
 BridgeError              nixprov's base for the bridge
 ├── BridgeUnavailable    one side is silent or asks for patience; the next pass tries again
 ├── LeaseLost            GitLab's ref has changed since it was seen; the next pass looks again
 ├── Moved                the pull request has changed since it was seen; the next pass looks again
 ├── Unbuildable          this commit is refused, and a person has to look
+├── Unsafe               settings of GitLab or of the App would let a stranger's job do more than build
 └── Busy                 another bridge works on the same state
 """
 
@@ -43,6 +44,10 @@ class Moved(BridgeError):
 
 class Unbuildable(BridgeError):
     """The message is a fixed sentence, fit for the page of the pull request."""
+
+
+class Unsafe(BridgeError):
+    pass
 
 
 class Busy(BridgeError):

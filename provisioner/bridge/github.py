@@ -19,6 +19,7 @@ from urllib.parse import quote
 import jwt
 import requests
 
+from provisioner import limits
 from provisioner.bridge import policy
 from provisioner.bridge.errors import BridgeError, BridgeUnavailable, Side
 from provisioner.bridge.values import OID, Check, Comment, Person, PullRequest
@@ -31,7 +32,9 @@ APPROVE: Final = "approve"
 PERMISSIONS: Final = MappingProxyType(
     {"metadata": "read", "contents": "read", "pull_requests": "read", "checks": "write"}
 )
-_PAGE: Final = 100
+# A page of the longest texts fits into one reply. GitHub keeps 65,536 characters of a comment or description. JSON
+# takes six bytes at most for each (\u003c). The rest of an item is the repository twice, and people.
+_PAGE: Final = limits.GITLAB_REPLY // (65_536 * 6 + 64 * limits.KIB)
 _TIMEOUT_S: Final = 30.0
 _TOKEN_SPARE_S: Final = 300
 _JWT_S: Final = 540

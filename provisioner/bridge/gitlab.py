@@ -1,6 +1,7 @@
 """GitLab's API for one project: pipelines, and the settings that `check` judges.
 
-docs.gitlab.com/api: pipelines, projects, project_level_variables, protected_branches, project_job_token_scopes.
+docs.gitlab.com/api: pipelines, projects, project_level_variables, protected_branches, project_job_token_scopes,
+deploy_tokens, runners.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ class GitLab:
     # --- for `check`; None stands for settings beyond the token's reach
 
     def project(self) -> Json:
-        return self._get("") or {}
+        return self._get(self._project, "the project") or {}
 
     def variables(self) -> Mapping[str, tuple[Json, ...] | None]:
         """Variables by the path of whose they are: the project and each group above it."""
@@ -86,13 +87,14 @@ class GitLab:
         return self._list_or_none(f"{self._project}/repository/tags", search=f"^{prefix}")
 
     def runners(self) -> tuple[Json, ...] | None:
-        """The details of each runner that the project's jobs can reach."""
+        """The details of each runner that the project's jobs can reach; one beyond the token's reach has no tags."""
         listed = self._list_or_none(f"{self._project}/runners")
         if listed is None:
             return None
-        with self._attempt("read a runner"):
-            self.calls += len(listed)
-            return tuple(_mapping(self._gl.http_get(f"/runners/{one['id']}")) for one in listed)
+        return tuple(self._get(f"/runners/{one['id']}", "a runner") or one for one in listed)
+
+    def deploy_tokens(self) -> tuple[Json, ...] | None:
+        return self._list_or_none(f"{self._project}/deploy_tokens")
 
     def memberships(self) -> tuple[str, ...]:
         """The paths of all projects that the token's user is a member of."""
@@ -100,13 +102,13 @@ class GitLab:
         return tuple(str(one.get("path_with_namespace")) for one in found)
 
     def job_token_scope(self) -> Json | None:
-        return self._get("/job_token_scope")
+        return self._get(f"{self._project}/job_token_scope", "the job token's settings")
 
-    def _get(self, path: str) -> Json | None:
+    def _get(self, path: str, what: str) -> Json | None:
         try:
-            with self._attempt(f"read {path or 'the project'}"):
+            with self._attempt(f"read {what}"):
                 self.calls += 1
-                return _mapping(self._gl.http_get(f"{self._project}{path}"))
+                return _mapping(self._gl.http_get(path))
         except _NotAllowed:
             return None
 

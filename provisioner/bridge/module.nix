@@ -46,6 +46,10 @@ in
       }
     ];
 
+    # For a person at this machine: `nixprov bridge approve`, `nixprov bridge status`.
+    environment.etc."nixprov/bridge.toml".source = file;
+    environment.systemPackages = [ cfg.package ];
+
     systemd.services.nixprov-bridge = {
       description = "Pull requests of GitHub, built by GitLab";
       wantedBy = [ "multi-user.target" ];

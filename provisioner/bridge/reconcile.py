@@ -223,22 +223,27 @@ class Bridge:
         self._denied[author.id] = self._now()
         return False
 
-    def _has_own_ci(self, pull: PullRequest) -> bool:
-        """Tell if a fork changes its pipeline; asked once for a commit. An unreadable file counts as changed."""
-        paths = self._tables.pulls.ci_paths if pull.is_fork else ()
-        report = self._store.report(pull.head)
-        if report.own_ci is None:
+    def _has_own_ci(self, seen: _Pass, head: str) -> bool:
+        """Tell if a fork changes its pipeline: any pull request with this commit, each against its own base."""
+        return any(self._changes_ci(pull) for pull in seen.pulls if pull.head == head and pull.is_fork)
+
+    def _changes_ci(self, pull: PullRequest) -> bool:
+        """Ask once for a commit and its base. An unreadable file counts as changed."""
+        paths = self._tables.pulls.ci_paths
+        is_changed = self._store.own_ci(pull.head, pull.base)
+        if is_changed is None:
             try:
-                own_ci = any(self._github.blob(path, pull.head) != self._github.blob(path, pull.base) for path in paths)
+                is_changed = any(
+                    self._github.blob(path, pull.head) != self._github.blob(path, pull.base) for path in paths
+                )
             except BridgeUnavailable as error:
                 if error.wait_s:
                     raise
                 return True
             except BridgeError:
-                own_ci = True
-            report = replace(report, own_ci=own_ci)
-            self._store.put_report(report)
-        return bool(report.own_ci)
+                is_changed = True
+            self._store.put_own_ci(pull.head, pull.base, is_changed=is_changed)
+        return is_changed
 
     def _foretell(self, seen: _Pass, wanted: Mapping[str, str]) -> None:
         for ref in policy.surplus(seen.observed, wanted, self._refs):
@@ -413,12 +418,14 @@ class Bridge:
             build = seen.builds.get(ref)
             if build and build.stage is not Stage.INTENT:
                 pull = seen.pull(self._refs.number(ref))
-                own_ci = pull is not None and self._has_own_ci(pull)
+                own_ci = pull is not None and self._has_own_ci(seen, head)
                 link = self._gitlab.link(build.pipeline) if build.pipeline else None
                 none_after_s = self._tables.check.none_after_s
                 seen.checks[head] = policy.result(build, self._now(), none_after_s, link, own_ci=own_ci)
         for head, pull in seen.waiting.items():
-            seen.checks[head] = policy.waiting(pull, own_ci=self._has_own_ci(pull))
+            # A stranger may open a pull request for the tip of a mirrored branch, which has its result.
+            if head not in seen.checks:
+                seen.checks[head] = policy.waiting(pull, own_ci=self._has_own_ci(seen, head))
         for head, check in seen.checks.items():
             self._show(head, check)
         for report in self._store.reports():

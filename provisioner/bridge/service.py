@@ -14,12 +14,12 @@ from typing import Final
 from provisioner.bridge import doorbell, preflight
 from provisioner.bridge.config import Settings
 from provisioner.bridge.doorbell import Doorbell, Pressed
-from provisioner.bridge.errors import BridgeError, BridgeUnavailable
+from provisioner.bridge.errors import BridgeError, BridgeUnavailable, Unsafe
 from provisioner.bridge.git import Git, GitLimits, Remote
 from provisioner.bridge.github import PERMISSIONS, GitHub
 from provisioner.bridge.gitlab import GitLab
 from provisioner.bridge.policy import Refs
-from provisioner.bridge.preflight import Finding, View
+from provisioner.bridge.preflight import Finding, Gravity, View
 from provisioner.bridge.reconcile import Bridge, Decision
 from provisioner.bridge.store import Store
 from provisioner.bridge.values import Claim, Person, Source
@@ -31,6 +31,7 @@ from provisioner.model import Secret
 SHORTEST_S: Final = 5.0
 LONGEST_S: Final = 900.0
 MOST_ASKED_S: Final = 3600.0
+CHECK_S: Final = 3600.0
 Tell = Callable[[Decision], None]
 
 
@@ -78,14 +79,24 @@ def assembled(settings: Settings, folder: Path, tell: Tell) -> Iterator[Bridge]:
 
 
 def serve(settings: Settings, folder: Path, tell: Tell, failed: Callable[[NixprovError], None]) -> None:
-    """Run passes until the process is ended. A pass that fails is told, and comes again later."""
+    """Run passes until the process is ended. A pass that fails is told, and comes again later.
+
+    Settings are looked at before the first pass, and each hour. Raises Unsafe if they are so at the start; later the
+    passes rest until they are safe again.
+    """
     bell = threading.Event()
     with assembled(settings, folder, tell) as bridge, _doorbell(settings, folder, bell):
         failures = 0
+        checked_at: float | None = None
         while True:
             try:
+                if checked_at is None or time.monotonic() - checked_at >= CHECK_S:
+                    refuse_unsafe(settings, tell if checked_at is None else None)
+                    checked_at = time.monotonic()
                 bridge.settle()
             except (BridgeError, ConfigError) as error:
+                if isinstance(error, Unsafe) and checked_at is None:
+                    raise
                 failures += 1
                 failed(error)
                 asked_s = error.wait_s if isinstance(error, BridgeUnavailable) else 0.0
@@ -96,6 +107,24 @@ def serve(settings: Settings, folder: Path, tell: Tell, failed: Callable[[Nixpro
                 time.sleep(SHORTEST_S)
                 bell.wait(max(settings.tables.interval_s - SHORTEST_S, 0.0))
             bell.clear()
+
+
+def once(settings: Settings, folder: Path, tell: Tell, *, dry_run: bool) -> None:
+    """Make one pass. Raises Unsafe before it, unless nothing would be changed."""
+    if not dry_run:
+        refuse_unsafe(settings, tell)
+    with assembled(settings, folder, tell) as bridge:
+        bridge.settle(dry_run=dry_run)
+
+
+def refuse_unsafe(settings: Settings, tell: Tell | None) -> None:
+    """Judge with the bridge's own token; `tell` hears the settings beyond its reach. Raises Unsafe."""
+    findings = check(settings, None, None)
+    if unsafe := [str(one) for one in findings if one.gravity is Gravity.UNSAFE]:
+        raise Unsafe("unsafe: " + " | ".join(unsafe), hint="`nixprov bridge check` names all findings")
+    unread = [one.what for one in findings if one.gravity is Gravity.UNREAD]
+    if tell and unread:
+        tell(Decision("not checked", "", "", "; ".join(unread)))
 
 
 def pause_s(interval_s: float, failures: int, asked_s: float) -> float:
@@ -110,24 +139,31 @@ def _doorbell(settings: Settings, folder: Path, bell: threading.Event) -> Iterat
     if table is None:
         yield
         return
+    refs = Refs(settings.tables.pulls.prefix, settings.tables.mirror.branches)
     bell_of = Doorbell(
         settings.tables.github.repository,
         settings.tables.github.app_id,
         settings.secret(table.secret_file),
         settings.secret(table.gitlab_secret_file) if table.gitlab_secret_file else None,
         bell.set,
-        lambda pressed: press(folder, pressed),
+        lambda pressed: press(folder, refs, pressed),
     )
     with doorbell.listening(bell_of, table.host, table.port):
         yield
 
 
-def press(folder: Path, pressed: Pressed) -> None:
-    """Note a button as a claim on each pull request that shows this commit. Its permission is asked by the pass."""
+def press(folder: Path, refs: Refs, pressed: Pressed) -> None:
+    """Note a button as a claim on each pull request that shows this commit. Its permission is asked by the pass.
+
+    Re-run is no approval: it counts for a commit that was built for this pull request.
+    """
     store = Store(folder)
     try:
+        builds = store.builds()
         for number, (head, _title) in store.standings().items():
-            if head == pressed.head:
+            build = builds.get(refs.of_pull(number))
+            is_built = build is not None and build.head == head
+            if head == pressed.head and (is_built or not pressed.is_rerun):
                 claim_id = store.next_claim_id(Source.BUTTON)
                 store.add_claim(Claim(Source.BUTTON, claim_id, number, head, pressed.person))
     finally:
@@ -151,7 +187,7 @@ def approve(settings: Settings, folder: Path, number: int, head: str, operator: 
         api.close()
 
 
-def check(settings: Settings, token: Secret | None, plain: frozenset[str]) -> tuple[Finding, ...]:
+def check(settings: Settings, token: Secret | None, plain: frozenset[str] | None) -> tuple[Finding, ...]:
     """Look at both sides for unsafe settings; `token` sees more of GitLab than the bridge's own."""
     tables = settings.tables
     own = settings.secret(tables.gitlab.token_file)
@@ -166,6 +202,7 @@ def check(settings: Settings, token: Secret | None, plain: frozenset[str]) -> tu
             gitlab.tags(tables.pulls.prefix),
             gitlab.runners(),
             gitlab.job_token_scope(),
+            gitlab.deploy_tokens(),
             bot.memberships(),
             api.permissions(),
             plain,

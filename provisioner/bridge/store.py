@@ -13,17 +13,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from provisioner.bridge.errors import Busy
+from provisioner.bridge.errors import BridgeError, Busy
 from provisioner.bridge.policy import HOUR_S
 from provisioner.bridge.values import Build, Claim, Person, Source, Stage
 
-_VERSION: Final = 1
+_VERSION: Final = 2
 _TABLES: Final = """
 CREATE TABLE claim (source TEXT, id INTEGER, pull INTEGER, head TEXT, user INTEGER, login TEXT,
                     PRIMARY KEY (source, id));
 CREATE TABLE build (ref TEXT PRIMARY KEY, head TEXT, stage TEXT, at REAL, pipeline INTEGER, status TEXT, reason TEXT,
                     failures INTEGER, is_found INTEGER);
-CREATE TABLE report (head TEXT PRIMARY KEY, check_id INTEGER, told TEXT, is_final INTEGER, own_ci INTEGER);
+CREATE TABLE report (head TEXT PRIMARY KEY, check_id INTEGER, told TEXT, is_final INTEGER);
+CREATE TABLE own_ci (head TEXT, base TEXT, is_changed INTEGER, PRIMARY KEY (head, base));
 CREATE TABLE push (ref TEXT, at REAL);
 CREATE TABLE standing (pull INTEGER PRIMARY KEY, head TEXT, title TEXT);
 CREATE TABLE note (name TEXT PRIMARY KEY, value TEXT);
@@ -32,13 +33,12 @@ CREATE TABLE note (name TEXT PRIMARY KEY, value TEXT);
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The check of one commit on GitHub and its last text; `own_ci` is None until it was looked at."""
+    """The check of one commit on GitHub and its last text."""
 
     head: str
     check_id: int | None = None
     told: str = ""
     is_final: bool = False
-    own_ci: bool | None = None
 
 
 class Store:
@@ -51,9 +51,14 @@ class Store:
         self._db = self._opened()
 
     def _opened(self) -> sqlite3.Connection:
-        """Open the file. A broken one, or one of another version, is put aside and made anew."""
+        """Open the file. A broken one, or one of another version, is put aside and made anew.
+
+        Raises BridgeError for a file that is locked or cannot be read: it may be whole.
+        """
         try:
             database = self._connected()
+        except sqlite3.OperationalError as error:
+            raise BridgeError(f"cannot open {self._file}: {error}") from None
         except sqlite3.DatabaseError:
             self._file.replace(self._file.with_suffix(".broken"))
             database = self._connected()
@@ -63,9 +68,14 @@ class Store:
         # One connection for the service's pass and its doorbell; sqlite3 is built to serialise them.
         database = sqlite3.connect(self._file, isolation_level=None, timeout=30, check_same_thread=False)
         try:
+            # Two processes may open a new file at once: only one of them sees the version 0.
+            database.execute("BEGIN IMMEDIATE")
             version = database.execute("PRAGMA user_version").fetchone()[0]
             if version == 0:
-                database.executescript(f"BEGIN IMMEDIATE; {_TABLES} PRAGMA user_version = {_VERSION}; COMMIT;")
+                for statement in _TABLES.strip().split(";"):
+                    database.execute(statement)
+                database.execute(f"PRAGMA user_version = {_VERSION}")
+            database.execute("COMMIT")
         except BaseException:
             database.close()
             raise
@@ -136,11 +146,22 @@ class Store:
         return tuple(_report(row) for row in self._db.execute("SELECT * FROM report"))
 
     def put_report(self, report: Report) -> None:
-        values = (report.head, report.check_id, report.told, report.is_final, report.own_ci)
-        self._db.execute("INSERT OR REPLACE INTO report VALUES (?, ?, ?, ?, ?)", values)
+        values = (report.head, report.check_id, report.told, report.is_final)
+        self._db.execute("INSERT OR REPLACE INTO report VALUES (?, ?, ?, ?)", values)
 
     def drop_report(self, head: str) -> None:
-        self._db.execute("DELETE FROM report WHERE head = ?", (head,))
+        """Forget it, and the answers about its pipeline."""
+        with self._transaction():
+            self._db.execute("DELETE FROM report WHERE head = ?", (head,))
+            self._db.execute("DELETE FROM own_ci WHERE head = ?", (head,))
+
+    def own_ci(self, head: str, base: str) -> bool | None:
+        """Tell if the commit changes the pipeline of this base; None until it was looked at."""
+        row = self._db.execute("SELECT is_changed FROM own_ci WHERE head = ? AND base = ?", (head, base)).fetchone()
+        return None if row is None else bool(row[0])
+
+    def put_own_ci(self, head: str, base: str, *, is_changed: bool) -> None:
+        self._db.execute("INSERT OR REPLACE INTO own_ci VALUES (?, ?, ?)", (head, base, is_changed))
 
     # --- for people, and between passes
 
@@ -179,5 +200,5 @@ def _build(row: tuple[Any, ...]) -> Build:
 
 
 def _report(row: tuple[Any, ...]) -> Report:
-    head, check_id, told, is_final, own_ci = row
-    return Report(head, check_id, told, bool(is_final), None if own_ci is None else bool(own_ci))
+    head, check_id, told, is_final = row
+    return Report(head, check_id, told, bool(is_final))

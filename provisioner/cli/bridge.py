@@ -77,38 +77,50 @@ def init(repository: str, gitlab_url: str, project: str, config: str, branches: 
 @bridge.command()
 @_where
 @SOURCES
+@click.option("--play", type=NAMED, metavar="FILE", help="The play with the runners.")
 @click.option("--gitlab-token-file", type=NAMED, metavar="FILE", help="A Maintainer's and Owner's, for this only.")
-def check(config: str, state: str | None, sources: tuple[str, ...], gitlab_token_file: str | None) -> int:  # noqa: ARG001
+def check(
+    config: str,
+    state: str | None,  # noqa: ARG001 - the same options everywhere
+    sources: tuple[str, ...],
+    play: str | None,
+    gitlab_token_file: str | None,
+) -> int:
     r"""Name settings that are unsafe for strangers.
 
     Looks at the GitLab project, its runners and the App, and names a mend for each finding.
 
     \b
-    Example: nixprov bridge check --gitlab-token-file admin-token -i inventory
+    Example: nixprov bridge check --gitlab-token-file admin -i hosts --play ci.yml
     """
     from provisioner.model import Secret, Trust
 
     with _bridge():
         from provisioner.bridge import service
+        from provisioner.bridge.preflight import Gravity
 
         settings = _settings(config)
         token: Secret | None = None
         if gitlab_token_file:
             token = settings.secret(str(expanded(gitlab_token_file).absolute()))
-        plain: frozenset[str] = frozenset()
+        plain: frozenset[str] | None = None
         if sources:
-            from provisioner.inventory.export import host_variables
-            from provisioner.selection import Selection, read_inventory
+            from provisioner.selection import Selection, select
+            from provisioner.verb import Verb
 
-            loaded = read_inventory(Selection(sources), lambda text: _say(f"warning: {text}", err=True))
-            trusts = {name: host_variables(loaded, name).get("nixprov_trust") for name in loaded.hosts}
-            plain = frozenset(name for name, trust in trusts.items() if trust == Trust.PLAIN.value)
+            fleet = select(Selection(sources, play), Verb.PLAN)
+            for text in fleet.warnings:
+                _say(f"warning: {text}", err=True)
+            plain = frozenset(host.name for host in fleet.hosts if host.module.trust is Trust.PLAIN)
+        elif play:
+            raise ConfigError("--play needs the inventory of its hosts", hint="name it with -i")
         findings = service.check(settings, token, plain)
     for finding in findings:
-        _say(f"unsafe: {finding}")
-    if not findings:
+        _say(f"{finding.gravity.value}: {finding}")
+    is_safe = all(finding.gravity is Gravity.NOTICE for finding in findings)
+    if is_safe:
         _say("nothing unsafe was found")
-    return EXIT_FAILED if findings else 0
+    return 0 if is_safe else EXIT_FAILED
 
 
 @bridge.command()
@@ -137,8 +149,7 @@ def once(config: str, state: str | None, dry_run: bool) -> None:
     with _bridge():
         from provisioner.bridge import service
 
-        with service.assembled(_settings(config), _folder(state), _audit) as made:
-            made.settle(dry_run=dry_run)
+        service.once(_settings(config), _folder(state), _audit, dry_run=dry_run)
 
 
 @bridge.command()
@@ -216,7 +227,8 @@ def _settings(config: str) -> Settings:
 
 
 def _folder(state: str | None) -> Path:
-    return expanded(state or os.environ.get("STATE_DIRECTORY") or _STATE)
+    """Absolute: git reads this path from a file in another folder."""
+    return expanded(state or os.environ.get("STATE_DIRECTORY") or _STATE).absolute()
 
 
 def _audit(decision: Decision) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from provisioner.bridge.config import PullsTable
-from provisioner.bridge.preflight import View, could_match, judge
+from provisioner.bridge.preflight import Gravity, View, could_match, judge
 
 NEEDED = {"metadata": "read", "contents": "read", "pull_requests": "read", "checks": "write"}
 PULLS = PullsTable()
@@ -32,6 +32,9 @@ SAFE = View(
         "shared_runners_enabled": False,
         "ci_separated_caches": True,
         "ci_pipeline_variables_minimum_override_role": "no_one_allowed",
+        "ci_push_repository_for_job_token_allowed": False,
+        "container_registry_access_level": "disabled",
+        "package_registry_access_level": "disabled",
     },
     variables={"project": ({"key": "KEY", "protected": True, "masked": True},), "group lab": ()},
     protected_branches=({"name": "main"},),
@@ -39,8 +42,10 @@ SAFE = View(
     tags=(),
     runners=(STRANGERS, PROTECTED),
     job_token_scope={"inbound_enabled": True},
+    deploy_tokens=({"name": "mirror"}, {"name": "gitlab-deploy-token", "revoked": True, "expired": False}),
     bot_projects=("lab/demo",),
     permissions=NEEDED,
+    plain=frozenset(),
 )
 
 
@@ -73,6 +78,16 @@ UNSAFE: dict[str, tuple[dict[str, Any], str]] = {
         "started with variables",
     ),
     "job token": ({"job_token_scope": {"inbound_enabled": False}}, "allowlist is off"),
+    "pushes of jobs": (
+        {"project": {**SAFE.project, "ci_push_repository_for_job_token_allowed": True}},
+        "push to the repository",
+    ),
+    "images": ({"project": {**SAFE.project, "container_registry_access_level": "enabled"}}, "container registry"),
+    "packages": ({"project": {**SAFE.project, "package_registry_access_level": "private"}}, "package registry"),
+    "deploy token": ({"deploy_tokens": ({"name": "gitlab-deploy-token", "revoked": False},)}, "given to every job"),
+    "hidden deploy tokens": ({"deploy_tokens": None}, "deploy tokens cannot be read"),
+    "hidden runner": ({"runners": (STRANGERS, {"id": 7, "description": "x"})}, "runner 7 (x) cannot be read"),
+    "no inventory": ({"plain": None}, "no inventory given"),
     "hidden job token": ({"job_token_scope": None}, "job token's settings"),
     "no runner": ({"runners": (PROTECTED,)}, "no runner is there"),
     "hidden runners": ({"runners": None}, "runners cannot be read"),
@@ -94,6 +109,18 @@ def test_each_unsafe_setting_is_named(name: str) -> None:
     changes, expected = UNSAFE[name]
     (found,) = [one for one in findings(**changes) if expected in one]
     assert "; " in found
+
+
+def test_the_gravity_of_a_finding() -> None:
+    hidden = {key: value for key, value in SAFE.project.items() if "_registry_" in key}
+    cases: list[tuple[dict[str, Any], Gravity]] = [
+        ({"tags": ({"name": "pr-7"},)}, Gravity.UNSAFE),
+        ({"project": hidden, "plain": None, "deploy_tokens": None, "runners": None}, Gravity.UNREAD),
+        ({"project": {**SAFE.project, "package_registry_access_level": "enabled"}}, Gravity.NOTICE),
+    ]
+    for changes, gravity in cases:
+        found = judge(dataclasses.replace(SAFE, **changes), PULLS, "lab/demo", NEEDED)
+        assert {one.gravity for one in found} == {gravity}
 
 
 def test_variables_can_be_said_to_be_no_secrets() -> None:

@@ -115,6 +115,9 @@ def project_details(project: Project) -> Json:
         "shared_runners_enabled": project.instance_runners,
         "group_runners_enabled": project.group_runners,
         "ci_separated_caches": project.separated_caches,
+        "ci_push_repository_for_job_token_allowed": project.job_token_pushes,
+        "container_registry_access_level": project.registries,
+        "package_registry_access_level": project.registries,
         "ci_config_path": project.ci_config_path,
         "ci_pipeline_variables_minimum_override_role": project.variables_override_role,
     }

@@ -1,7 +1,8 @@
 """Pipelines of a project, and their settings: variables, protected names, the job token's allowlist.
 
 docs api/pipelines, api/project_level_variables, api/group_level_variables, api/protected_branches, api/protected_tags,
-api/tags, api/project_job_token_scopes. The repository itself is kept elsewhere; `Project.heads` has its branches.
+api/tags, api/project_job_token_scopes, api/deploy_tokens. The repository itself is kept elsewhere;
+`Project.heads` has its branches.
 """
 
 from __future__ import annotations
@@ -115,6 +116,11 @@ def job_token_scope(call: Call) -> Response:
     return JSONResponse({"inbound_enabled": project.job_token_allowlist, "outbound_enabled": False})
 
 
+def deploy_tokens(call: Call) -> Response:
+    names = _allowed(call, Role.MAINTAINER).deploy_tokens
+    return call.paged(names, lambda name: {"id": 1, "name": name, "revoked": False, "expired": False}, call.reader)
+
+
 ENDPOINTS: Final = (
     Endpoint("GET", "/projects/{id}/pipelines", list_pipelines, READ),
     Endpoint("POST", "/projects/{id}/pipeline", create_pipeline, WRITE),
@@ -125,4 +131,5 @@ ENDPOINTS: Final = (
     Endpoint("GET", "/projects/{id}/protected_tags", protected_tags, READ),
     Endpoint("GET", "/projects/{id}/repository/tags", list_tags, READ),
     Endpoint("GET", "/projects/{id}/job_token_scope", job_token_scope, READ),
+    Endpoint("GET", "/projects/{id}/deploy_tokens", deploy_tokens, READ),
 )

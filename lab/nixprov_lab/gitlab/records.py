@@ -84,6 +84,9 @@ class Project:
     job_token_allowlist: bool = True
     variables_override_role: str = "no_one_allowed"
     separated_caches: bool = True
+    job_token_pushes: bool = False
+    registries: str = "disabled"
+    deploy_tokens: list[str] = field(default_factory=list)
     ci_config_path: str | None = None
 
 

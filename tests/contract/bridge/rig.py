@@ -173,6 +173,7 @@ def rig(folder: Path, **tables: Any) -> Iterator[Rig]:
             state = gitlab.lab.state
             project = state.project("lab/demo")
             assert project is not None
+            project.instance_runners = False
             bot = state.add_user("bot", roles={"lab/demo": Role.DEVELOPER})
             token = state.add_token(AccessToken(f"glpat-{secrets.token_hex(12)}", bot, frozenset({"api"})))
             source.set(MAIN, source.commit({CI: "build: {script: make}\n"}))

@@ -20,7 +20,8 @@ import pytest
 from provisioner.bridge import service
 from provisioner.bridge.config import load
 from provisioner.bridge.doorbell import Doorbell, Pressed, listening
-from provisioner.bridge.errors import BridgeError, BridgeUnavailable, Side
+from provisioner.bridge.errors import BridgeError, BridgeUnavailable, Side, Unsafe
+from provisioner.bridge.policy import Refs
 from provisioner.bridge.store import Store
 from provisioner.bridge.values import Claim, Person, Source
 from provisioner.model import Secret
@@ -128,7 +129,8 @@ def event(**changes: Any) -> dict[str, Any]:
 def test_a_button_names_a_commit_and_a_person(bell: Bell) -> None:
     assert bell.github(event()) == 202
     assert bell.github(event(action="rerequested", requested_action=None)) == 202
-    assert bell.presses == [Pressed(HEAD, Person(3, "somebody"))] * 2
+    somebody = Person(3, "somebody")
+    assert bell.presses == [Pressed(HEAD, somebody), Pressed(HEAD, somebody, is_rerun=True)]
 
 
 OTHERS: dict[str, dict[str, Any]] = {
@@ -153,13 +155,18 @@ def test_other_events_only_ring(bell: Bell, name: str) -> None:
 # --- what a button does
 
 
+def press(rig: Rig, head: str, person: Person | None = None, *, is_rerun: bool = False) -> None:
+    pressed = Pressed(head, person or Person(rig.owner.id, "owner"), is_rerun)
+    service.press(rig.folder / "state", Refs("pr-", ("main",)), pressed)
+
+
 @pytest.mark.parametrize(("permission", "counts"), [("write", True), ("read", False)])
 def test_approve_by_the_button_is_a_writers(rig: Rig, permission: str, *, counts: bool) -> None:
     pull = rig.github.open(rig.stranger(), rig.commit(), rig.source.refs()[MAIN])
     rig.settle()
     user = rig.github.user("somebody", permission)
-    service.press(rig.folder / "state", Pressed(pull.head, Person(user.id, user.login)))
-    service.press(rig.folder / "state", Pressed(rig.commit(), Person(rig.owner.id, "owner")))
+    press(rig, pull.head, Person(user.id, user.login))
+    press(rig, rig.commit())
     rig.settle()
     assert rig.came() == [pull.head] * counts
 
@@ -167,10 +174,29 @@ def test_approve_by_the_button_is_a_writers(rig: Rig, permission: str, *, counts
 def test_a_button_on_what_was_there_before_is_no_approval_of_what_came(rig: Rig) -> None:
     pull = rig.github.open(rig.stranger(), rig.commit(), rig.source.refs()[MAIN])
     rig.settle()
-    service.press(rig.folder / "state", Pressed(pull.head, Person(rig.owner.id, "owner")))
+    press(rig, pull.head)
     rig.github.push(pull, rig.commit())
     rig.settle()
     assert rig.came() == []
+
+
+def test_rerun_is_for_a_commit_that_was_built(rig: Rig) -> None:
+    """Another pull request's build of the same commit, such as main's, is none of this one."""
+    waiting = rig.github.open(rig.stranger(), rig.commit(), rig.source.refs()[MAIN])
+    tip = rig.github.open(rig.stranger(), rig.source.refs()[MAIN], rig.source.refs()[MAIN])
+    rig.settle()
+    for pull in (waiting, tip):
+        press(rig, pull.head, is_rerun=True)
+    rig.settle()
+    assert rig.came() == []
+
+    press(rig, waiting.head)
+    rig.settle()
+    rig.run_pipeline(waiting.head, "failed")
+    rig.settle()
+    press(rig, waiting.head, is_rerun=True)
+    rig.settle()
+    assert rig.pipeline(waiting.head).status == "running"
 
 
 def test_a_thousand_rings_are_one_pass(rig: Rig) -> None:
@@ -237,7 +263,7 @@ def pauses(rig: Rig, monkeypatch: pytest.MonkeyPatch, *ends: BaseException | Non
     settings = load(process.configured(rig))
     assert settings.tables.interval_s == service.SHORTEST_S
     monkeypatch.setattr(service, "assembled", assembled)
-    monkeypatch.setattr("provisioner.bridge.service.time", SimpleNamespace(sleep=slept.append, time=time.time))
+    monkeypatch.setattr(service, "time", SimpleNamespace(sleep=slept.append, time=time.time, monotonic=time.monotonic))
     with pytest.raises(KeyboardInterrupt):
         service.serve(settings, rig.folder / "state", lambda _decision: None, lambda _error: None)
     return slept
@@ -253,6 +279,59 @@ def test_a_bell_does_not_cut_patience_short(rig: Rig, monkeypatch: pytest.Monkey
     assert first == 900.0
     assert second >= 7.5
     assert third == service.SHORTEST_S
+
+
+def test_unsafe_settings_refuse_the_start(rig: Rig) -> None:
+    rig.project.tags.append("pr-3")
+
+    def failed(error: Exception) -> None:
+        raise AssertionError(f"it goes on: {error}")
+
+    with pytest.raises(Unsafe, match="the tag pr-3"):
+        service.serve(load(process.configured(rig)), rig.folder / "state", rig.decisions.append, failed)
+    assert rig.target.moves == []
+
+
+def test_unsafe_settings_stop_the_passes_until_they_are_mended(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    passes: list[float] = []
+    told: list[str] = []
+    hours = iter(range(100))
+
+    class Counted:
+        def settle(self) -> None:
+            passes.append(len(told))
+            if len(passes) == 1:
+                rig.project.tags.append("pr-3")
+            if len(passes) == 2:
+                raise KeyboardInterrupt
+
+    def failed(error: Exception) -> None:
+        told.append(str(error))
+        if len(told) == 2:
+            rig.project.tags.clear()
+
+    @contextmanager
+    def assembled(*_: object) -> Iterator[Counted]:
+        yield Counted()
+
+    monkeypatch.setattr(service, "assembled", assembled)
+    clock = SimpleNamespace(sleep=lambda _s: None, time=time.time, monotonic=lambda: next(hours) * service.CHECK_S)
+    monkeypatch.setattr(service, "time", clock)
+    with pytest.raises(KeyboardInterrupt):
+        service.serve(load(process.configured(rig)), rig.folder / "state", lambda _decision: None, failed)
+    assert passes == [0, 2]
+    assert all("the tag pr-3" in text for text in told)
+
+
+def test_a_side_that_is_silent_at_the_start_is_asked_again(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = iter([BridgeUnavailable(Side.GITLAB, "silent"), None])
+
+    def refuse_unsafe(*_: object) -> None:
+        if error := next(answers):
+            raise error
+
+    monkeypatch.setattr(service, "refuse_unsafe", refuse_unsafe)
+    assert len(pauses(rig, monkeypatch, None)) == 2
 
 
 def test_pauses_grow_differ_and_obey() -> None:

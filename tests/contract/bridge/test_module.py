@@ -26,12 +26,13 @@ own: let
     }};
     modules = [
       {ROOT}/provisioner/bridge/module.nix
-      {{ options.assertions = any; options.systemd.services.nixprov-bridge = any; }}
+      {{ options.assertions = any; options.environment = any; options.systemd.services.nixprov-bridge = any; }}
       own
     ];
   }};
 in {{
   inherit (made.config) assertions;
+  etc = made.config.environment.etc or {{ }};
   service = made.config.systemd.services.nixprov-bridge.serviceConfig or null;
 }}
 """
@@ -67,6 +68,12 @@ def test_secrets_are_credentials_and_never_in_the_store(tmp_path: Path) -> None:
     assert [one["assertion"] for one in made["assertions"]] == [True]
     stored = evaluated(USED.replace("/run/secrets", "/nix/store/x-secrets"), tmp_path)
     assert [one["assertion"] for one in stored["assertions"]] == [False]
+
+
+def test_a_person_at_the_machine_finds_its_settings(tmp_path: Path) -> None:
+    made = evaluated(USED, tmp_path)
+    assert made["etc"]["nixprov/bridge.toml"]["source"] == "/bridge.toml"
+    assert made["service"]["ExecStart"].endswith("/bin/nixprov bridge run --config /bridge.toml")
 
 
 def test_it_connects_where_it_is_allowed_to(tmp_path: Path) -> None:

@@ -9,16 +9,19 @@ import json
 import os
 import re
 import shutil
+import sqlite3
 import subprocess
 import threading
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from provisioner.bridge.config import Tables
 from provisioner.bridge.errors import BridgeError, BridgeUnavailable
+from provisioner.bridge.store import Store
 from provisioner.errors import ConfigError
 from tests.contract.bridge.githttp import git
 from tests.contract.bridge.github import Fault, Note, Pull, User
@@ -506,6 +509,43 @@ def test_a_pull_request_that_changes_its_pipeline_says_so(rig: Rig, how: str) ->
     assert ("own definition" in rig.check(pull.head).title) is (how != "same")
 
 
+def test_another_base_is_another_question(rig: Rig) -> None:
+    """Each pull request with this commit is asked about, against its base of now."""
+    evil = {CI: "build: {script: curl evil}\n"}
+    trap = rig.commit("trap", **evil)
+    pull = rig.github.open(rig.stranger(), rig.commit("x", **evil), trap)
+    rig.settle()
+    assert "pipeline is changed" not in rig.check(pull.head).title
+    pull.base = rig.source.refs()[MAIN]
+    rig.settle()
+    assert "pipeline is changed" in rig.check(pull.head).title
+    pull.base = trap
+    opened(rig, pull.head)
+    rig.settle()
+    assert "pipeline is changed" in rig.check(pull.head).title
+
+
+def test_a_pull_request_for_the_tip_of_a_branch_does_not_take_its_check(rig: Rig) -> None:
+    tip = rig.source.refs()[MAIN]
+    rig.settle()
+    rig.run_pipeline(tip, "success")
+    rig.settle()
+    opened(rig, tip)
+    rig.settle()
+    assert rig.check(tip).state == "success"
+    assert rig.came() == []
+
+
+def test_a_page_of_the_longest_comments_is_read(rig: Rig) -> None:
+    """Six bytes for each character; one stranger's comments may not stop every pass."""
+    pull = opened(rig)
+    for _ in range(64):
+        rig.github.say(rig.stranger(), pull, "\u00fc" * 65_536)
+    approve(rig, pull)
+    rig.settle()
+    assert rig.ref(1) == pull.head
+
+
 STATES = {
     "created": "queued",
     "waiting_for_resource": "queued",
@@ -911,3 +951,47 @@ def test_lost_state_is_read_again_from_both_sides(rig: Rig, loss: str) -> None:
     assert rig.came() == [pull.head]
     assert rig.check(pull.head).state == "success"
     assert len(rig.gitlab.lab.state.pipelines) == 2
+
+
+def test_state_that_is_in_use_is_kept(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    built(rig)
+    file = rig.folder / "state/state.sqlite"
+    connect = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", lambda *words, **more: connect(*words, **{**more, "timeout": 0}))
+    with closing(connect(file, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(BridgeError, match="locked"):
+            Store(file.parent)
+    assert not file.with_suffix(".broken").exists()
+    with closing(Store(file.parent)) as store:
+        assert store.builds()
+
+
+def test_new_state_is_made_once(tmp_path: Path) -> None:
+    """The version is read under the lock: whoever opens a file that another process makes waits for it."""
+    Store(tmp_path / "made").close()
+    with closing(sqlite3.connect(tmp_path / "made/state.sqlite")) as made:
+        tables = [row[0] for row in made.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL")]
+        version = made.execute("PRAGMA user_version").fetchone()[0]
+    folder = tmp_path / "state"
+    folder.mkdir()
+    errors: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            Store(folder).close()
+        except BaseException as error:  # noqa: BLE001 - told below
+            errors.append(error)
+
+    thread = threading.Thread(target=work)
+    with closing(sqlite3.connect(folder / "state.sqlite", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        thread.start()
+        time.sleep(0.5)
+        for statement in tables:
+            other.execute(statement)
+        other.execute(f"PRAGMA user_version = {version}")
+        other.execute("COMMIT")
+    thread.join()
+    assert errors == []
+    assert not (folder / "state.broken").exists()
