@@ -54,11 +54,15 @@ def unwind(host: Host) -> None:
 
 def clean(host: Host) -> None:
     """Remove all of ours that the system itself no longer uses, and the lock with it. Raises HostError."""
-    machine = host.machine
-    outside = [step for step in reversed(STEPS) if not step.feeds_system]
-    parts = [part for step in outside for part in step.remove(machine.facts, machine.journal)]
     with crash.around("clean"):
-        machine.transact("clean", parts, None, keep=False)
+        host.machine.transact("clean", outside(host), None, keep=False)
+
+
+def outside(host: Host, *, but: str = "") -> list[Part]:
+    """Parts that remove all that no system is built from, without the step named `but`."""
+    machine = host.machine
+    steps = [step for step in reversed(STEPS) if not step.feeds_system and step.name != but]
+    return [part for step in steps for part in step.remove(machine.facts, machine.journal)]
 
 
 def ours(facts: Facts, journal: Journal) -> list[str]:

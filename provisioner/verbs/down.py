@@ -13,7 +13,7 @@ from provisioner.engine.host import Host
 from provisioner.engine.look import look
 from provisioner.engine.settle import settle
 from provisioner.engine.switch import DISARM, Switch
-from provisioner.engine.unwind import clean, ours, unwind
+from provisioner.engine.unwind import clean, ours, outside, unwind
 from provisioner.errors import CiError, CiUnavailable, HostError, Locked, NixprovError
 from provisioner.machine.journal import Phase, RunnerRecord
 from provisioner.machine.switch import NO_REVISION
@@ -248,16 +248,9 @@ def _queue(host: Host, records: tuple[RunnerRecord, ...]) -> None:
     machine, words = host.machine, host.context.words
     waits = "which the next `down` or `prune` deletes"
     host.ledger.remains += [f"{words.runner} {one.id} in {words.name}, {waits}" for one in records]
-    keeps = {"state"}
-    parts = [
-        part
-        for step in reversed(STEPS)
-        if not step.feeds_system and step.name not in keeps
-        for part in step.remove(machine.facts, machine.journal)
-    ]
     journal = machine.journal_for(Phase.SWITCHED_BACK, nixprov="", runners={}, hook=None, pending_deletions=records)
     with crash.around("queue"):
-        machine.transact("queue", parts, journal, keep=False)
+        machine.transact("queue", outside(host, but="state"), journal, keep=False)
 
 
 def _require_nothing_left(host: Host) -> None:

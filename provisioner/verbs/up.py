@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from provisioner.ci.base import Credential, RunnerAction, RunnerVerb
+from provisioner.ci.base import Credential, RunnerVerb
 from provisioner.engine import crash, origin, preview
 from provisioner.engine.host import Host
 from provisioner.engine.look import look
@@ -119,7 +119,9 @@ def enrol(host: Host) -> None:
     specs = {runner.name: runner for runner in context.spec.runners}
     for action in host.plan.runner_changes:
         if action.verb.makes_a_token:
-            made = _create(host, specs[action.name]) if action.id is None else _renew(host, action, action.id)
+            made = (
+                _create(host, specs[action.name]) if action.id is None else _renew(host, specs[action.name], action.id)
+            )
             ledger.records[action.name] = RunnerRecord(made.id, context.ci.server.url, context.run.id)
             ledger.tokens[action.name] = made.secret
         if action.id is not None and action.differences:
@@ -135,15 +137,14 @@ def _create(host: Host, spec: RunnerSpec) -> Credential:
     return made
 
 
-def _renew(host: Host, action: RunnerAction, runner: Identity) -> Credential:
-    spec = next(spec for spec in host.context.spec.runners if spec.name == action.name)
+def _renew(host: Host, spec: RunnerSpec, runner: Identity) -> Credential:
     # Unless the provider refuses: a lost answer may be that of a successful renewal.
-    host.ledger.ended.add(action.name)
+    host.ledger.ended.add(spec.name)
     try:
         with crash.around("reset"):
-            return host.context.ci.enrol(spec, host.mark(action.name), runner)
+            return host.context.ci.enrol(spec, host.mark(spec.name), runner)
     except CiRefused:
-        host.ledger.ended.discard(action.name)
+        host.ledger.ended.discard(spec.name)
         raise
 
 
